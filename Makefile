@@ -1,0 +1,55 @@
+# `make` lists what there is to make. Needs python3 and make; nothing else.
+NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
+
+# Inside an active conda environment (Binder is one), use it; elsewhere make .venv.
+ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+  BIN := $(CONDA_PREFIX)/bin/
+  INSTALLED :=
+else
+  BIN := .venv/bin/
+  INSTALLED := .venv/.installed
+endif
+PYTHON := $(BIN)python
+
+# Notebooks run in this environment's kernel, and draw their progress on this terminal.
+export JUPYTER_PREFER_ENV_PATH := 1
+export PROGRESS := $(shell tty)
+PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
+INPUTS := helpers.py data/mnist.npz
+MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf figures/$n.json)
+
+.PHONY: help figures notebooks test bench clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+help:  ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+figures: $(MADE)  ## run what changed since the last run; writes figures/
+
+notebooks: figures  ## the same, and put the executed notebooks into notebooks/
+	$(PYTHON) -m nbconvert --log-level WARN --to notebook --output-dir notebooks \
+	  --ClearMetadataPreprocessor.enabled=True \
+	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask tags \
+	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask kernelspec \
+	  $(NOTEBOOKS:%=build/%.ipynb)
+	touch $(MADE)  # they are still newer than what they were made from
+
+build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
+	@mkdir -p build
+	$(PAPERMILL) $< build/$*.running.ipynb
+	mv build/$*.running.ipynb $@
+
+test: $(INSTALLED)  ## run the tests
+	$(PYTHON) -m pytest -q tests
+
+bench: $(INSTALLED)  ## measure speed and memory
+	$(PYTHON) tests/bench.py
+
+clean:  ## remove executed copies; figures/ and .venv stay
+	rm -rf build
+
+.venv/.installed: requirements.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	touch $@

@@ -1,0 +1,617 @@
+"""Objective, models, training and read-outs of decoder-free sparse autoencoders by implicit EM.
+
+The module reads as the paper does: the objective, the encoder and its baseline, training,
+what we measure, data, output. The mathematics is that of *one* model; `train` maps it over a
+stack of models. Symbols: x (B, D) inputs, W (K, D) and b (K,) parameters, E (B, K) energies
+(lower = better match), r (B, K) responsibilities, A (B, K) features (= E for ReLU energies).
+
+Sources: [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles",
+arXiv 2601.06478, 2026. [I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based
+Neural Models", 2025.
+"""
+
+import copy
+import hashlib
+import inspect
+import io
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import tqdm.auto
+from torch import nn
+from torch.func import functional_call, stack_module_state, vmap
+
+ROOT = Path(__file__).resolve().parent
+
+
+# --- The objective ------------------------------------------------------------------------
+
+
+def responsibilities(E):
+    """E-step: r_ij = exp(-E_ij) / sum_k exp(-E_ik), (B, K) -> (B, K); rows sum to 1. [I]"""
+    return torch.softmax(-E, dim=1)
+
+
+def lse_loss(E):
+    """L_LSE = -sum_i log sum_j exp(-E_ij), in nats; (B, K) -> (). [P, I]
+
+    Summed over the batch, not averaged, so that dL/dE_ij is r_ij itself and not r_ij / B.
+    """
+    return -torch.logsumexp(-E, dim=1).sum()
+
+
+def variance_loss(E, eps=1e-6):
+    """Existence: -sum_j log(Var_j + eps), Var_j the sample variance of unit j; (B, K) -> (). [P]
+
+    Minus the diagonal half of log det Cov(E). Raises ValueError for fewer than 2 rows.
+    """
+    return -torch.log(_standardise(E)[1] + eps).sum()
+
+
+def decorrelation_loss(E):
+    """Diversity: ||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2; (B, K) -> (). [P]
+
+    A constant unit has no correlation: it contributes 0 to value and gradient.
+    Raises ValueError for fewer than 2 rows.
+    """
+    return _squared_correlations(_standardise(E)[0])
+
+
+def implicit_em_loss(E, lse=1.0, variance=1.0, decorrelation=1.0, eps=1e-6):
+    """lse * L_LSE + variance * L_var + decorrelation * L_dec; (B, K) -> (). [P]
+
+    L_LSE grows with the batch and the two volume terms do not: their weights are those for
+    B = 128 in [P]; multiply both by B / 128 to keep the balance at another batch size.
+    """
+    Z, var = _standardise(E)  # once for both volume terms
+    volume = decorrelation * _squared_correlations(Z) - variance * torch.log(var + eps).sum()
+    return lse * lse_loss(E) + volume
+
+
+def log_det_loss(E, ridge=0.01, eps=1e-6):
+    """-log det Cov(E) = -sum_j log(Var_j + eps) - log det(Corr + ridge I); (B, K) -> ().
+
+    The term that `variance_loss` and `decorrelation_loss` stand for: to second order in the
+    correlations log det Corr = -||Corr - I||_F^2 / 2. The ridge keeps it finite when units
+    repeat each other or K >= B. Raises ValueError for fewer than 2 rows.
+    """
+    Z, var = _standardise(E)
+    G = _gram(Z)
+    n, k = G.shape[0], Z.shape[1]
+    L = torch.linalg.cholesky_ex(G + ridge * torch.eye(n, dtype=G.dtype, device=G.device))[0]
+    # det(ridge I_K + Z'Z) = ridge^(K - B) det(ridge I_B + ZZ'): the smaller matrix will do.
+    log_det_corr = 2 * L.diagonal().log().sum() + (k - n) * np.log(ridge)
+    return -torch.log(var + eps).sum() - log_det_corr
+
+
+def _standardise(E):
+    """(B, K) -> Z with centred columns of norm 1 (0 if constant), so Corr = Z'Z; and Var (K,)."""
+    if E.shape[0] < 2:
+        raise ValueError(f"variance and correlation need at least 2 rows, got {E.shape[0]}")
+    mean = E.mean(0)
+    C = E - mean
+    norm = torch.linalg.vector_norm(C, dim=0)
+    # Rounding leaves a constant unit with a norm of some ulp: call that constant. Dividing by
+    # infinity then makes column and gradient exactly 0, where 0 / 0 would make both NaN.
+    noise = 10 * torch.finfo(E.dtype).eps * E.shape[0] ** 0.5 * mean.detach().abs()
+    return C / torch.where(norm > noise, norm, torch.inf), norm * norm / (E.shape[0] - 1)
+
+
+def _gram(Z):
+    """Z'Z or ZZ', whichever is smaller: they share norm and non-zero spectrum."""
+    return Z.T @ Z if Z.shape[1] <= Z.shape[0] else Z @ Z.T
+
+
+def _squared_correlations(Z):
+    G = _gram(Z)
+    diagonal = (Z * Z).sum(0)  # of Corr: 1, or 0 for a constant unit
+    return (G * G).sum() - (diagonal * diagonal).sum()
+
+
+# --- Models -------------------------------------------------------------------------------
+
+ACTIVATIONS = {"relu": torch.relu, "identity": lambda E: E, "softplus": nn.functional.softplus}
+
+
+class Encoder(nn.Module):
+    """E = activation(W x + b): x (B, D) -> energies (B, K). The whole model: no decoder. [P]
+
+    `seed` fixes the initial W, b ~ U(-1/sqrt(D), 1/sqrt(D)): equal seeds, equal weights.
+    Raises ValueError for sizes below 1 or an unknown activation.
+    """
+
+    def __init__(self, n_inputs, n_components, activation="relu", seed=0):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; one of {sorted(ACTIVATIONS)}")
+        self.activation = ACTIVATIONS[activation]
+        self.W, self.b = _affine(n_inputs, n_components, seed)
+
+    def forward(self, x):
+        _check_width(x, self.W)
+        return self.activation(x @ self.W.T + self.b)
+
+
+class SparseAutoencoder(nn.Module):
+    """a = relu(W x + b), x_hat = a V + c: the baseline; decoder rows V (K, D), V = W if tied.
+
+    `forward` gives (x_hat, a). The constraint |V_j| = 1 that keeps an L1 penalty honest is
+    `unit_norm_decoder`, for `train`. Raises ValueError for sizes below 1.
+    """
+
+    def __init__(self, n_inputs, n_components, tied=False, seed=0):
+        super().__init__()
+        self.W, self.b = _affine(n_inputs, n_components, seed)
+        self.tied = tied
+        if not tied:
+            self.V = nn.Parameter(_affine(n_components, n_inputs, seed + 1)[0].T.contiguous())
+        self.c = nn.Parameter(torch.zeros(n_inputs))
+
+    def encode(self, x):
+        _check_width(x, self.W)
+        return torch.relu(x @ self.W.T + self.b)
+
+    def decode(self, a):
+        return a @ (self.W if self.tied else self.V) + self.c
+
+    def forward(self, x):
+        a = self.encode(x)
+        return self.decode(a), a
+
+
+def sae_loss(x, x_hat, a, sparsity):
+    """Summed squared error + sparsity * sum of activations, x and x_hat (B, D), a (B, K) -> ()."""
+    return (x - x_hat).square().sum() + sparsity * a.sum()
+
+
+def unit_norm_decoder(parameters):
+    """Constraint for `train`: project every decoder row of an untied SAE to norm 1, in place."""
+    V = parameters["V"]
+    V.div_(torch.linalg.vector_norm(V, dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+def n_parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def _affine(n_in, n_out, seed):
+    if n_in < 1 or n_out < 1:
+        raise ValueError(f"a model needs at least 1 input and 1 component, got {n_in} and {n_out}")
+    generator = torch.Generator().manual_seed(seed)
+    bound = n_in**-0.5
+    W, b = torch.empty(n_out, n_in), torch.empty(n_out)
+    return [nn.Parameter(t.uniform_(-bound, bound, generator=generator)) for t in (W, b)]
+
+
+def _check_width(x, W):
+    if x.shape[-1] != W.shape[-1]:
+        raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
+
+
+# --- Training -----------------------------------------------------------------------------
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+
+
+class _Objective(nn.Module):
+    """A model and its loss as one module, for functional_call to put parameters into."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, x, weights):
+        return self.loss(self.model, x, **weights)
+
+
+def train(
+    models,
+    loss,
+    x,
+    *,
+    weights=None,
+    epochs,
+    batch_size=128,
+    lr=1e-3,
+    optimizer="adam",
+    seed=0,
+    constraint=None,
+    monitor=None,
+    progress="training",
+):
+    """Train a list of models of one shape in lockstep; they are updated in place.
+
+    loss(model, x, **weights) -> () is the loss of one model on one minibatch x (B, D); `weights`
+    holds, per keyword, one number per model (or one for all). One vmapped loss and one fused
+    optimizer serve the whole stack.
+
+    seed fixes the order of the data: an int for all models, or one int for each of several
+    equal groups of consecutive models, [group of seed 0, group of seed 1, ...]. Within a group
+    every model sees the same minibatches. Incomplete last minibatches are dropped: fewer rows
+    would shift the balance of summed and unsummed terms.
+
+    lr: one learning rate, or one per model. constraint(parameters) is applied in place after
+    each step to the dict of stacked parameters. monitor(model) -> dict of numbers runs after
+    each epoch. progress: title of the progress bar, None for no bar.
+
+    Returns a dict of arrays (epochs, n_models): "loss", mean per row, and what monitor gave.
+    Raises ValueError for bad arguments or inputs, FloatingPointError when a loss turns
+    non-finite (parameters are as they were then). On Ctrl-C the models keep what they learned.
+    """
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    _check_training(models, seeds, x, epochs, batch_size, optimizer)
+    grid = (len(seeds), len(models) // len(seeds))
+    x = x.detach()
+    objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
+    parameters = {
+        name: p.detach().to(x.device).unflatten(0, grid).contiguous().requires_grad_()
+        for name, p in stack_module_state(models)[0].items()
+    }
+    weights = {k: _per_model(v, models, x).view(grid) for k, v in (weights or {}).items()}
+
+    def one_loss(parameters, weights, x):
+        named = {f"model.{name}": p for name, p in parameters.items()}
+        return functional_call(objective, named, (x, weights))
+
+    stack_loss = vmap(vmap(one_loss, in_dims=(0, 0, None)), in_dims=(0, 0, 0))
+    # Steps are linear in lr: with one lr per model, take steps of 1 and scale them afterwards.
+    rates = None if isinstance(lr, (int, float)) else _per_model(lr, models, x).view(grid)
+    step = OPTIMIZERS[optimizer](parameters.values(), lr=lr if rates is None else 1.0, fused=True)
+    orders = [torch.Generator().manual_seed(s) for s in seeds]
+    history = {"loss": []}
+    bar = _progress_bar(epochs, progress)
+    try:
+        for epoch in range(epochs):
+            order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
+            total = torch.zeros(grid, dtype=x.dtype, device=x.device)
+            batches = order.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]
+            for rows in batches:
+                value = stack_loss(parameters, weights, x[rows])
+                step.zero_grad()
+                value.sum().backward()
+                with torch.no_grad():
+                    total += value
+                    before = [p.clone() for p in parameters.values()] if rates is not None else ()
+                    step.step()
+                    for p, old in zip(parameters.values(), before):
+                        scale = rates.reshape(grid + (1,) * (p.dim() - 2))
+                        p.copy_(torch.lerp(old, p, scale))
+                    if constraint is not None:
+                        constraint(parameters)
+            losses = (total / (len(batches) * batch_size)).flatten().cpu().numpy()
+            if not np.isfinite(losses).all():
+                m = int(np.flatnonzero(~np.isfinite(losses))[0])
+                raise FloatingPointError(
+                    f"the loss of model {m} became {losses[m]} in epoch {epoch + 1} of {epochs}; "
+                    f"training stopped. Try a smaller lr than {lr}, or smaller weights."
+                )
+            history["loss"].append(losses)
+            if monitor is not None:
+                _unstack(parameters, models)
+                seen = [monitor(model) for model in models]
+                for key in seen[0]:
+                    history.setdefault(key, []).append([float(s[key]) for s in seen])
+            bar.update()
+    finally:  # also on Ctrl-C
+        bar.close()
+        _unstack(parameters, models)
+    return {key: np.array(values) for key, values in history.items()}
+
+
+def _check_training(models, seeds, x, epochs, batch_size, optimizer):
+    if not models or not seeds:
+        raise ValueError("train needs at least one model and one seed, got an empty list")
+    if len(models) % len(seeds):
+        raise ValueError(f"{len(models)} models do not make {len(seeds)} equal groups, one a seed")
+    shapes = [[(n, tuple(p.shape)) for n, p in m.named_parameters()] for m in models]
+    if any(s != shapes[0] for s in shapes) or len({type(m) for m in models}) > 1:
+        raise ValueError("models trained together must be of one class and one size")
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {optimizer!r}; one of {sorted(OPTIMIZERS)}")
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs}, {batch_size}")
+    if x.dim() != 2 or len(x) < batch_size:
+        raise ValueError(f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows")
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        row, column = (int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"x holds {int(bad.sum())} non-finite values in {int(bad.any(1).sum())} rows, "
+            f"the first at row {row}, column {column}; remove those rows or mend them"
+        )
+
+
+def _per_model(values, models, x):
+    if isinstance(values, (int, float)):
+        values = [values] * len(models)
+    if len(values) != len(models):
+        raise ValueError(f"{len(models)} models need {len(models)} weights, got {len(values)}")
+    return torch.tensor(values, dtype=x.dtype, device=x.device)
+
+
+@torch.no_grad()
+def _unstack(parameters, models):
+    for name, stacked in parameters.items():
+        for model, p in zip(models, stacked.flatten(0, 1)):
+            model.get_parameter(name).copy_(p)
+
+
+def in_front_end():
+    """Whether a person may be looking: JupyterLab, Binder, Colab or VS Code, and not papermill."""
+    return any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
+
+
+def _progress_bar(epochs, title):
+    """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
+    bar = dict(total=epochs, desc=title, unit="epoch", leave=False)
+    terminal = os.environ.get("PROGRESS", "")
+    if title is not None and os.path.exists(terminal):
+        return tqdm.tqdm(**bar, file=open(terminal, "w"))
+    silent = title is None or terminal or ("ipykernel" in sys.modules and not in_front_end())
+    return tqdm.auto.tqdm(**bar, disable=bool(silent))
+
+
+# --- What we measure ----------------------------------------------------------------------
+# All on features or energies of held-out inputs, E or A (N, K), without gradient.
+
+
+def dead_units(E, threshold=0.01):
+    """Number of units whose variance is below the threshold (published: 0.01). [P]"""
+    return int((E.double().var(0, correction=0) < threshold).sum())
+
+
+def similarity(E):
+    """Correlation matrix of the units, (N, K) -> (K, K); NaN rows and columns if constant."""
+    Z, _ = _standardise(E.double())
+    R = Z.T @ Z
+    constant = R.diagonal() == 0
+    R[constant] = R[:, constant] = torch.nan
+    return R
+
+
+def redundancy(E):
+    """||Corr - I||_F^2 over the units that vary; NaN when none does. [P]"""
+    R = similarity(E)
+    R = R[~R.diagonal().isnan()][:, ~R.diagonal().isnan()]
+    return float(R.square().sum() - R.diagonal().square().sum()) if len(R) else float("nan")
+
+
+def responsibility_entropy(E):
+    """Mean over inputs of -sum_j r_j log r_j, in nats: 0 (one component) to log K (uniform). [P]"""
+    return float(torch.special.entr(responsibilities(E.double())).sum(1).mean())
+
+
+def usage(E):
+    """Mean responsibility of each component, (N, K) -> (K,), sum 1: EM's mixing proportions."""
+    return responsibilities(E.double()).mean(0)
+
+
+def l0(A):
+    """Mean number of active (> 0) features per input."""
+    return float((A > 0).double().sum(1).mean())
+
+
+def fit_transpose_decoder(W, A, x):
+    """Units for W' as decoder, x_hat = gain * A W + offset: least squares in closed form.
+
+    gain = <A_c W, x_c> / <A_c W, A_c W> on centred A (N, K) and x (N, D); offset (D,) makes the
+    means agree. The shape comes from W (K, D) alone. Raises ValueError if A W is constant.
+    """
+    A, x, W = A.double(), x.double(), W.detach().double()
+    mean_A, mean_x = A.mean(0), x.mean(0)
+    shape = (A - mean_A) @ W
+    power = shape.square().sum()
+    if power == 0:
+        return 0.0, mean_x.float()
+    gain = (shape * (x - mean_x)).sum() / power
+    return float(gain), (mean_x - gain * (mean_A @ W)).float()
+
+
+def probe_accuracy(A_train, y_train, A_test, y_test):
+    """Test accuracy, in %, of multinomial logistic regression on standardised features."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    probe.fit(np.asarray(A_train), np.asarray(y_train))
+    return 100 * probe.score(np.asarray(A_test), np.asarray(y_test))
+
+
+def spread(values):
+    """{"mean", "std" (sample; None for one seed), "seeds"}; None where undefined (NaN)."""
+    values = [None if v is None or np.isnan(v) else float(v) for v in values]
+    known = [v for v in values if v is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "seeds": values,
+    }
+
+
+# --- Data ---------------------------------------------------------------------------------
+
+MNIST = ROOT / "data" / "mnist.npz"
+MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+
+
+def load_mnist(path=MNIST, device="cpu"):
+    """x_train (60000, 784), y_train, x_test (10000, 784), y_test: pixels in [0, 1], float32.
+
+    Raises FileNotFoundError or ValueError, saying how to restore it, if the file is missing or
+    is not the one whose checksum stands in data/README.md.
+    """
+    path = Path(path)
+    restore = "restore it with `git checkout -- data/mnist.npz`"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; {restore}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != MNIST_SHA256:
+        raise ValueError(
+            f"{path} is corrupt: its SHA-256 is {digest}, not {MNIST_SHA256}; {restore}"
+        )
+    with np.load(path) as data:
+        arrays = {k: torch.from_numpy(data[k]).to(device) for k in data.files}
+    x = {k: arrays[k].flatten(1).float() / 255 for k in ("x_train", "x_test")}
+    return x["x_train"], arrays["y_train"].long(), x["x_test"], arrays["y_test"].long()
+
+
+DATASETS = {"mnist": load_mnist}
+
+
+def load_dataset(name, device="cpu"):
+    """x_train, y_train, x_test, y_test of a data set by name. Raises ValueError if unknown."""
+    if name not in DATASETS:
+        raise ValueError(f"unknown DATASET {name!r}; one of {sorted(DATASETS)}")
+    return DATASETS[name](device=device)
+
+
+def pick_device(name="auto"):
+    """torch.device; "auto" is the GPU if there is one."""
+    return (
+        torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if name == "auto"
+        else torch.device(name)
+    )
+
+
+# --- Output -------------------------------------------------------------------------------
+
+
+def figure_style():
+    """One look for all figures: fit for one column (3.3 in) in print, colour-blind safe."""
+    import seaborn as sns
+
+    sizes = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
+    ticks = {"xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6}
+    output = {"figure.dpi": 150, "savefig.dpi": 300, "pdf.fonttype": 42, "savefig.bbox": "tight"}
+    layout = {"figure.constrained_layout.use": True, "lines.linewidth": 1.2}
+    sns.set_theme("paper", "ticks", "colorblind", rc=sizes | ticks | output | layout)
+
+
+def output_folder(path="figures"):
+    """The folder for figures and results, made if need be; relative to the repository.
+
+    Raises OSError before a run, not after it, when nothing can be written there.
+    """
+    folder = ROOT / path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(".*.part"):  # by a run that was killed while it wrote
+            left.unlink()
+        (folder / ".writable.part").write_bytes(b"")
+        (folder / ".writable.part").unlink()
+    except OSError as error:
+        raise type(error)(f"OUTPUT {folder} cannot be written ({error}); choose another") from None
+    return folder
+
+
+def save_figure(fig, name, folder=ROOT / "figures", alt=""):
+    """Write <name>.png and <name>.pdf (same bits for the same run), show the figure, close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        with io.BytesIO() as buffer:
+            fig.savefig(buffer, format=kind, metadata=metadata)
+            _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    display(fig, metadata={"image/png": {"alt": alt}})
+    plt.close(fig)
+
+
+def judge(claims, measured):
+    """Hold measurements against criteria that were written first.
+
+    claims: {key: (claim, criterion in words, criterion as a function of the measurement)};
+    measured: {key: measurement}. Returns a list of {"claim", "criterion", "measured", "holds"}.
+    Raises ValueError unless every claim was measured.
+    """
+    if set(claims) != set(measured):
+        raise ValueError(f"claims and measurements differ: {set(claims) ^ set(measured)}")
+    return [
+        {
+            "claim": claim,
+            "criterion": criterion,
+            "measured": measured[key],
+            "holds": bool(test(measured[key])),
+        }
+        for key, (claim, criterion, test) in claims.items()
+    ]
+
+
+def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **extra):
+    """Write <name>.json: parameters, environment (versions, threads), claims, table, extra."""
+    packages = ("torch", "numpy", "matplotlib", "scikit-learn")
+    environment = {
+        "python": platform.python_version(),
+        **{p: version(p) for p in packages},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+    }
+    content = dict(parameters=parameters, environment=environment, claims=claims, table=table)
+    text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
+    _write(Path(folder) / f"{name}.json", text.encode())
+
+
+def show_source(*functions):
+    """Show the source of functions or classes as it stands in this module: what is read is run."""
+    from IPython.display import Markdown, display
+
+    text = "\n\n".join(inspect.getsource(f).rstrip() for f in functions)
+    display(Markdown(f"```python\n{text}\n```"))
+
+
+def show_table(rows):
+    """Show rows (dicts of the same keys) as a Markdown table."""
+    from IPython.display import Markdown, display
+
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [" | ".join(str(c).replace("|", "\\|") for c in line) for line in cells]
+    display(Markdown("\n".join(f"| {line} |" for line in lines)))
+
+
+def show_claims(claims):
+    """The verdicts of `judge` as a table."""
+    show_table(
+        [
+            {
+                "claim": c["claim"],
+                "criterion, fixed before the run": c["criterion"],
+                "measured": _words(c["measured"]),
+                "holds": "yes" if c["holds"] else "**no**",
+            }
+            for c in claims
+        ]
+    )
+
+
+def _words(value):
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {_words(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_words(v) for v in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _plain(value):
+    """For JSON: tensors and arrays as lists, undefined numbers as null."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _write(path, content):
+    """All or nothing: a run killed at any point leaves the old file or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
