@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -131,7 +132,7 @@ class Encoder(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}; one of {sorted(ACTIVATIONS)}")
         self.activation = ACTIVATIONS[activation]
-        self.W, self.b = _affine(n_inputs, n_components, seed)
+        self.W, self.b = _affine(n_inputs, n_components, torch.Generator().manual_seed(seed))
 
     def forward(self, x):
         _check_width(x, self.W)
@@ -147,10 +148,12 @@ class SparseAutoencoder(nn.Module):
 
     def __init__(self, n_inputs, n_components, tied=False, seed=0):
         super().__init__()
-        self.W, self.b = _affine(n_inputs, n_components, seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.W, self.b = _affine(n_inputs, n_components, generator)
         self.tied = tied
         if not tied:
-            self.V = nn.Parameter(_affine(n_components, n_inputs, seed + 1)[0].T.contiguous())
+            V, _ = _affine(n_components, n_inputs, generator)
+            self.V = nn.Parameter(V.detach().T.contiguous())
         self.c = nn.Parameter(torch.zeros(n_inputs))
 
     def encode(self, x):
@@ -176,14 +179,9 @@ def unit_norm_decoder(parameters):
     V.div_(torch.linalg.vector_norm(V, dim=-1, keepdim=True).clamp_min(1e-12))
 
 
-def n_parameters(model):
-    return sum(p.numel() for p in model.parameters())
-
-
-def _affine(n_in, n_out, seed):
+def _affine(n_in, n_out, generator):
     if n_in < 1 or n_out < 1:
         raise ValueError(f"a model needs at least 1 input and 1 component, got {n_in} and {n_out}")
-    generator = torch.Generator().manual_seed(seed)
     bound = n_in**-0.5
     W, b = torch.empty(n_out, n_in), torch.empty(n_out)
     return [nn.Parameter(t.uniform_(-bound, bound, generator=generator)) for t in (W, b)]
@@ -244,7 +242,7 @@ def train(
     Raises ValueError for bad arguments or inputs, FloatingPointError when a loss turns
     non-finite (parameters are as they were then). On Ctrl-C the models keep what they learned.
     """
-    seeds = [seed] if isinstance(seed, int) else list(seed)
+    seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
     _check_training(models, seeds, x, epochs, batch_size, optimizer)
     grid = (len(seeds), len(models) // len(seeds))
     x = x.detach()
@@ -261,8 +259,10 @@ def train(
 
     stack_loss = vmap(vmap(one_loss, in_dims=(0, 0, None)), in_dims=(0, 0, 0))
     # Steps are linear in lr: with one lr per model, take steps of 1 and scale them afterwards.
-    rates = None if isinstance(lr, (int, float)) else _per_model(lr, models, x).view(grid)
-    step = OPTIMIZERS[optimizer](parameters.values(), lr=lr if rates is None else 1.0, fused=True)
+    rates = None if np.ndim(lr) == 0 else _per_model(lr, models, x).view(grid)
+    step_lr = float(lr) if rates is None else 1.0
+    step = OPTIMIZERS[optimizer](parameters.values(), lr=step_lr, fused=True)
+    kept = parameters  # what the models get if the run is interrupted
     orders = [torch.Generator().manual_seed(s) for s in seeds]
     history = {"loss": []}
     bar = _progress_bar(epochs, progress)
@@ -272,16 +272,21 @@ def train(
             total = torch.zeros(grid, dtype=x.dtype, device=x.device)
             batches = order.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]
             for rows in batches:
-                value = stack_loss(parameters, weights, x[rows])
+                batch = x.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # > x[rows]
+                value = stack_loss(parameters, weights, batch)
                 step.zero_grad()
                 value.sum().backward()
                 with torch.no_grad():
                     total += value
-                    before = [p.clone() for p in parameters.values()] if rates is not None else ()
-                    step.step()
-                    for p, old in zip(parameters.values(), before):
-                        scale = rates.reshape(grid + (1,) * (p.dim() - 2))
-                        p.copy_(torch.lerp(old, p, scale))
+                    if rates is None:
+                        step.step()
+                    else:
+                        kept = {name: p.clone() for name, p in parameters.items()}
+                        step.step()
+                        for name, p in parameters.items():
+                            scale = rates.reshape(grid + (1,) * (p.dim() - 2))
+                            p.copy_(torch.lerp(kept[name], p, scale))
+                        kept = parameters
                     if constraint is not None:
                         constraint(parameters)
             losses = (total / (len(batches) * batch_size)).flatten().cpu().numpy()
@@ -300,7 +305,7 @@ def train(
             bar.update()
     finally:  # also on Ctrl-C
         bar.close()
-        _unstack(parameters, models)
+        _unstack(kept, models)
     return {key: np.array(values) for key, values in history.items()}
 
 
@@ -310,8 +315,9 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer):
     if len(models) % len(seeds):
         raise ValueError(f"{len(models)} models do not make {len(seeds)} equal groups, one a seed")
     shapes = [[(n, tuple(p.shape)) for n, p in m.named_parameters()] for m in models]
-    if any(s != shapes[0] for s in shapes) or len({type(m) for m in models}) > 1:
-        raise ValueError("models trained together must be of one class and one size")
+    kinds = [(type(m), {k: v for k, v in vars(m).items() if k[0] != "_"}) for m in models]
+    if any(s != shapes[0] for s in shapes) or any(k != kinds[0] for k in kinds):
+        raise ValueError("models trained together must be of one class, size and activation")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; one of {sorted(OPTIMIZERS)}")
     if epochs < 1 or batch_size < 1:
@@ -328,10 +334,9 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer):
 
 
 def _per_model(values, models, x):
-    if isinstance(values, (int, float)):
-        values = [values] * len(models)
+    values = [float(values)] * len(models) if np.ndim(values) == 0 else list(values)
     if len(values) != len(models):
-        raise ValueError(f"{len(models)} models need {len(models)} weights, got {len(values)}")
+        raise ValueError(f"{len(models)} models take that many weights or rates, got {len(values)}")
     return torch.tensor(values, dtype=x.dtype, device=x.device)
 
 
@@ -351,8 +356,11 @@ def _progress_bar(epochs, title):
     """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
     bar = dict(total=epochs, desc=title, unit="epoch", leave=False)
     terminal = os.environ.get("PROGRESS", "")
-    if title is not None and os.path.exists(terminal):
-        return tqdm.tqdm(**bar, file=open(terminal, "w"))
+    if title is not None and terminal.startswith("/dev/"):
+        try:
+            return tqdm.tqdm(**bar, file=open(terminal, "w"))
+        except OSError:
+            pass  # no such terminal any more
     silent = title is None or terminal or ("ipykernel" in sys.modules and not in_front_end())
     return tqdm.auto.tqdm(**bar, disable=bool(silent))
 
@@ -376,10 +384,10 @@ def similarity(E):
 
 
 def redundancy(E):
-    """||Corr - I||_F^2 over the units that vary; NaN when none does. [P]"""
+    """||Corr - I||_F^2 over the units that vary; NaN when fewer than two do. [P]"""
     R = similarity(E)
     R = R[~R.diagonal().isnan()][:, ~R.diagonal().isnan()]
-    return float(R.square().sum() - R.diagonal().square().sum()) if len(R) else float("nan")
+    return float(R.square().sum() - R.diagonal().square().sum()) if len(R) > 1 else float("nan")
 
 
 def responsibility_entropy(E):
@@ -392,6 +400,23 @@ def usage(E):
     return responsibilities(E.double()).mean(0)
 
 
+def wins(E):
+    """Fraction of inputs for which each component has the lowest energy, (N, K) -> (K,)."""
+    return torch.bincount(E.argmin(1), minlength=E.shape[1]) / len(E)
+
+
+def cluster_order(R):
+    """Order of units that puts correlated ones side by side; R (K, K), NaN counts as 0."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(R) < 2:
+        return np.arange(len(R))
+    distance = 1 - np.nan_to_num(np.abs(np.asarray(R)))
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance, checks=False), "average"))
+
+
 def l0(A):
     """Mean number of active (> 0) features per input."""
     return float((A > 0).double().sum(1).mean())
@@ -401,7 +426,7 @@ def fit_transpose_decoder(W, A, x):
     """Units for W' as decoder, x_hat = gain * A W + offset: least squares in closed form.
 
     gain = <A_c W, x_c> / <A_c W, A_c W> on centred A (N, K) and x (N, D); offset (D,) makes the
-    means agree. The shape comes from W (K, D) alone. Raises ValueError if A W is constant.
+    means agree. The shape comes from W (K, D) alone. The gain is 0 if A W is constant.
     """
     A, x, W = A.double(), x.double(), W.detach().double()
     mean_A, mean_x = A.mean(0), x.mean(0)
@@ -433,6 +458,18 @@ def spread(values):
         "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
         "seeds": values,
     }
+
+
+def plus_minus(s):
+    """A `spread` in words: mean ± standard deviation."""
+    if s["mean"] is None:
+        return "undefined"
+    mean = _number(s["mean"])
+    return mean if s["std"] is None else f"{mean} ± {_number(s['std'], 2)}"
+
+
+def _number(v, digits=4):
+    return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.{digits}g}"
 
 
 # --- Data ---------------------------------------------------------------------------------
@@ -503,10 +540,7 @@ def output_folder(path="figures"):
     folder = ROOT / path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".*.part"):  # by a run that was killed while it wrote
-            left.unlink()
-        (folder / ".writable.part").write_bytes(b"")
-        (folder / ".writable.part").unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise type(error)(f"OUTPUT {folder} cannot be written ({error}); choose another") from None
     return folder
@@ -596,7 +630,7 @@ def _words(value):
         return "; ".join(f"{k} {_words(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_words(v) for v in value)
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return _number(value) if isinstance(value, float) else str(value)
 
 
 def _plain(value):

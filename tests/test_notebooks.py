@@ -1,0 +1,147 @@
+"""The notebooks run from end to end, fail clearly, and are committed as they ran."""
+
+import json
+import re
+
+import nbformat
+import papermill
+import pytest
+
+import helpers as h
+
+STEMS = ("1_theorem", "2_ablation", "3_benchmark")
+TINY = {
+    "1_theorem": {"N_RANDOM": 8, "N_MIXTURE": 200, "K_MIXTURE": 4, "EM_STEPS": 3, "SEEDS": [0, 1]},
+    "2_ablation": {
+        "EPOCHS": 2, "SEEDS": [0, 1], "N_COMPONENTS": 8, "N_TRAIN": 1000, "SIGNED_EPOCHS": 1,
+        "OPTIMIZER_EPOCHS": 1, "LEARNING_RATES": [1e-3, 1e-2],
+    },
+    "3_benchmark": {
+        "EPOCHS": 1, "SAE_EPOCHS": 4, "SEEDS": [0, 1], "N_COMPONENTS": 8, "N_TRAIN": 1000,
+    },
+}  # fmt: skip
+
+
+def run(stem, folder, **parameters):
+    papermill.execute_notebook(
+        h.ROOT / "notebooks" / f"{stem}.ipynb",
+        folder / "executed.ipynb",
+        parameters | {"OUTPUT": str(folder / "figures")},
+        kernel_name="python3",
+        cwd=h.ROOT / "notebooks",
+        progress_bar=False,
+    )
+    results = json.loads((folder / "figures" / f"{stem}.json").read_text())
+    return results, nbformat.read(folder / "executed.ipynb", 4)
+
+
+def outputs(notebook):
+    return [o for cell in notebook.cells for o in cell.get("outputs", [])]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_runs_small(stem, tmp_path):
+    results, notebook = run(stem, tmp_path, **TINY[stem])
+    assert {"parameters", "environment", "claims", "table"} <= set(results)
+    assert TINY[stem].items() <= results["parameters"].items()
+    assert results["environment"]["threads"] >= 1 and "torch" in results["environment"]
+    for claim in results["claims"]:
+        assert set(claim) == {"claim", "criterion", "measured", "holds"}
+    files = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert {f"{stem}.png", f"{stem}.pdf", f"{stem}.json"} <= files
+    assert not [f for f in files if f.startswith(".")]
+    assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
+    assert not [o for o in outputs(notebook) if "widget" in str(o.get("data", {}).keys())]
+
+
+def test_theorem_holds_at_any_size(tmp_path):
+    results, _ = run("1_theorem", tmp_path, **TINY["1_theorem"])
+    assert [c["claim"] for c in results["claims"] if not c["holds"]] == []
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize(
+    "fault, message",
+    [
+        ({"DATASET": "cifar"}, "unknown DATASET 'cifar'; one of .'mnist'"),
+        ({"SEEDS": []}, "SEEDS is empty"),
+        ({"N_COMPONENTS": 0}, "1 component"),
+    ],
+)
+def test_faults(stem, fault, message, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        run(stem, tmp_path, **TINY[stem] | fault)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_unwritable_output_is_said_before_the_run(stem, tmp_path):
+    (tmp_path / "figures").write_text("a file where the folder should be")
+    with pytest.raises(papermill.PapermillExecutionError, match="OUTPUT .* cannot be written"):
+        run(stem, tmp_path, **TINY[stem])
+    ran = [
+        c for c in nbformat.read(tmp_path / "executed.ipynb", 4).cells if c.get("execution_count")
+    ]
+    assert "output_folder" in ran[-1].source  # the cell that said so was the last to run
+
+
+# --- What is committed --------------------------------------------------------------------
+
+
+@pytest.fixture(params=STEMS)
+def committed(request):
+    return request.param, nbformat.read(h.ROOT / "notebooks" / f"{request.param}.ipynb", 4)
+
+
+def test_executed_in_order_and_clean(committed):
+    stem, notebook = committed
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [o for o in outputs(notebook) if o.output_type in ("error", "stream")]
+    assert [c.metadata.get("tags") for c in code].count(["parameters"]) == 1
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    text = nbformat.writes(notebook)
+    assert len(text) < 1_000_000
+    assert not re.search(r"/(home|root|Users|tmp|work)/", text)
+
+
+def test_pictures_have_alt_text(committed):
+    for output in outputs(committed[1]):
+        if "image/png" in output.get("data", {}) and "Figure size" in output.data["text/plain"]:
+            assert len(output.metadata["image/png"]["alt"]) > 40
+
+
+def test_committed_claims_are_those_of_the_notebook(committed):
+    stem, notebook = committed
+    claims = json.loads((h.ROOT / "figures" / f"{stem}.json").read_text())["claims"]
+    shown = next(c for c in notebook.cells if c.id == "claims").outputs[0].data["text/markdown"]
+    assert len(claims) == shown.count("\n") - 1
+    for claim in claims:
+        row = next(
+            line for line in shown.splitlines() if claim["claim"].replace("|", "\\|") in line
+        )
+        assert row.endswith("| yes |" if claim["holds"] else "| **no** |")
+
+
+def test_theorem_holds_as_committed():
+    results = json.loads((h.ROOT / "figures" / "1_theorem.json").read_text())
+    assert all(claim["holds"] for claim in results["claims"])
+
+
+def test_ablation_agrees_with_the_published_table():
+    results = json.loads((h.ROOT / "figures" / "2_ablation.json").read_text())
+    row = {r["config"]: r for r in results["table"]}
+    assert [row[c]["dead_units"]["seeds"] for c in "ABCD"] == [[64] * 3] + [[0] * 3] * 3
+    assert row["A"]["redundancy"]["mean"] is None
+    entropies = [row[c]["responsibility_entropy"]["mean"] for c in "ABCD"]
+    assert entropies == pytest.approx([4.16, 3.77, 3.85, 1.99], abs=0.1)
+    assert all(1500 < r < 2000 for r in row["B"]["redundancy"]["seeds"])
+    assert all(25 < r < 32 for c in "CD" for r in row[c]["redundancy"]["seeds"])
+
+
+def test_benchmark_reproduces_the_published_setting():
+    results = json.loads((h.ROOT / "figures" / "3_benchmark.json").read_text())
+    ours = [r for r in results["table"] if r["method"] == "ours"]
+    assert {r["parameters"] for r in ours} == {50_240}
+    assert all(15 < r["l0"] < 20 and 0.13 < r["norm-matched"] < 0.16 for r in ours)
+    assert all(92.5 < r["probe_accuracy"] < 94 for r in ours)
