@@ -18,6 +18,20 @@ PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
 INPUTS := helpers.py data/mnist.npz
 MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf figures/$n.json)
 
+# Executed notebooks without timings, paths and machine names; tags, ids and outputs stay.
+define CLEAN
+import sys, nbformat
+for name in sys.argv[1:]:
+    notebook = nbformat.read(f"build/{name}.ipynb", 4)
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+    nbformat.write(notebook, f"notebooks/{name}.ipynb")
+endef
+export CLEAN
+
 .PHONY: help figures notebooks test bench clean
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -28,11 +42,7 @@ help:  ## list these commands
 figures: $(MADE)  ## run what changed since the last run; writes figures/
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
-	$(PYTHON) -m nbconvert --log-level WARN --to notebook --output-dir notebooks \
-	  --ClearMetadataPreprocessor.enabled=True \
-	  --ClearMetadataPreprocessor.preserve_cell_metadata_mask tags \
-	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask kernelspec \
-	  $(NOTEBOOKS:%=build/%.ipynb)
+	$(PYTHON) -c "$$CLEAN" $(NOTEBOOKS)
 	touch $(MADE)  # they are still newer than what they were made from
 
 build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(INPUTS) $(INSTALLED)

@@ -469,7 +469,7 @@ def plus_minus(s):
 
 
 def _number(v, digits=4):
-    return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.{digits}g}"
+    return f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
 
 
 # --- Data ---------------------------------------------------------------------------------
@@ -547,14 +547,19 @@ def output_folder(path="figures"):
 
 
 def save_figure(fig, name, folder=ROOT / "figures", alt=""):
-    """Write <name>.png and <name>.pdf (same bits for the same run), show the figure, close it."""
-    import matplotlib.pyplot as plt
-    from IPython.display import display
-
+    """Write <name>.png and <name>.pdf (same bits for the same run), then show the figure."""
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with io.BytesIO() as buffer:
             fig.savefig(buffer, format=kind, metadata=metadata)
             _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    show_figure(fig, alt)
+
+
+def show_figure(fig, alt):
+    """Show a figure once, with a text for those who cannot see it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
     display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
 
