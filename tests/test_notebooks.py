@@ -59,6 +59,19 @@ def test_theorem_holds_at_any_size(tmp_path):
     assert [c["claim"] for c in results["claims"] if not c["holds"]] == []
 
 
+@pytest.mark.parametrize("front_end", [True, False])
+def test_widget_is_live_in_a_front_end_and_a_picture_elsewhere(front_end, tmp_path, monkeypatch):
+    for variable in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"):
+        monkeypatch.delenv(variable, raising=False)
+    if front_end:
+        monkeypatch.setenv("JPY_SESSION_NAME", "1_theorem.ipynb")  # as Jupyter's server does
+    _, notebook = run("1_theorem", tmp_path, **TINY["1_theorem"])
+    cell = next(cell for cell in notebook.cells if cell.id == "widget")
+    kinds = {kind for output in cell.outputs for kind in output.data}
+    assert ("application/vnd.jupyter.widget-view+json" in kinds) == front_end
+    assert ("image/png" in kinds) == (not front_end)
+
+
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize(
     "fault, message",
