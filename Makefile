@@ -48,7 +48,7 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	@mkdir -p build
 	$(PAPERMILL) $< build/$*.running.ipynb
-	mv build/$*.running.ipynb $@
+	mv build/$*.running.ipynb build/$*.ipynb
 
 test: $(INSTALLED)  ## run the tests
 	$(PYTHON) -m pytest -q tests

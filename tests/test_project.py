@@ -36,3 +36,9 @@ def test_make_uses_an_active_conda_environment():
     assert dry.count("/opt/study/bin/python -m papermill") == 3 and ".venv" not in dry
     base = make("-n", "-B", "figures", CONDA_PREFIX="/opt/conda", CONDA_DEFAULT_ENV="base")
     assert "/opt/conda" not in base
+
+
+def test_a_missing_figure_is_made_by_its_notebook():
+    dry = make("-n", "-B", "figures/2_ablation.png")
+    assert "mv build/2_ablation.running.ipynb build/2_ablation.ipynb" in dry
+    assert dry.count("papermill") == 1
