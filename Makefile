@@ -20,7 +20,8 @@ MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf fi
 
 # Executed notebooks without timings, paths and machine names; tags, ids and outputs stay.
 define CLEAN
-import sys, nbformat
+import base64, io, sys, nbformat
+from PIL import Image
 for name in sys.argv[1:]:
     notebook = nbformat.read(f"build/{name}.ipynb", 4)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -28,6 +29,11 @@ for name in sys.argv[1:]:
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = {"tags": tags} if tags else {}
+        pictures = [o.data for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        for data in pictures:  # 256 colours keep the file below 1 MB
+            picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+            picture.quantize(256).save(small := io.BytesIO(), "PNG", optimize=True)
+            data["image/png"] = base64.b64encode(small.getvalue()).decode()
     nbformat.write(notebook, f"notebooks/{name}.ipynb")
 endef
 export CLEAN
