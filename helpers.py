@@ -111,7 +111,7 @@ def _gram(Z):
 
 def _squared_correlations(Z):
     G = _gram(Z)
-    diagonal = (Z * Z).sum(0)  # of Corr: 1, or 0 for a constant unit
+    diagonal = (Z * Z).sum(0).detach()  # of Corr: 1, or 0 for a constant unit, and no gradient
     return (G * G).sum() - (diagonal * diagonal).sum()
 
 
@@ -136,7 +136,7 @@ class Encoder(nn.Module):
 
     def forward(self, x):
         _check_width(x, self.W)
-        return self.activation(x @ self.W.T + self.b)
+        return self.activation((self.W @ x.T).T + self.b)  # under vmap one wide product
 
 
 class SparseAutoencoder(nn.Module):
@@ -158,7 +158,7 @@ class SparseAutoencoder(nn.Module):
 
     def encode(self, x):
         _check_width(x, self.W)
-        return torch.relu(x @ self.W.T + self.b)
+        return torch.relu((self.W @ x.T).T + self.b)
 
     def decode(self, a):
         return a @ (self.W if self.tied else self.V) + self.c
@@ -170,7 +170,7 @@ class SparseAutoencoder(nn.Module):
 
 def sae_loss(x, x_hat, a, sparsity):
     """Summed squared error + sparsity * sum of activations, x and x_hat (B, D), a (B, K) -> ()."""
-    return (x - x_hat).square().sum() + sparsity * a.sum()
+    return nn.functional.mse_loss(x_hat, x, reduction="sum") + sparsity * a.sum()
 
 
 def unit_norm_decoder(parameters):
@@ -244,22 +244,23 @@ def train(
     """
     seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
     _check_training(models, seeds, x, epochs, batch_size, optimizer)
-    grid = (len(seeds), len(models) // len(seeds))
+    group = len(models) // len(seeds)
     x = x.detach()
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
     parameters = {
-        name: p.detach().to(x.device).unflatten(0, grid).contiguous().requires_grad_()
+        name: p.detach().to(x.device).requires_grad_()
         for name, p in stack_module_state(models)[0].items()
     }
-    weights = {k: _per_model(v, models, x).view(grid) for k, v in (weights or {}).items()}
+    weights = {k: _per_model(v, models, x) for k, v in (weights or {}).items()}
 
     def one_loss(parameters, weights, x):
         named = {f"model.{name}": p for name, p in parameters.items()}
         return functional_call(objective, named, (x, weights))
 
-    stack_loss = vmap(vmap(one_loss, in_dims=(0, 0, None)), in_dims=(0, 0, 0))
+    # With one seed all models share a minibatch; with several each takes its seed's.
+    stack_loss = vmap(one_loss, in_dims=(0, 0, None if len(seeds) == 1 else 0))
     # Steps are linear in lr: with one lr per model, take steps of 1 and scale them afterwards.
-    rates = None if np.ndim(lr) == 0 else _per_model(lr, models, x).view(grid)
+    rates = None if np.ndim(lr) == 0 else _per_model(lr, models, x)
     step_lr = float(lr) if rates is None else 1.0
     step = OPTIMIZERS[optimizer](parameters.values(), lr=step_lr, fused=True)
     kept = parameters  # what the models get if the run is interrupted
@@ -269,10 +270,14 @@ def train(
     try:
         for epoch in range(epochs):
             order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
-            total = torch.zeros(grid, dtype=x.dtype, device=x.device)
+            total = torch.zeros(len(models), dtype=x.dtype, device=x.device)
+            if len(seeds) > 1:
+                order = order.repeat_interleave(group, dim=0)
             batches = order.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]
             for rows in batches:
-                batch = x.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # > x[rows]
+                batch = x.index_select(0, rows.flatten())  # faster than x[rows]
+                if len(seeds) > 1:
+                    batch = batch.unflatten(0, rows.shape)
                 value = stack_loss(parameters, weights, batch)
                 step.zero_grad()
                 value.sum().backward()
@@ -284,12 +289,12 @@ def train(
                         kept = {name: p.clone() for name, p in parameters.items()}
                         step.step()
                         for name, p in parameters.items():
-                            scale = rates.reshape(grid + (1,) * (p.dim() - 2))
+                            scale = rates.reshape((-1,) + (1,) * (p.dim() - 1))
                             p.copy_(torch.lerp(kept[name], p, scale))
                         kept = parameters
                     if constraint is not None:
                         constraint(parameters)
-            losses = (total / (len(batches) * batch_size)).flatten().cpu().numpy()
+            losses = (total / (len(batches) * batch_size)).cpu().numpy()
             if not np.isfinite(losses).all():
                 m = int(np.flatnonzero(~np.isfinite(losses))[0])
                 raise FloatingPointError(
@@ -324,7 +329,7 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer):
         raise ValueError(f"epochs and batch_size must be at least 1, got {epochs}, {batch_size}")
     if x.dim() != 2 or len(x) < batch_size:
         raise ValueError(f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows")
-    bad = ~torch.isfinite(x)
+    bad = ~torch.isfinite(x) if not torch.isfinite(x.sum()) else torch.zeros(1)  # seldom needed
     if bad.any():
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
@@ -343,7 +348,7 @@ def _per_model(values, models, x):
 @torch.no_grad()
 def _unstack(parameters, models):
     for name, stacked in parameters.items():
-        for model, p in zip(models, stacked.flatten(0, 1)):
+        for model, p in zip(models, stacked):
             model.get_parameter(name).copy_(p)
 
 

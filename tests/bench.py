@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helpers as h
 
-BATCH, EPOCHS, ROUNDS = 128, 1, 5
+BATCH, EPOCHS, ROUNDS = 128, 2, 5
 
 
 def em_loss(model, x, **weights):
@@ -35,7 +35,7 @@ def seconds(run):
 def products(x, n_models, n_steps):
     """The two products of an encoder step, all models in one: E = x W', then E' x."""
     W = torch.randn(n_models * 64, x.shape[1])
-    for i in range(n_steps):
+    for i in [*range(n_steps)] * EPOCHS:
         batch = x[i * BATCH : (i + 1) * BATCH]
         (batch @ W.T).T @ batch
 
