@@ -15,30 +15,10 @@ PYTHON := $(BIN)python
 export JUPYTER_PREFER_ENV_PATH := 1
 export PROGRESS := $(shell tty)
 PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
-INPUTS := helpers.py data/mnist.npz
+INPUTS := helpers.py data/mnist.npz  # activations.py: only by choice, in notebook 3
 MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf figures/$n.json)
 
-# Executed notebooks without timings, paths and machine names; tags, ids and outputs stay.
-define CLEAN
-import base64, io, sys, nbformat
-from PIL import Image
-for name in sys.argv[1:]:
-    notebook = nbformat.read(f"build/{name}.ipynb", 4)
-    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = {"tags": tags} if tags else {}
-        pictures = [o.data for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-        for data in pictures:  # 256 colours keep the file below 1 MB
-            picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
-            picture.quantize(256).save(small := io.BytesIO(), "PNG", optimize=True)
-            data["image/png"] = base64.b64encode(small.getvalue()).decode()
-    nbformat.write(notebook, f"notebooks/{name}.ipynb")
-endef
-export CLEAN
-
-.PHONY: help figures notebooks test bench clean
+.PHONY: help figures notebooks readme badges html test bench clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -48,7 +28,7 @@ help:  ## list these commands
 figures: $(MADE)  ## run what changed since the last run; writes figures/
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
-	$(PYTHON) -c "$$CLEAN" $(NOTEBOOKS)
+	$(PYTHON) publish.py clean $(NOTEBOOKS)
 	touch $(MADE)  # they are still newer than what they were made from
 
 build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
@@ -56,13 +36,22 @@ build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(IN
 	$(PAPERMILL) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb build/$*.ipynb
 
+readme: $(INSTALLED)  ## renew the results table of README.md from figures/
+	$(PYTHON) publish.py results
+
+badges: $(INSTALLED)  ## write the public address in CITATION.cff into README.md and notebooks/
+	$(PYTHON) publish.py badges
+
+html: $(INSTALLED)  ## the notebooks as pages to read offline, in build/html/
+	$(PYTHON) publish.py html
+
 test: $(INSTALLED)  ## run the tests
 	$(PYTHON) -m pytest -q tests
 
 bench: $(INSTALLED)  ## measure speed and memory
 	$(PYTHON) tests/bench.py
 
-clean:  ## remove executed copies; figures/ and .venv stay
+clean:  ## remove executed copies, pages and cached activations; figures/ and .venv stay
 	rm -rf build
 
 .venv/.installed: requirements.txt

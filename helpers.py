@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 import torch
 import tqdm.auto
 from torch import nn
@@ -266,7 +267,7 @@ def train(
     kept = parameters  # what the models get if the run is interrupted
     orders = [torch.Generator().manual_seed(s) for s in seeds]
     history = {"loss": []}
-    bar = _progress_bar(epochs, progress)
+    bar = progress_bar(epochs, progress)
     try:
         for epoch in range(epochs):
             order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
@@ -357,9 +358,9 @@ def in_front_end():
     return any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
 
 
-def _progress_bar(epochs, title):
+def progress_bar(total, title, unit="epoch"):
     """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
-    bar = dict(total=epochs, desc=title, unit="epoch", leave=False)
+    bar = dict(total=total, desc=title, unit=unit, leave=False)
     terminal = os.environ.get("PROGRESS", "")
     if title is not None and terminal.startswith("/dev/"):
         try:
@@ -427,20 +428,86 @@ def l0(A):
     return float((A > 0).double().sum(1).mean())
 
 
+@torch.no_grad()
+def moments(encode, x, chunk=8192):
+    """What a linear read-out needs to know of features A = encode(x) (N, K) and inputs x (N, D).
+
+    Returns means "A" (K,) and "x" (D,), covariances "AA" (K, K) and "Ax" (K, D), and the total
+    variance of the inputs "xx" (), in float64. Rows are taken `chunk` at a time: float32 rows are
+    summed in float32 within a chunk, in float64 over chunks.
+    """
+    sums = {}
+    for X in x.split(chunk):
+        A = encode(X)
+        parts = {"A": A.sum(0), "x": X.sum(0), "AA": A.T @ A, "Ax": A.T @ X, "xx": X.square().sum()}
+        sums = {name: sums.get(name, 0) + part.double() for name, part in parts.items()}
+    m = {name: total / len(x) for name, total in sums.items()}
+    m["AA"] = m["AA"] - m["A"].outer(m["A"])
+    m["Ax"] = m["Ax"] - m["A"].outer(m["x"])
+    m["xx"] = m["xx"] - m["x"].square().sum()
+    return m
+
+
+def read_outs(W, m):
+    """Linear decoders of features with `moments` m, from W (K, D) as it is to the best there is.
+
+    Returns {name: (V (K, D), offset (D,), how many numbers were fitted)}; x_hat = A V + offset.
+    "covariance rows" is the decoder that decorrelation implies: with uncorrelated features the
+    normal equations Cov(A) V = Cov(A, x) are diagonal, V_j = Cov(a_j, x) / Var(a_j); one gain
+    makes up for the correlations that remain. Constant features get rows of 0 there.
+    """
+    W = W.detach().double()
+    K, D = W.shape
+    AA, Ax = m["AA"], m["Ax"]
+    variance = AA.diagonal()[:, None]
+    covariance = torch.where(variance > 0, Ax / variance, 0.0)
+    gains = torch.linalg.pinv(AA * (W @ W.T), hermitian=True) @ (W * Ax).sum(1)
+    best = torch.linalg.pinv(AA, hermitian=True) @ Ax
+    fitted = {
+        "gain + offset": (_gain(W, m) * W, 1),
+        "gain per component": (gains[:, None] * W, K),
+        "covariance rows": (_gain(covariance, m) * covariance, K * D + 1),
+        "least squares": (best, K * D),
+    }
+    as_it_is = {"as it is": (W, torch.zeros_like(m["x"]), 0)}
+    return as_it_is | {k: (V, m["x"] - m["A"] @ V, n + D) for k, (V, n) in fitted.items()}
+
+
+def read_out_error(V, offset, m):
+    """Mean squared error per entry of x of x_hat = A V + offset, on data with `moments` m."""
+    bias = m["A"] @ V + offset - m["x"]
+    residual = m["xx"] - 2 * (V * m["Ax"]).sum() + ((m["AA"] @ V) * V).sum()
+    return float((residual + bias.square().sum()) / len(bias))
+
+
+def _gain(V, m):
+    """The g that minimises |x - g A V|^2, both centred; 0 if A V is constant."""
+    power = ((m["AA"] @ V) * V).sum()
+    return (V * m["Ax"]).sum() / power if power > 0 else power
+
+
 def fit_transpose_decoder(W, A, x):
     """Units for W' as decoder, x_hat = gain * A W + offset: least squares in closed form.
 
-    gain = <A_c W, x_c> / <A_c W, A_c W> on centred A (N, K) and x (N, D); offset (D,) makes the
-    means agree. The shape comes from W (K, D) alone. The gain is 0 if A W is constant.
+    A (N, K), x (N, D); offset (D,) makes the means agree. The shape comes from W (K, D) alone.
+    The gain is 0 if A is constant.
     """
-    A, x, W = A.double(), x.double(), W.detach().double()
-    mean_A, mean_x = A.mean(0), x.mean(0)
-    shape = (A - mean_A) @ W
-    power = shape.square().sum()
-    if power == 0:
-        return 0.0, mean_x.float()
-    gain = (shape * (x - mean_x)).sum() / power
-    return float(gain), (mean_x - gain * (mean_A @ W)).float()
+    m, W = moments(lambda _: A, x, chunk=len(x)), W.detach().double()
+    gain = _gain(W, m)
+    return float(gain), (m["x"] - gain * (m["A"] @ W)).float()
+
+
+def whitening(x, eps):
+    """P = (Cov(x) + eps * v I)^(-1/2) and its inverse, (D, D); v: mean variance of x's columns.
+
+    P (x - mean) is white for eps -> 0 and merely rescaled for eps -> infinity.
+    Raises ValueError unless eps > 0.
+    """
+    if eps <= 0:
+        raise ValueError(f"whitening needs eps > 0, got {eps}: some directions have no variance")
+    variance, directions = torch.linalg.eigh(moments(lambda X: X, x)["AA"])
+    scale = (variance.clamp_min(0) + eps * variance.mean()).sqrt()
+    return (directions / scale) @ directions.T, (directions * scale) @ directions.T
 
 
 def probe_accuracy(A_train, y_train, A_test, y_test):
@@ -448,29 +515,37 @@ def probe_accuracy(A_train, y_train, A_test, y_test):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    probe.fit(np.asarray(A_train), np.asarray(y_train))
-    return 100 * probe.score(np.asarray(A_test), np.asarray(y_test))
+    with threadpool_limits(1):  # 2.4 times as fast as with two threads, which wait for each other
+        probe.fit(np.asarray(A_train), np.asarray(y_train))
+        return 100 * probe.score(np.asarray(A_test), np.asarray(y_test))
 
 
 def spread(values):
-    """{"mean", "std" (sample; None for one seed), "seeds"}; None where undefined (NaN)."""
+    """{"mean", "std" (sample), "ci95" (half-width of Student's 95 % interval), "seeds"}.
+
+    None where undefined: values that are NaN, the spread of fewer than two.
+    """
     values = [None if v is None or np.isnan(v) else float(v) for v in values]
     known = [v for v in values if v is not None]
+    std = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    t = None if std is None else float(scipy.stats.t.ppf(0.975, len(known) - 1))
     return {
         "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+        "std": std,
+        "ci95": None if std is None else t * std / len(known) ** 0.5,
         "seeds": values,
     }
 
 
-def plus_minus(s):
-    """A `spread` in words: mean ± standard deviation."""
+def plus_minus(s, width="std"):
+    """A `spread` in words: mean ± standard deviation, or ± "ci95"."""
     if s["mean"] is None:
         return "undefined"
     mean = _number(s["mean"])
-    return mean if s["std"] is None else f"{mean} ± {_number(s['std'], 2)}"
+    return mean if s[width] is None else f"{mean} ± {_number(s[width], 2)}"
 
 
 def _number(v, digits=4):
@@ -510,7 +585,8 @@ DATASETS = {"mnist": load_mnist}
 def load_dataset(name, device="cpu"):
     """x_train, y_train, x_test, y_test of a data set by name. Raises ValueError if unknown."""
     if name not in DATASETS:
-        raise ValueError(f"unknown DATASET {name!r}; one of {sorted(DATASETS)}")
+        known = f"one of {sorted(DATASETS)}, or 'gpt2' in notebook 3"
+        raise ValueError(f"unknown DATASET {name!r}; {known}")
     return DATASETS[name](device=device)
 
 

@@ -316,9 +316,11 @@ def test_counts():
     assert h.dead_units(E) == 3 and h.dead_units(E, threshold=0.005) == 2
     assert h.l0(torch.tensor([[0, 1.0, 2], [0, 0, 1e-9], [-1, 0, 0]])) == 1
     expected = {"mean": 2, "std": pytest.approx(2**0.5), "seeds": [1, None, 3, None]}
-    assert h.spread([1, None, np.float32(3), np.nan]) == expected
-    assert h.spread([5.0]) == {"mean": 5, "std": None, "seeds": [5]}
-    assert h.spread([None, np.nan]) == {"mean": None, "std": None, "seeds": [None, None]}
+    assert h.spread([1, None, np.float32(3), np.nan]) == expected | {"ci95": pytest.approx(12.7062)}
+    assert h.spread([1, 2, 3, 4, 5])["ci95"] == pytest.approx(2.776445 * (2.5 / 5) ** 0.5)
+    undefined = {"std": None, "ci95": None}
+    assert h.spread([5.0]) == {"mean": 5, "seeds": [5]} | undefined
+    assert h.spread([None, np.nan]) == {"mean": None, "seeds": [None, None]} | undefined
 
 
 def test_similarity_and_redundancy():
@@ -359,6 +361,94 @@ def test_transpose_decoder_of_constant_features():
     assert_allclose(offset, x.mean(0), atol=1e-6)
 
 
+def test_moments_are_those_of_numpy_in_any_chunks():
+    x, model = normal(50, 6) + 1, encoder(0)
+    joint = np.hstack([model(x).detach(), x])
+    cov = np.cov(joint.T, bias=True)
+    for chunk in (7, 50):
+        m = h.moments(model, x, chunk=chunk)
+        assert_allclose(np.r_[m["A"], m["x"]], joint.mean(0))
+        assert_allclose(m["AA"], cov[:4, :4], atol=1e-12)
+        assert_allclose(m["Ax"], cov[:4, 4:], atol=1e-12)
+        assert_allclose(m["xx"], np.trace(cov[4:, 4:]))
+
+
+def test_read_outs_against_least_squares():
+    """Each rung by numpy's lstsq on its own design matrix, and errors by reconstructing."""
+    W, A, x = normal(4, 3), normal(40, 4, seed=1) + 1, normal(40, 3, seed=2) + 1
+    A[:, 1] += A[:, 0]  # correlated features
+    m = h.moments(lambda _: A, x, chunk=40)
+    got = h.read_outs(W, m)
+    ac, xc = A - A.mean(0), x - x.mean(0)
+    gain = np.linalg.lstsq((ac @ W).reshape(-1, 1), xc.flatten(), rcond=None)[0]
+    per_component = (ac[:, None, :] * W.T[None]).reshape(-1, 4)  # rows (input, entry)
+    gains = np.linalg.lstsq(per_component, xc.flatten(), rcond=None)[0]
+    rows = np.stack([np.polyfit(A[:, j], x, 1)[0] for j in range(4)])  # one regression each
+    more = np.linalg.lstsq((ac.numpy() @ rows).reshape(-1, 1), xc.flatten(), rcond=None)[0]
+    expected = {
+        "as it is": (W, 0),
+        "gain + offset": (gain * W.numpy(), 1 + 3),
+        "gain per component": (gains[:, None] * W.numpy(), 4 + 3),
+        "covariance rows": (more * rows, 4 * 3 + 1 + 3),
+        "least squares": (np.linalg.lstsq(ac, xc, rcond=None)[0], 4 * 3 + 3),
+    }
+    assert list(got) == list(expected)
+    for name, (V, n) in expected.items():
+        assert_allclose(got[name][0], V, atol=1e-10)
+        assert got[name][2] == n
+    errors = {k: h.read_out_error(V, o, m) for k, (V, o, _) in got.items()}
+    for name, (V, offset, _) in got.items():
+        assert_allclose(errors[name], (x - A @ V - offset).square().mean())
+    assert errors["least squares"] < errors["gain per component"] < errors["gain + offset"]
+    fitted = h.fit_transpose_decoder(W, A, x)
+    assert_allclose(fitted[0] * W, got["gain + offset"][0])
+    assert_allclose(fitted[1], got["gain + offset"][1], atol=1e-6)
+
+
+def test_covariance_rows_are_exact_for_uncorrelated_features():
+    q = np.linalg.qr(normal(40, 5) - normal(40, 5).mean(0))[0][:, :4]  # orthonormal, centred
+    A, x = torch.tensor(q) * torch.arange(1, 5), normal(40, 3, seed=2)
+    got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=40))
+    assert_allclose(got["covariance rows"][0], got["least squares"][0], atol=1e-10)
+
+
+def test_read_outs_of_constant_features():
+    x, A = normal(30, 3), normal(30, 2, seed=1)
+    A = torch.cat([torch.ones(30, 2), A], 1)
+    got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=30))
+    assert all(torch.isfinite(V).all() for V, *_ in got.values())
+    assert (got["covariance rows"][0][:2] == 0).all()
+    alone = h.read_outs(normal(2, 3), h.moments(lambda _: A[:, 2:], x, chunk=30))
+    assert_allclose(got["least squares"][0][2:], alone["least squares"][0], atol=1e-10)
+
+
+def test_whitening():
+    x = normal(500, 4) @ normal(4, 4, seed=1) + 3
+    for eps in (1e-9, 0.5, 1e6):
+        P, inverse = h.whitening(x, eps)
+        assert_allclose(P @ inverse, np.eye(4), atol=1e-9)
+        cov = np.cov((x @ P).T, bias=True)
+        original = np.cov(x.T, bias=True)
+        if eps == 1e-9:
+            assert_allclose(cov, np.eye(4), atol=1e-6)
+        if eps == 1e6:
+            assert_allclose(cov / cov.trace(), original / original.trace(), atol=1e-5)
+    v = original.trace() / 4
+    assert_allclose(h.whitening(x, 0.5)[1] @ h.whitening(x, 0.5)[1], original + 0.5 * v * np.eye(4))
+    with pytest.raises(ValueError, match="eps > 0, got 0"):
+        h.whitening(x, 0)
+
+
+def test_transpose_decodes_decorrelated_features_of_white_inputs():
+    """W W' = c I makes W' the pseudo-inverse up to one gain: both read-outs are one."""
+    x = normal(400, 6)
+    white = (x - x.mean(0)) @ h.whitening(x, 1e-12)[0]
+    W = 2.5 * torch.linalg.qr(normal(6, 4))[0].T
+    got = h.read_outs(W, h.moments(lambda X: X @ W.T, white))
+    assert_allclose(got["gain + offset"][0], got["least squares"][0], atol=1e-6)
+    assert_allclose(got["covariance rows"][0], got["least squares"][0], atol=1e-6)
+
+
 def test_wins():
     E = torch.tensor([[0.0, 1, 2], [3, 1, 2], [0, 5, 5], [0, 0, 1]])  # a tie goes to the first
     assert h.wins(E).tolist() == [0.75, 0.25, 0]
@@ -379,6 +469,8 @@ def test_plus_minus():
     assert h.plus_minus(h.spread([1.0, 2.0, 3.0])) == "2 ± 1"
     assert h.plus_minus(h.spread([1234.5, 1235.7])) == "1,235 ± 0.85"
     assert h.plus_minus(h.spread([float("nan")])) == "undefined"
+    assert h.plus_minus(h.spread([1.0, 2.0, 3.0]), "ci95") == "2 ± 2.5"
+    assert h.plus_minus(h.spread([1.0]), "ci95") == "1"
 
 
 def test_probe_accuracy():
