@@ -239,7 +239,7 @@ def pages():
     exporter = HTMLExporter(template_name="basic", embed_images=True, anchor_link_text="")
     for stem in (*STEMS, "index"):
         if stem == "index":
-            text = re.sub(r"\[!\[.*\n", "", (ROOT / "README.md").read_text())  # badges are remote
+            text = re.sub(r"\[!\[Open in.*\n", "", (ROOT / "README.md").read_text())  # remote
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
         else:
             notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", 4)

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import hypothesis.strategies as st
 import matplotlib.pyplot as plt
@@ -306,6 +308,21 @@ def test_interrupted_right_after_a_step(lr):
     finally:
         hook.remove()
     assert_same_weights([model], [encoder(0)], rtol=0, atol=1.01e-3)  # one step of Adam moves lr
+
+
+BIG = """
+import resource, torch, helpers as h
+x = torch.randn(1024, 3072)
+for loss in (h.implicit_em_loss, h.log_det_loss):
+    h.train([h.Encoder(3072, 6144)], lambda m, x: loss(m(x)), x, epochs=1, batch_size=512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_memory_at_the_size_of_a_language_model():
+    command = [sys.executable, "-c", BIG]
+    run = subprocess.run(command, cwd=h.ROOT, capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 4  # GB
 
 
 # --- What we measure ----------------------------------------------------------------------
