@@ -90,7 +90,9 @@ def _fingerprint(model):
 
 def _load_model(model, module, device):
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would stay in the notebook's output
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         network = AutoModel.from_pretrained(model).to(device).eval()

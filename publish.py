@@ -79,8 +79,8 @@ def results_table():
     gains = claims[features]["measured"]
     as_good = "W' with gain + offset reconstructs as well as a tuned SAE at equal L0"
     transpose = (
-        f"{benchmark(ours, norm_matched, 3)} / {benchmark(ours, lambda r: r['mse'], 3)} / "
-        f"{runs['3_benchmark']['references'][0]['mse']:.3f}"
+        f"{benchmark(ours, norm_matched, 4)} / {benchmark(ours, lambda r: r['mse'], 4)} / "
+        f"{runs['3_benchmark']['references'][0]['mse']:.4f}"
     )
     parameters = "fewer parameters than an SAE of the same width"
     rows = [  # claim, what, published, here
@@ -128,7 +128,7 @@ def results_table():
         ),
         (parameters, "parameters, relative to the SAE", "0.50", measured(parameters)),
         (
-            "W' lacks only its units",
+            "W' beats the mean input, once its units are restored",
             "MSE of W': norm-matched / with gain + offset / mean image",
             "0.143 / – / –",
             transpose,
@@ -221,6 +221,7 @@ table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size:
 th, td {{ border-bottom: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: left; }}
 img {{ max-width: 100%; height: auto; }}
 math[display="block"] {{ overflow-x: auto; margin: 1rem 0; }}
+.highlight .err {{ border: 0; }}
 .anchor-link, .jp-Prompt, .prompt {{ display: none; }}
 {style}
 </style>
@@ -253,10 +254,16 @@ def pages():
         body, _ = exporter.from_notebook_node(notebook, resources=where)
         body = re.sub(r'href="(?:notebooks/)?(\w+)\.ipynb', r'href="\1.html', body)
         body = body.replace('href="../README.md"', 'href="index.html"')
+        body = re.sub(r'(<h\d id=)"([^"]+)"', lambda m: f'{m[1]}"{_anchor(m[2])}"', body)
         title = re.search(r"(?m)^# (.*)$", notebook.cells[0].source)[1]
         style = HtmlFormatter().get_style_defs(".highlight")
         page = PAGE.format(title=title, style=style, body=body)
         (folder / f"{stem}.html").write_text(page, encoding="utf-8")
+
+
+def _anchor(heading):
+    """An id as GitHub makes it, which is what the notebooks link to."""
+    return re.sub(r"[^\w-]", "", heading.lower())
 
 
 def _with_mathml(text):

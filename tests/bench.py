@@ -14,7 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helpers as h
 
-BATCH, EPOCHS, ROUNDS = 128, 2, 5
+BATCH, EPOCHS, ROUNDS = 128, 4, 3
 
 
 def em_loss(model, x, **weights):

@@ -118,10 +118,12 @@ def test_pages_need_nothing_else(pages):
     for stem, text in pages.items():
         assert not re.findall(r"<(?:script|link)\b", text), stem
         assert all(src.startswith("data:") for src in re.findall(r'src="([^"]+)"', text)), stem
-        for target in re.findall(r'href="([^"#]+)', text):
-            local = not target.startswith("http")
-            if local and target.endswith(".html"):
-                assert Path(target).stem in pages, (stem, target)
+        for target, anchor in re.findall(r'href="([^"#]*)(?:#([^"]*))?"', text):
+            if target.startswith("http") or not (target.endswith(".html") or anchor):
+                continue
+            there = Path(target).stem if target else stem
+            assert there in pages, (stem, target)
+            assert not anchor or f'id="{anchor}"' in pages[there], (stem, target, anchor)
         assert all(alt for alt in re.findall(r'<img[^>]*alt="([^"]*)"', text)), stem
         assert len(re.findall("<img", text)) == len(re.findall(r"<img[^>]*alt=", text)), stem
 
