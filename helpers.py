@@ -438,7 +438,7 @@ def moments(encode, x, chunk=8192):
     """
     sums = {}
     for X in x.split(chunk):
-        A = encode(X)
+        A = encode(X).to(X.dtype)
         parts = {"A": A.sum(0), "x": X.sum(0), "AA": A.T @ A, "Ax": A.T @ X, "xx": X.square().sum()}
         sums = {name: sums.get(name, 0) + part.double() for name, part in parts.items()}
     m = {name: total / len(x) for name, total in sums.items()}
@@ -460,7 +460,8 @@ def read_outs(W, m):
     K, D = W.shape
     AA, Ax = m["AA"], m["Ax"]
     variance = AA.diagonal()[:, None]
-    covariance = torch.where(variance > 0, Ax / variance, 0.0)
+    varies = variance > 1e-6 * (variance + m["A"][:, None] ** 2)  # by more than float32 rounds
+    covariance = torch.where(varies, Ax / variance, 0.0)
     gains = torch.linalg.pinv(AA * (W @ W.T), hermitian=True) @ (W * Ax).sum(1)
     best = torch.linalg.pinv(AA, hermitian=True) @ Ax
     fitted = {

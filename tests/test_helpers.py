@@ -424,14 +424,14 @@ def test_read_outs_against_least_squares():
 
 def test_covariance_rows_are_exact_for_uncorrelated_features():
     q = np.linalg.qr(normal(40, 5) - normal(40, 5).mean(0))[0][:, :4]  # orthonormal, centred
-    A, x = torch.tensor(q) * torch.arange(1, 5), normal(40, 3, seed=2)
+    A, x = torch.as_tensor(q) * torch.arange(1, 5), normal(40, 3, seed=2)
     got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=40))
     assert_allclose(got["covariance rows"][0], got["least squares"][0], atol=1e-10)
 
 
 def test_read_outs_of_constant_features():
     x, A = normal(30, 3), normal(30, 2, seed=1)
-    A = torch.cat([torch.ones(30, 2), A], 1)
+    A = torch.cat([torch.tensor([[0.0, 0.1]]).expand(30, 2), A], 1)  # 0.1 rounds
     got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=30))
     assert all(torch.isfinite(V).all() for V, *_ in got.values())
     assert (got["covariance rows"][0][:2] == 0).all()
