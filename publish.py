@@ -222,7 +222,7 @@ th, td {{ border-bottom: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: lef
 img {{ max-width: 100%; height: auto; }}
 math[display="block"] {{ overflow-x: auto; margin: 1rem 0; }}
 .highlight .err {{ border: 0; }}
-.anchor-link, .jp-Prompt, .prompt {{ display: none; }}
+.jp-Prompt, .prompt {{ display: none; }}
 {style}
 </style>
 {body}
@@ -254,6 +254,7 @@ def pages():
         body, _ = exporter.from_notebook_node(notebook, resources=where)
         body = re.sub(r'href="(?:notebooks/)?(\w+)\.ipynb', r'href="\1.html', body)
         body = body.replace('href="../README.md"', 'href="index.html"')
+        body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
         body = re.sub(r'(<h\d id=)"([^"]+)"', lambda m: f'{m[1]}"{_anchor(m[2])}"', body)
         title = re.search(r"(?m)^# (.*)$", notebook.cells[0].source)[1]
         style = HtmlFormatter().get_style_defs(".highlight")
