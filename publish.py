@@ -221,9 +221,9 @@ table {{ display: block; overflow-x: auto; border-collapse: collapse; font-size:
 th, td {{ border-bottom: 1px solid #ddd; padding: 0.3rem 0.6rem; text-align: left; }}
 img {{ max-width: 100%; height: auto; }}
 math[display="block"] {{ overflow-x: auto; margin: 1rem 0; }}
-.highlight .err {{ border: 0; }}
 .jp-Prompt, .prompt {{ display: none; }}
 {style}
+.highlight .err {{ border: 0 !important; }}
 </style>
 {body}
 </html>
@@ -244,17 +244,20 @@ def pages():
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
         else:
             notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", 4)
+        formulas = []  # out of the way of the Markdown parser, and back into what it made
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = _with_mathml(cell.source)
+                cell.source = _take_formulas(cell.source, formulas)
             for output in cell.get("outputs", []):
                 if "text/markdown" in output.get("data", {}):
-                    output.data["text/markdown"] = _with_mathml(output.data["text/markdown"])
+                    text = output.data["text/markdown"]
+                    output.data["text/markdown"] = _take_formulas(text, formulas)
         where = {"metadata": {"path": str(ROOT if stem == "index" else ROOT / "notebooks")}}
         body, _ = exporter.from_notebook_node(notebook, resources=where)
         body = re.sub(r'href="(?:notebooks/)?(\w+)\.ipynb', r'href="\1.html', body)
         body = body.replace('href="../README.md"', 'href="index.html"')
         body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+        body = re.sub(r"FORMULA(\d+)X", lambda m: formulas[int(m[1])], body)  # noqa: B023
         body = re.sub(r'(<h\d id=)"([^"]+)"', lambda m: f'{m[1]}"{_anchor(m[2])}"', body)
         title = re.search(r"(?m)^# (.*)$", notebook.cells[0].source)[1]
         style = HtmlFormatter().get_style_defs(".highlight")
@@ -267,18 +270,22 @@ def _anchor(heading):
     return re.sub(r"[^\w-]", "", heading.lower())
 
 
-def _with_mathml(text):
-    """$...$ and $$...$$ as MathML, which browsers draw without a script; code stays as it is."""
+def _take_formulas(text, formulas):
+    """Put marks for $...$ and $$...$$ and add them to `formulas` as MathML; code stays as it is.
+
+    Browsers draw MathML without a script.
+    """
     from latex2mathml.converter import convert
 
-    def formula(match):
+    def mark(match):
         if match["code"]:
             return match["code"]
-        block = match["block"] is not None
-        return convert(match["block"] or match["inline"], "block" if block else "inline")
+        display = "inline" if match["block"] is None else "block"
+        formulas.append(convert(match["block"] or match["inline"], display=display))
+        return f"FORMULA{len(formulas) - 1}X"
 
     pattern = r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$"
-    return re.sub(pattern, formula, text, flags=re.S)
+    return re.sub(pattern, mark, text, flags=re.S)
 
 
 COMMANDS = {"clean": clean, "results": results, "badges": badges, "html": pages}
