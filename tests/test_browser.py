@@ -38,6 +38,7 @@ def lab(tmp_path_factory):
     options = ["--no-browser", "--port=8911", "--IdentityProvider.token=", "--allow-root"]
     options += ["--expose-app-in-browser", f"--ServerApp.root_dir={root}"]
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(root / "config")}
+    environment["OMP_NUM_THREADS"] = "1"  # beside a browser, threads wait for each other
     environment["JUPYTERLAB_SETTINGS_DIR"] = str(root / "settings")
     environment["JUPYTERLAB_WORKSPACES_DIR"] = str(root / "workspaces")
     server = subprocess.Popen(

@@ -396,16 +396,19 @@ def test_read_outs_against_least_squares():
     A[:, 1] += A[:, 0]  # correlated features
     m = h.moments(lambda _: A, x, chunk=40)
     got = h.read_outs(W, m)
-    ac, xc = A - A.mean(0), x - x.mean(0)
-    gain = np.linalg.lstsq((ac @ W).reshape(-1, 1), xc.flatten(), rcond=None)[0]
-    per_component = (ac[:, None, :] * W.T[None]).reshape(-1, 4)  # rows (input, entry)
+    W_, x_ = W.numpy(), x.numpy()
+    ac, xc = (A - A.mean(0)).numpy(), x_ - x_.mean(0)
+    gain = np.linalg.lstsq((ac @ W_).reshape(-1, 1), xc.flatten(), rcond=None)[0]
+    per_component = (ac[:, None, :] * W_.T[None]).reshape(-1, 4)  # rows (input, entry)
     gains = np.linalg.lstsq(per_component, xc.flatten(), rcond=None)[0]
-    rows = np.stack([np.polyfit(A[:, j], x, 1)[0] for j in range(4)])  # one regression each
-    more = np.linalg.lstsq((ac.numpy() @ rows).reshape(-1, 1), xc.flatten(), rcond=None)[0]
+    rows = np.stack(
+        [np.polyfit(A[:, j].numpy(), x_, 1)[0] for j in range(4)]
+    )  # one regression each
+    more = np.linalg.lstsq((ac @ rows).reshape(-1, 1), xc.flatten(), rcond=None)[0]
     expected = {
         "as it is": (W, 0),
-        "gain + offset": (gain * W.numpy(), 1 + 3),
-        "gain per component": (gains[:, None] * W.numpy(), 4 + 3),
+        "gain + offset": (gain * W_, 1 + 3),
+        "gain per component": (gains[:, None] * W_, 4 + 3),
         "covariance rows": (more * rows, 4 * 3 + 1 + 3),
         "least squares": (np.linalg.lstsq(ac, xc, rcond=None)[0], 4 * 3 + 3),
     }
