@@ -58,8 +58,8 @@ def lab(tmp_path_factory):
         server.wait()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+@pytest.fixture
+def browser(tmp_path):
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -67,7 +67,7 @@ def browser(tmp_path_factory):
     for flag in (
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--window-size=1280,1600", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        "--window-size=1280,1600", f"--user-data-dir={tmp_path / 'profile'}",
     ):  # fmt: skip
         options.add_argument(flag)
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
@@ -90,7 +90,7 @@ def open_and_run(browser, lab, stem):
     from selenium.webdriver.support.ui import WebDriverWait
 
     address, root = lab
-    browser.get(f"{address}/lab/tree/notebooks/{stem}.ipynb")
+    browser.get(f"{address}/lab/tree/notebooks/{stem}.ipynb?reset")  # nothing else open
     wait = WebDriverWait(browser, 120)
     panel = "const panel = window.jupyterapp?.shell.currentWidget; const c = panel?.sessionContext;"
     idle = "return c?.session?.kernel?.status === 'idle' && c.session.kernel.connectionStatus === "
