@@ -15,7 +15,7 @@ PYTHON := $(BIN)python
 export JUPYTER_PREFER_ENV_PATH := 1
 export PROGRESS := $(shell tty)
 PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
-INPUTS := helpers.py data/mnist.npz  # activations.py: only by choice, in notebook 3
+INPUTS := helpers.py report.py data/mnist.npz  # activations.py: only by choice, in notebook 3
 MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf figures/$n.json)
 
 .PHONY: help figures notebooks readme badges html test bench clean

@@ -23,7 +23,7 @@ def lab(tmp_path_factory):
     """JupyterLab on a copy of the repository whose notebooks have small parameters; its address."""
     root = tmp_path_factory.mktemp("visit")
     (root / "notebooks").mkdir()
-    for name in ("helpers.py", "activations.py", "data"):
+    for name in ("helpers.py", "report.py", "activations.py", "data"):
         os.symlink(h.ROOT / name, root / name)
     for stem in STEMS:
         notebook = nbformat.read(h.ROOT / "notebooks" / f"{stem}.ipynb", 4)

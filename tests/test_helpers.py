@@ -10,6 +10,8 @@ import hypothesis.strategies as st
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import sklearn.datasets
+import threadpoolctl
 import torch
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
@@ -498,6 +500,17 @@ def test_probe_accuracy():
     A = normal(300, 2) + torch.tensor([[0, 0], [9, 0], [0, 9]])[y]
     assert h.probe_accuracy(A[:150], y[:150], A[150:], y[150:]) > 98  # per cent; chance: 33
     assert h.probe_accuracy(A[:150], y[:150], A[150:], (y[150:] + 1) % 3) < 2
+
+
+def test_probes_side_by_side_are_those_one_by_one(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    x, y = map(torch.tensor, sklearn.datasets.load_iris(return_X_y=True))
+    encoders = [lambda x, j=j: x[:, :j].float() for j in (1, 2, 3, 4)] + [lambda x: x.float()] * 5
+    before = threadpoolctl.threadpool_info()
+    many = h.probe_accuracies(encoders, x[::2], y[::2], x[1::2], y[1::2])
+    one_by_one = [h.probe_accuracy(e(x[::2]), y[::2], e(x[1::2]), y[1::2]) for e in encoders]
+    assert many == one_by_one and len(set(many)) > 2
+    assert threadpoolctl.threadpool_info() == before
 
 
 # --- Data and output ----------------------------------------------------------------------
