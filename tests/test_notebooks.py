@@ -20,7 +20,7 @@ TINY = {
         "OPTIMIZER_EPOCHS": 1, "LEARNING_RATES": [1e-3, 1e-2],
     },
     "3_benchmark": {
-        "EPOCHS": 3, "PUBLISHED_EPOCHS": 1, "PUBLISHED_SAE_EPOCHS": 2, "SEEDS": [0, 1],
+        "EPOCHS": 3, "PUBLISHED_EPOCHS": 1, "SEEDS": [0, 1],
         "N_COMPONENTS": 8, "N_TRAIN": 1000, "BATCH_SIZE": 100, "WHITENINGS": [3, 1],
     },
 }  # fmt: skip
