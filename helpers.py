@@ -22,6 +22,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from report import (  # noqa: F401  what notebooks show and save, under the same short name
+    ROOT,
     figure_style,
     in_front_end,
     judge,
@@ -36,9 +37,6 @@ from report import (  # noqa: F401  what notebooks show and save, under the same
     show_table,
     spread,
 )
-
-ROOT = Path(__file__).resolve().parent
-
 
 # --- The objective ------------------------------------------------------------------------
 

@@ -152,7 +152,7 @@ def judge(claims, measured):
 
 
 def show_source(*functions):
-    """Show the source of functions or classes as it stands in this module: what is read is run."""
+    """Show the source of functions or classes as it stands in its module: what is read is run."""
     from IPython.display import Markdown, display
 
     text = "\n\n".join(inspect.getsource(f).rstrip() for f in functions)
