@@ -1,42 +1,30 @@
 """Objective, models, training and read-outs of decoder-free sparse autoencoders by implicit EM.
 
-The module reads as the paper does: the objective, the encoder and its baseline, training,
-what we measure, data. (What notebooks show and save, tables and figures, is in report.py.) The
-mathematics is that of *one* model; `train` maps it over a stack of models. Symbols: x (B, D)
+The module reads as the paper does: objective, models, training, what we measure, read-outs, data.
+The mathematics is that of *one* model; `train` maps it over a stack of models. Symbols: x (B, D)
 inputs, W (K, D) and b (K,) parameters, E (B, K) energies (lower = better match), r (B, K)
-responsibilities, A (B, K) features (= E for ReLU energies).
+responsibilities, A (B, K) features (the energies, where a ReLU makes them), V (K, D) decoder.
 
-Sources: [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles",
-arXiv 2601.06478, 2026. [I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based
-Neural Models", 2025.
+[P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026.
+[I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based Neural Models", 2025.
 """
 
 import copy
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+import os
+import sys
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
+import tqdm.auto
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from report import (  # noqa: F401  what notebooks show and save, under the same short name
-    ROOT,
-    figure_style,
-    in_front_end,
-    judge,
-    output_folder,
-    plus_minus,
-    progress_bar,
-    save_figure,
-    save_results,
-    show_claims,
-    show_figure,
-    show_source,
-    show_table,
-    spread,
-)
+ROOT = Path(__file__).resolve().parent
+if "OMP_NUM_THREADS" not in os.environ:  # joblib knows a container's quota of processors
+    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
 # --- The objective ------------------------------------------------------------------------
 
@@ -47,7 +35,7 @@ def responsibilities(E):
 
 
 def lse_loss(E):
-    """L_LSE = -sum_i log sum_j exp(-E_ij), in nats; (B, K) -> (). [P, I]
+    """Match: -sum_i log sum_j exp(-E_ij), in nats; (B, K) -> (). [P, I]
 
     Summed over the batch, not averaged, so that dL/dE_ij is r_ij itself and not r_ij / B.
     """
@@ -55,71 +43,81 @@ def lse_loss(E):
 
 
 def variance_loss(E, eps=1e-6):
-    """Existence: -sum_j log(Var_j + eps), Var_j the sample variance of unit j; (B, K) -> (). [P]
-
-    Minus the diagonal half of log det Cov(E). Raises ValueError for fewer than 2 rows.
-    """
-    return -torch.log(_standardise(E)[1] + eps).sum()
+    """Existence: -sum_j log(Var_j + eps); (B, K) -> (). [P]"""
+    return -torch.log(E.var(0) + eps).sum()
 
 
 def decorrelation_loss(E):
-    """Diversity: ||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2; (B, K) -> (). [P]
+    """Diversity: ||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2; (B, K) -> (). [P]"""
+    R = correlation(E)
+    return R.square().sum() - R.diagonal().square().sum()
 
-    A constant unit has no correlation: it contributes 0 to value and gradient.
-    Raises ValueError for fewer than 2 rows.
+
+def implicit_em_loss(E, lse=1.0, variance=1.0, decorrelation=1.0):
+    """lse * L_LSE + variance * L_var + decorrelation * L_dec, as published; (B, K) -> (). [P]
+
+    L_LSE grows with the batch and the other two do not: their weights are those for B = 128;
+    multiply both by B / 128 to keep the balance at another batch size.
     """
-    return _squared_correlations(_standardise(E)[0])
-
-
-def implicit_em_loss(E, lse=1.0, variance=1.0, decorrelation=1.0, eps=1e-6):
-    """lse * L_LSE + variance * L_var + decorrelation * L_dec; (B, K) -> (). [P]
-
-    L_LSE grows with the batch and the two volume terms do not: their weights are those for
-    B = 128 in [P]; multiply both by B / 128 to keep the balance at another batch size.
-    """
-    Z, var = _standardise(E)  # once for both volume terms
-    volume = decorrelation * _squared_correlations(Z) - variance * torch.log(var + eps).sum()
+    volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
     return lse * lse_loss(E) + volume
 
 
-def log_det_loss(E, ridge=0.01, eps=1e-6):
-    """-log det Cov(E) = -sum_j log(Var_j + eps) - log det(Corr + ridge I); (B, K) -> ().
+def log_det_loss(E, noise=1e-3):
+    """-log det(Cov(E) + noise * I), what L_var and L_dec stand for; (B, K) -> ().
 
-    The term that `variance_loss` and `decorrelation_loss` stand for: to second order in the
-    correlations log det Corr = -||Corr - I||_F^2 / 2. The ridge keeps it finite when units
-    repeat each other or K >= B. Raises ValueError for fewer than 2 rows.
+    Twice the information (in nats, up to a constant) that a channel of this noise variance
+    carries, with its sign turned. NaN where E is not finite, which `train` reports.
     """
-    Z, var = _standardise(E)
-    G = _gram(Z)
-    n, k = G.shape[0], Z.shape[1]
-    L = torch.linalg.cholesky_ex(G + ridge * torch.eye(n, dtype=G.dtype, device=G.device))[0]
-    # det(ridge I_K + Z'Z) = ridge^(K - B) det(ridge I_B + ZZ'): the smaller matrix will do.
-    log_det_corr = 2 * L.diagonal().log().sum() + (k - n) * np.log(ridge)
-    return -torch.log(var + eps).sum() - log_det_corr
+    C = torch.cov(E.T).reshape(E.shape[1], -1) + noise * torch.eye(E.shape[1]).to(E)
+    return -2 * torch.linalg.cholesky_ex(C).L.diagonal().log().sum()
 
 
-def _standardise(E):
-    """(B, K) -> Z with centred columns of norm 1 (0 if constant), so Corr = Z'Z; and Var (K,)."""
-    if E.shape[0] < 2:
-        raise ValueError(f"variance and correlation need at least 2 rows, got {E.shape[0]}")
-    mean = E.mean(0)
-    C = E - mean
-    norm = torch.linalg.vector_norm(C, dim=0)
-    # Rounding leaves a constant unit with a norm of some ulp: call that constant. Dividing by
-    # infinity then makes column and gradient exactly 0, where 0 / 0 would make both NaN.
-    noise = 10 * torch.finfo(E.dtype).eps * E.shape[0] ** 0.5 * mean.detach().abs()
-    return C / torch.where(norm > noise, norm, torch.inf), norm * norm / (E.shape[0] - 1)
+def bounded_loss(model, x, weight, kappa, noise=1e-3):
+    """L_LSE + weight * B/128 * (-log det(Cov(E) + noise I) + kappa |W|_F^2), E = model(x); -> ().
+
+    The prior kappa keeps W, and with it the energies, from growing without limit; its unit is
+    that of the inputs' variance, and `prior` gives its value. kappa = 0: the log det form.
+    """
+    E = model(x)
+    volume = log_det_loss(E, noise) + kappa * model.W.square().sum()
+    return lse_loss(E) + weight * len(x) / 128 * volume
 
 
-def _gram(Z):
-    """Z'Z or ZZ', whichever is smaller: they share norm and non-zero spectrum."""
-    return Z.T @ Z if Z.shape[1] <= Z.shape[0] else Z @ Z.T
+def prior(x, n_components):
+    """kappa = tr Cov(x) / K of the training inputs x (N, D): nothing is left to tune."""
+    return float(x.var(0).sum() / n_components)
 
 
-def _squared_correlations(Z):
-    G = _gram(Z)
-    diagonal = (Z * Z).sum(0).detach()  # of Corr: 1, or 0 for a constant unit, and no gradient
-    return (G * G).sum() - (diagonal * diagonal).sum()
+@torch.no_grad()
+def scale_balance(model, x, weight, kappa, noise=1e-3, batch_size=128):
+    """What changes `bounded_loss` when W and b grow by a common factor c; ReLU energies only.
+
+    dL/dc at c = 1 is "log-sum-exp" + "prior" - "volume", with sum_ij r_ij E_ij,
+    2 weight kappa |W|^2 and 2 weight tr[Cov(E) (Cov(E) + noise I)^-1] for 128 rows; means over
+    minibatches of x (N, D). Where training has ended they sum to 0.
+    """
+    match, volume = [], []
+    for batch in x.split(batch_size)[: len(x) // batch_size]:
+        E = model(batch)
+        C = torch.cov(E.T)
+        noisy = C + noise * torch.eye(len(C)).to(C)
+        match.append((responsibilities(E) * E).sum() * 128 / batch_size)
+        volume.append(2 * weight * torch.linalg.solve(noisy, C).trace())
+    parts = torch.stack(match).mean(), 2 * weight * kappa * model.W.square().sum()
+    return dict(
+        zip(("log-sum-exp", "prior", "volume"), map(float, (*parts, torch.stack(volume).mean())))
+    )
+
+
+def correlation(E):
+    """Corr(E), (B, K) -> (K, K). A constant unit: a row and column of 0, gradient 0, never NaN."""
+    C = E - E.mean(0)
+    norm = C.norm(dim=0)
+    # Rounding leaves a constant unit with a norm of some ulp; dividing by infinity makes it 0.
+    rounding = 10 * torch.finfo(E.dtype).eps * len(E) ** 0.5 * E.detach().mean(0).abs()
+    Z = C / torch.where(norm > rounding, norm, torch.inf)
+    return Z.T @ Z
 
 
 # --- Models -------------------------------------------------------------------------------
@@ -139,33 +137,33 @@ class Encoder(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {activation!r}; one of {sorted(ACTIVATIONS)}")
         self.activation = ACTIVATIONS[activation]
-        self.W, self.b = _affine(n_inputs, n_components, torch.Generator().manual_seed(seed))
+        self.W, self.b = _affine(n_inputs, n_components, seed)
 
     def forward(self, x):
-        _check_width(x, self.W)
-        return self.activation((self.W @ x.T).T + self.b)  # under vmap one wide product
+        return self.activation(_energies(x, self.W, self.b))
 
 
 class SparseAutoencoder(nn.Module):
-    """a = relu(W x + b), x_hat = a V + c: the baseline; decoder rows V (K, D), V = W if tied.
+    """a = relu(W x + b), x_hat = a V + c: the baseline; decoder V (K, D), tied: V = W.
 
-    `forward` gives (x_hat, a). The constraint |V_j| = 1 that keeps an L1 penalty honest is
-    `unit_norm_decoder`, for `train`. Raises ValueError for sizes below 1.
+    k: keep only the k largest activations of each input, a TopK SAE (Gao et al., 2024). The
+    decoder starts as the rows of W with norm 1; `train(..., unit_norm="V")` keeps them so, which
+    keeps an L1 penalty honest. `forward` gives (x_hat, a). Raises ValueError for sizes below 1.
     """
 
-    def __init__(self, n_inputs, n_components, tied=False, seed=0):
+    def __init__(self, n_inputs, n_components, tied=False, k=None, seed=0):
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.W, self.b = _affine(n_inputs, n_components, generator)
-        self.tied = tied
+        self.W, self.b = _affine(n_inputs, n_components, seed)
+        if k is not None and not 1 <= k <= n_components:
+            raise ValueError(f"k must be from 1 to {n_components}, got {k}")
+        self.tied, self.k = tied, k
         if not tied:
-            V, _ = _affine(n_components, n_inputs, generator)
-            self.V = nn.Parameter(V.detach().T.contiguous())
+            self.V = nn.Parameter(nn.functional.normalize(self.W.detach(), dim=1))
         self.c = nn.Parameter(torch.zeros(n_inputs))
 
     def encode(self, x):
-        _check_width(x, self.W)
-        return torch.relu((self.W @ x.T).T + self.b)
+        a = torch.relu(_energies(x, self.W, self.b))
+        return a if self.k is None else a * (a >= a.topk(self.k, dim=-1).values[..., -1:])
 
     def decode(self, a):
         return a @ (self.W if self.tied else self.V) + self.c
@@ -175,28 +173,24 @@ class SparseAutoencoder(nn.Module):
         return self.decode(a), a
 
 
-def sae_loss(x, x_hat, a, sparsity):
-    """Summed squared error + sparsity * sum of activations, x and x_hat (B, D), a (B, K) -> ()."""
-    return nn.functional.mse_loss(x_hat, x, reduction="sum") + sparsity * a.sum()
+def sae_loss(model, x, weight=0.0):
+    """Squared error + weight * activations of an SAE, both summed over the batch; -> ()."""
+    x_hat, a = model(x)
+    return (x_hat - x).square().sum() + weight * a.sum()
 
 
-def unit_norm_decoder(parameters):
-    """Constraint for `train`: project every decoder row of an untied SAE to norm 1, in place."""
-    V = parameters["V"]
-    V.div_(torch.linalg.vector_norm(V, dim=-1, keepdim=True).clamp_min(1e-12))
-
-
-def _affine(n_in, n_out, generator):
+def _affine(n_in, n_out, seed):
     if n_in < 1 or n_out < 1:
         raise ValueError(f"a model needs at least 1 input and 1 component, got {n_in} and {n_out}")
-    bound = n_in**-0.5
+    generator, bound = torch.Generator().manual_seed(seed), n_in**-0.5
     W, b = torch.empty(n_out, n_in), torch.empty(n_out)
     return [nn.Parameter(t.uniform_(-bound, bound, generator=generator)) for t in (W, b)]
 
 
-def _check_width(x, W):
+def _energies(x, W, b):
     if x.shape[-1] != W.shape[-1]:
         raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
+    return (W @ x.T).T + b  # under vmap, with x shared, one wide product
 
 
 # --- Training -----------------------------------------------------------------------------
@@ -224,34 +218,38 @@ def train(
     epochs,
     batch_size=128,
     lr=1e-3,
+    schedule=None,
     optimizer="adam",
     seed=0,
-    constraint=None,
+    unit_norm=None,
     monitor=None,
+    every=None,
     progress="training",
 ):
     """Train a list of models of one shape in lockstep; they are updated in place.
 
     loss(model, x, **weights) -> () is the loss of one model on one minibatch x (B, D); `weights`
     holds, per keyword, one number per model (or one for all). One vmapped loss and one fused
-    optimizer serve the whole stack.
+    optimizer serve the whole stack. schedule: {"lr" or a keyword: one factor per epoch}.
 
     seed fixes the order of the data: an int for all models, or one int for each of several
     equal groups of consecutive models, [group of seed 0, group of seed 1, ...]. Within a group
     every model sees the same minibatches. Incomplete last minibatches are dropped: fewer rows
     would shift the balance of summed and unsummed terms.
 
-    lr: one learning rate, or one per model. constraint(parameters) is applied in place after
-    each step to the dict of stacked parameters. monitor(model) -> dict of numbers runs after
-    each epoch. progress: title of the progress bar, None for no bar.
+    unit_norm: name of the parameter whose rows keep norm 1; as the field's libraries do it, the
+    gradient along the rows is removed before each step, and the rows are rescaled after it.
+    monitor(model) -> dict of numbers runs after each epoch, or before every `every`-th step.
+    progress: title of the progress bar, None for no bar.
 
-    Returns a dict of arrays (epochs, n_models): "loss", mean per row, and what monitor gave.
-    Raises ValueError for bad arguments or inputs, FloatingPointError when a loss turns
+    Returns a dict of arrays (times, n_models): "loss", mean per row and epoch, and what monitor
+    gave. Raises ValueError for bad arguments or inputs, FloatingPointError when a loss turns
     non-finite (parameters are as they were then). On Ctrl-C the models keep what they learned.
     """
     seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
-    _check_training(models, seeds, x, epochs, batch_size, optimizer)
-    group = len(models) // len(seeds)
+    schedule = {name: [float(f) for f in factors] for name, factors in (schedule or {}).items()}
+    _check_training(models, seeds, x, epochs, batch_size, optimizer, schedule, weights or {})
+    group, n_batches = len(models) // len(seeds), len(x) // batch_size
     x = x.detach()
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
     parameters = {
@@ -266,42 +264,45 @@ def train(
 
     # With one seed all models share a minibatch; with several each takes its seed's.
     stack_loss = vmap(one_loss, in_dims=(0, 0, None if len(seeds) == 1 else 0))
-    # Steps are linear in lr: with one lr per model, take steps of 1 and scale them afterwards.
-    rates = None if np.ndim(lr) == 0 else _per_model(lr, models, x)
-    step_lr = float(lr) if rates is None else 1.0
-    step = OPTIMIZERS[optimizer](parameters.values(), lr=step_lr, fused=True)
-    kept = parameters  # what the models get if the run is interrupted
+    step = OPTIMIZERS[optimizer](parameters.values(), lr=float(lr), fused=True)
     orders = [torch.Generator().manual_seed(s) for s in seeds]
     history = {"loss": []}
+
+    def observe():
+        _unstack(parameters, models)
+        seen = [monitor(model) for model in models]
+        for key in seen[0]:
+            history.setdefault(key, []).append([float(s[key]) for s in seen])
+
     bar = progress_bar(epochs, progress)
     try:
         for epoch in range(epochs):
+            factors = {name: f[epoch] for name, f in schedule.items()}
+            step.param_groups[0]["lr"] = lr * factors.get("lr", 1.0)
+            now = {name: w * factors.get(name, 1.0) for name, w in weights.items()}
             order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
             total = torch.zeros(len(models), dtype=x.dtype, device=x.device)
             if len(seeds) > 1:
                 order = order.repeat_interleave(group, dim=0)
-            batches = order.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]
-            for rows in batches:
+            batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
+            for i, rows in enumerate(batches):
+                if every and (epoch * n_batches + i) % every == 0:
+                    observe()
                 batch = x.index_select(0, rows.flatten())  # faster than x[rows]
                 if len(seeds) > 1:
                     batch = batch.unflatten(0, rows.shape)
-                value = stack_loss(parameters, weights, batch)
+                value = stack_loss(parameters, now, batch)
                 step.zero_grad()
                 value.sum().backward()
                 with torch.no_grad():
                     total += value
-                    if rates is None:
-                        step.step()
-                    else:
-                        kept = {name: p.clone() for name, p in parameters.items()}
-                        step.step()
-                        for name, p in parameters.items():
-                            scale = rates.reshape((-1,) + (1,) * (p.dim() - 1))
-                            p.copy_(torch.lerp(kept[name], p, scale))
-                        kept = parameters
-                    if constraint is not None:
-                        constraint(parameters)
-            losses = (total / (len(batches) * batch_size)).cpu().numpy()
+                    if unit_norm is not None:
+                        V = parameters[unit_norm]
+                        V.grad -= (V.grad * V).sum(-1, keepdim=True) * V
+                    step.step()
+                    if unit_norm is not None:
+                        V /= V.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+            losses = (total / (n_batches * batch_size)).cpu().numpy()
             if not np.isfinite(losses).all():
                 m = int(np.flatnonzero(~np.isfinite(losses))[0])
                 raise FloatingPointError(
@@ -309,19 +310,16 @@ def train(
                     f"training stopped. Try a smaller lr than {lr}, or smaller weights."
                 )
             history["loss"].append(losses)
-            if monitor is not None:
-                _unstack(parameters, models)
-                seen = [monitor(model) for model in models]
-                for key in seen[0]:
-                    history.setdefault(key, []).append([float(s[key]) for s in seen])
+            if monitor is not None and not every:
+                observe()
             bar.update()
     finally:  # also on Ctrl-C
         bar.close()
-        _unstack(kept, models)
+        _unstack(parameters, models)
     return {key: np.array(values) for key, values in history.items()}
 
 
-def _check_training(models, seeds, x, epochs, batch_size, optimizer):
+def _check_training(models, seeds, x, epochs, batch_size, optimizer, schedule, weights):
     if not models or not seeds:
         raise ValueError("train needs at least one model and one seed, got an empty list")
     if len(models) % len(seeds):
@@ -332,8 +330,11 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer):
         raise ValueError("models trained together must be of one class, size and activation")
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"unknown optimizer {optimizer!r}; one of {sorted(OPTIMIZERS)}")
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs}, {batch_size}")
+    if epochs < 1 or batch_size < 2:
+        raise ValueError(f"at least 1 epoch and 2 rows a batch, got {epochs} and {batch_size}")
+    for name, factors in schedule.items():
+        if name not in {"lr", *weights} or len(factors) != epochs:
+            raise ValueError(f"schedule: {name!r} is no weight, or has not {epochs} factors")
     if x.dim() != 2 or len(x) < batch_size:
         raise ValueError(f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows")
     bad = ~torch.isfinite(x) if not torch.isfinite(x.sum()) else torch.zeros(1)  # seldom needed
@@ -348,7 +349,7 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer):
 def _per_model(values, models, x):
     values = [float(values)] * len(models) if np.ndim(values) == 0 else list(values)
     if len(values) != len(models):
-        raise ValueError(f"{len(models)} models take that many weights or rates, got {len(values)}")
+        raise ValueError(f"{len(models)} models take that many weights, got {len(values)}")
     return torch.tensor(values, dtype=x.dtype, device=x.device)
 
 
@@ -359,8 +360,25 @@ def _unstack(parameters, models):
             model.get_parameter(name).copy_(p)
 
 
-# --- What we measure ----------------------------------------------------------------------
-# All on features or energies of held-out inputs, E or A (N, K), without gradient.
+def in_front_end():
+    """Whether a person may be looking: JupyterLab, Binder, Colab or VS Code, and not papermill."""
+    return any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
+
+
+def progress_bar(total, title, unit="epoch"):
+    """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
+    bar = dict(total=total, desc=title, unit=unit, leave=False)
+    terminal = os.environ.get("PROGRESS", "")
+    if title is not None and terminal.startswith("/dev/"):
+        try:
+            return tqdm.tqdm(**bar, file=open(terminal, "w"))
+        except OSError:
+            pass  # no such terminal any more
+    silent = title is None or terminal or ("ipykernel" in sys.modules and not in_front_end())
+    return tqdm.auto.tqdm(**bar, disable=bool(silent))
+
+
+# --- What we measure: features or energies of held-out inputs, E or A (N, K) -----------------
 
 
 def dead_units(E, threshold=0.01):
@@ -368,20 +386,11 @@ def dead_units(E, threshold=0.01):
     return int((E.double().var(0, correction=0) < threshold).sum())
 
 
-def similarity(E):
-    """Correlation matrix of the units, (N, K) -> (K, K); NaN rows and columns if constant."""
-    Z, _ = _standardise(E.double())
-    R = Z.T @ Z
-    constant = R.diagonal() == 0
-    R[constant] = R[:, constant] = torch.nan
-    return R
-
-
 def redundancy(E):
     """||Corr - I||_F^2 over the units that vary; NaN when fewer than two do. [P]"""
-    R = similarity(E)
-    R = R[~R.diagonal().isnan()][:, ~R.diagonal().isnan()]
-    return float(R.square().sum() - R.diagonal().square().sum()) if len(R) > 1 else float("nan")
+    R = correlation(E.double())
+    varying = int((R.diagonal() > 0).sum())
+    return float(R.square().sum() - R.diagonal().square().sum()) if varying > 1 else np.nan
 
 
 def responsibility_entropy(E):
@@ -394,26 +403,47 @@ def usage(E):
     return responsibilities(E.double()).mean(0)
 
 
-def wins(E):
-    """Fraction of inputs for which each component has the lowest energy, (N, K) -> (K,)."""
-    return torch.bincount(E.argmin(1), minlength=E.shape[1]) / len(E)
-
-
-def cluster_order(R):
-    """Order of units that puts correlated ones side by side; R (K, K), NaN counts as 0."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    if len(R) < 2:
-        return np.arange(len(R))
-    distance = 1 - np.nan_to_num(np.abs(np.asarray(R)))
-    np.fill_diagonal(distance, 0)
-    return leaves_list(linkage(squareform(distance, checks=False), "average"))
-
-
 def l0(A):
     """Mean number of active (> 0) features per input."""
     return float((A > 0).double().sum(1).mean())
+
+
+def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
+    """Test accuracy, in %, of logistic regression on each encoder's standardised features.
+
+    encoders: functions x (N, D) -> A (N, K); y: class labels. Probes run side by side, one thread
+    each: alone, a second thread makes one slower. On images of digits raw pixels reach some 92 %.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    def probe(A_train, A_test):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        return 100 * model.fit(A_train, y_train.cpu()).score(A_test, y_test.cpu())
+
+    codes = ([e(x).detach().cpu().numpy() for x in (x_train, x_test)] for e in encoders)
+    with threadpool_limits(1):
+        parallel = joblib.Parallel(torch.get_num_threads(), prefer="threads", pre_dispatch="n_jobs")
+        return parallel(joblib.delayed(probe)(*code) for code in codes)
+
+
+def at_l0(l0s, values, l0, log=True):
+    """A method's value at a given L0, between its models (in log L0; log: and in log value).
+
+    NaN outside of them: nothing is extrapolated.
+    """
+    order = np.argsort(l0s)
+    values = np.asarray(values, float)[order]
+    at = np.interp(
+        np.log(l0), np.log(np.asarray(l0s, float)[order]), np.log(values) if log else values,
+        left=np.nan, right=np.nan,
+    )  # fmt: skip
+    return float(np.exp(at) if log else at)
+
+
+# --- Read-outs: linear decoders x_hat = A V + offset ------------------------------------------
 
 
 @torch.no_grad()
@@ -436,30 +466,19 @@ def moments(encode, x, chunk=8192):
     return m
 
 
-def read_outs(W, m):
-    """Linear decoders of features with `moments` m, from W (K, D) as it is to the best there is.
+def read_outs(V, m):
+    """Three decoders of features with `moments` m: {name: (V (K, D), offset (D,))}.
 
-    Returns {name: (V (K, D), offset (D,), how many numbers were fitted)}; x_hat = A V + offset.
-    "covariance rows" is the decoder that decorrelation implies: with uncorrelated features the
-    normal equations Cov(A) V = Cov(A, x) are diagonal, V_j = Cov(a_j, x) / Var(a_j); one gain
-    makes up for the correlations that remain. Constant features get rows of 0 there.
+    "offset": rows V as they are, and an image that makes the means agree. "gain": one number more,
+    x_hat = mean + g (A - mean A) V. "least squares": the best linear decoder, whatever V is.
     """
-    W = W.detach().double()
-    K, D = W.shape
-    AA, Ax = m["AA"], m["Ax"]
-    variance = AA.diagonal()[:, None]
-    varies = variance > 1e-6 * (variance + m["A"][:, None] ** 2)  # by more than float32 rounds
-    covariance = torch.where(varies, Ax / variance, 0.0)
-    gains = torch.linalg.pinv(AA * (W @ W.T), hermitian=True) @ (W * Ax).sum(1)
-    best = torch.linalg.pinv(AA, hermitian=True) @ Ax
-    fitted = {
-        "gain + offset": (_gain(W, m) * W, 1),
-        "gain per component": (gains[:, None] * W, K),
-        "covariance rows": (_gain(covariance, m) * covariance, K * D + 1),
-        "least squares": (best, K * D),
-    }
-    as_it_is = {"as it is": (W, torch.zeros_like(m["x"]), 0)}
-    return as_it_is | {k: (V, m["x"] - m["A"] @ V, n + D) for k, (V, n) in fitted.items()}
+    V = V.detach().double()
+    power = ((m["AA"] @ V) * V).sum()
+    gain = (V * m["Ax"]).sum() / power if power > 0 else power
+    # float32 moments are exact to some 1e-7 of the largest: smaller directions are rounding
+    best = torch.linalg.pinv(m["AA"], rtol=1e-6, hermitian=True) @ m["Ax"]
+    decoders = {"offset": V, "gain": gain * V, "least squares": best}
+    return {name: (V, m["x"] - m["A"] @ V) for name, V in decoders.items()}
 
 
 def read_out_error(V, offset, m):
@@ -469,61 +488,46 @@ def read_out_error(V, offset, m):
     return float((residual + bias.square().sum()) / len(bias))
 
 
-def _gain(V, m):
-    """The g that minimises |x - g A V|^2, both centred; 0 if A V is constant."""
-    power = ((m["AA"] @ V) * V).sum()
-    return (V * m["Ax"]).sum() / power if power > 0 else power
+def norm_matched_error(A, W, x):
+    """Mean squared error per entry when each A_i W is given the norm of its input x_i. [P]"""
+    x_hat = nn.functional.normalize(A @ W, dim=1) * x.norm(dim=1, keepdim=True)
+    return float((x_hat - x).square().mean())
 
 
-def fit_transpose_decoder(W, A, x):
-    """Units for W' as decoder, x_hat = gain * A W + offset: least squares in closed form.
+@torch.no_grad()
+def evaluate(model, x, x_test):
+    """A trained model's code and read-outs, the latter fitted on x and tested on x_test: a dict.
 
-    A (N, K), x (N, D); offset (D,) makes the means agree. The shape comes from W (K, D) alone.
-    The gain is 0 if A is constant.
+    "l0"; "dead", units active on no test input; "size", parameters; errors as FVU, the fraction of
+    the test inputs' variance that is left unexplained, for an SAE's "own" decoder, and for its
+    decoder (or W, where there is none) with one "gain" and an offset, and for "least squares" V;
+    "cosine" of W_j and V_j, mean over living units.
     """
-    m, W = moments(lambda _: A, x, chunk=len(x)), W.detach().double()
-    gain = _gain(W, m)
-    return float(gain), (m["x"] - gain * (m["A"] @ W)).float()
+    encode, decoder = getattr(model, "encode", model), getattr(model, "V", model.W)
+    m, m_test, A = moments(encode, x), moments(encode, x_test), encode(x_test)
+    decoders = {k: d for k, d in read_outs(decoder, m).items() if k != "offset"}
+    if hasattr(model, "c"):
+        decoders["own"] = decoder.double(), model.c.double()
+    variance = float(m_test["xx"]) / x.shape[1]
+    cosine = nn.functional.cosine_similarity(model.W.double(), decoders["least squares"][0])
+    return {
+        "l0": l0(A),
+        "dead": int((A <= 0).all(0).sum()),
+        "size": sum(p.numel() for p in model.parameters()),
+        "cosine": float(cosine[(A > 0).any(0)].mean()),
+        **{name: read_out_error(*d, m_test) / variance for name, d in decoders.items()},
+    }
 
 
-def whitening(x, eps):
-    """P = (Cov(x) + eps * v I)^(-1/2) and its inverse, (D, D); v: mean variance of x's columns.
+def log_det_decoder(E, x, noise=1e-3):
+    """Half of d log det(Cov(E) + noise I) / dE, contracted with x (B, D): (K, D).
 
-    P (x - mean) is white for eps -> 0 and merely rescaled for eps -> infinity.
-    Raises ValueError unless eps > 0.
+    It is the ridge least-squares decoder (Cov(E) + noise I)^-1 Cov(E, x), as the gradient of the
+    log-sum-exp is the responsibility.
     """
-    if eps <= 0:
-        raise ValueError(f"whitening needs eps > 0, got {eps}: some directions have no variance")
-    variance, directions = torch.linalg.eigh(moments(lambda X: X, x)["AA"])
-    scale = (variance.clamp_min(0) + eps * variance.mean()).sqrt()
-    return (directions / scale) @ directions.T, (directions * scale) @ directions.T
-
-
-def probe_accuracy(A_train, y_train, A_test, y_test):
-    """Test accuracy, in %, of multinomial logistic regression on standardised features."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    with threadpool_limits(1):  # 2.4 times as fast as with two threads, which wait for each other
-        probe.fit(np.asarray(A_train), np.asarray(y_train))
-        return 100 * probe.score(np.asarray(A_test), np.asarray(y_test))
-
-
-def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
-    """`probe_accuracy` of the features encode(x) of each encoder, a thread for each probe."""
-    from threadpoolctl import threadpool_limits
-
-    y_train, y_test = y_train.cpu(), y_test.cpu()
-    n, accuracies = torch.get_num_threads(), []
-    with ThreadPoolExecutor(n) as pool:
-        for i in range(0, len(encoders), n):  # the features of n encoders in memory, no more
-            codes = [[e(x).detach().cpu() for x in (x_train, x_test)] for e in encoders[i : i + n]]
-            with threadpool_limits(1):  # one limit around all: each probe restores what it found
-                accuracies += pool.map(lambda c: probe_accuracy(c[0], y_train, c[1], y_test), codes)
-    return accuracies
+    E = E.detach().requires_grad_()
+    (q,) = torch.autograd.grad(-log_det_loss(E, noise), E)
+    return q.T @ x / 2
 
 
 # --- Data ---------------------------------------------------------------------------------
@@ -532,17 +536,16 @@ MNIST = ROOT / "data" / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 
 
-def load_mnist(path=MNIST, device="cpu"):
+def load_mnist(device="cpu", path=MNIST):
     """x_train (60000, 784), y_train, x_test (10000, 784), y_test: pixels in [0, 1], float32.
 
     Raises FileNotFoundError or ValueError, saying how to restore it, if the file is missing or
     is not the one whose checksum stands in data/README.md.
     """
-    path = Path(path)
     restore = "restore it with `git checkout -- data/mnist.npz`"
-    if not path.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path} is missing; {restore}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     if digest != MNIST_SHA256:
         raise ValueError(
             f"{path} is corrupt: its SHA-256 is {digest}, not {MNIST_SHA256}; {restore}"
@@ -553,21 +556,7 @@ def load_mnist(path=MNIST, device="cpu"):
     return x["x_train"], arrays["y_train"].long(), x["x_test"], arrays["y_test"].long()
 
 
-DATASETS = {"mnist": load_mnist}
-
-
-def load_dataset(name, device="cpu"):
-    """x_train, y_train, x_test, y_test of a data set by name. Raises ValueError if unknown."""
-    if name not in DATASETS:
-        known = f"one of {sorted(DATASETS)}, or 'gpt2' in notebook 3"
-        raise ValueError(f"unknown DATASET {name!r}; {known}")
-    return DATASETS[name](device=device)
-
-
 def pick_device(name="auto"):
     """torch.device; "auto" is the GPU if there is one."""
-    return (
-        torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        if name == "auto"
-        else torch.device(name)
-    )
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(automatic if name == "auto" else name)

@@ -1,99 +1,28 @@
-"""What the notebooks show and save: progress, numbers in words, figures, claims, results.
-
-Nothing here is about the model; all of it is at hand as `helpers.<name>`, too.
-"""
+"""What the notebooks show and save: figures, tables, claims and results as files."""
 
 import inspect
 import io
 import json
+import operator
 import os
 import platform
-import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import scipy.stats
 import torch
-import tqdm.auto
+from IPython.display import Markdown, display
 
-ROOT = Path(__file__).resolve().parent
+from helpers import ROOT, at_l0
 
+START = time.time()
 
-# --- Progress -----------------------------------------------------------------------------
-
-
-def in_front_end():
-    """Whether a person may be looking: JupyterLab, Binder, Colab or VS Code, and not papermill."""
-    return any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
-
-
-def progress_bar(total, title, unit="epoch"):
-    """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
-    bar = dict(total=total, desc=title, unit=unit, leave=False)
-    terminal = os.environ.get("PROGRESS", "")
-    if title is not None and terminal.startswith("/dev/"):
-        try:
-            return tqdm.tqdm(**bar, file=open(terminal, "w"))
-        except OSError:
-            pass  # no such terminal any more
-    silent = title is None or terminal or ("ipykernel" in sys.modules and not in_front_end())
-    return tqdm.auto.tqdm(**bar, disable=bool(silent))
-
-
-# --- Numbers in words ---------------------------------------------------------------------
-
-
-def spread(values):
-    """{"mean", "std" (sample), "ci95" (half-width of Student's 95 % interval), "seeds"}.
-
-    None where undefined: values that are NaN, the spread of fewer than two.
-    """
-    values = [None if v is None or np.isnan(v) else float(v) for v in values]
-    known = [v for v in values if v is not None]
-    std = float(np.std(known, ddof=1)) if len(known) > 1 else None
-    t = None if std is None else float(scipy.stats.t.ppf(0.975, len(known) - 1))
-    return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": std,
-        "ci95": None if std is None else t * std / len(known) ** 0.5,
-        "seeds": values,
-    }
-
-
-def plus_minus(s, width="std"):
-    """A `spread` in words: mean ± standard deviation, or ± "ci95"."""
-    if s["mean"] is None:
-        return "undefined"
-    mean = _number(s["mean"])
-    return mean if s[width] is None else f"{mean} ± {_number(s[width], 2)}"
-
-
-def _number(v, digits=4):
-    return f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
-
-
-def _words(value):
-    if isinstance(value, dict):
-        return "; ".join(f"{k} {_words(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(v) for v in value)
-    return _number(value) if isinstance(value, float) else str(value)
-
-
-# --- Figures ------------------------------------------------------------------------------
-
-
-def figure_style():
-    """One look for all figures: fit for one column (3.3 in) in print, colour-blind safe."""
-    import seaborn as sns
-
-    sizes = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
-    ticks = {"xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6}
-    output = {"figure.dpi": 150, "savefig.dpi": 300, "pdf.fonttype": 42, "savefig.bbox": "tight"}
-    layout = {"figure.constrained_layout.use": True, "lines.linewidth": 1.2}
-    sns.set_theme("paper", "ticks", "colorblind", rc=sizes | ticks | output | layout)
+# --- Output -------------------------------------------------------------------------------
 
 
 def output_folder(path="figures"):
@@ -121,80 +50,41 @@ def save_figure(fig, name, folder=ROOT / "figures", alt=""):
 
 def show_figure(fig, alt):
     """Show a figure once, with a text for those who cannot see it."""
-    import matplotlib.pyplot as plt
-    from IPython.display import display
-
     display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
 
 
-# --- Claims, tables, results --------------------------------------------------------------
-
-
-def judge(claims, measured):
-    """Hold measurements against criteria that were written first.
-
-    claims: {key: (claim, criterion in words, criterion as a function of the measurement)};
-    measured: {key: measurement}. Returns a list of {"claim", "criterion", "measured", "holds"}.
-    Raises ValueError unless every claim was measured.
-    """
-    if set(claims) != set(measured):
-        raise ValueError(f"claims and measurements differ: {set(claims) ^ set(measured)}")
-    return [
-        {
-            "claim": claim,
-            "criterion": criterion,
-            "measured": measured[key],
-            "holds": bool(test(measured[key])),
-        }
-        for key, (claim, criterion, test) in claims.items()
-    ]
-
-
-def show_source(*functions):
-    """Show the source of functions or classes as it stands in its module: what is read is run."""
-    from IPython.display import Markdown, display
-
-    text = "\n\n".join(inspect.getsource(f).rstrip() for f in functions)
-    display(Markdown(f"```python\n{text}\n```"))
-
-
-def show_table(rows):
-    """Show rows (dicts of the same keys) as a Markdown table."""
-    from IPython.display import Markdown, display
-
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    lines = [" | ".join(str(c).replace("|", "\\|") for c in line) for line in cells]
-    display(Markdown("\n".join(f"| {line} |" for line in lines)))
-
-
-def show_claims(claims):
-    """The verdicts of `judge` as a table."""
-    show_table(
-        [
-            {
-                "claim": c["claim"],
-                "criterion, fixed before the run": c["criterion"],
-                "measured": _words(c["measured"]),
-                "holds": "yes" if c["holds"] else "**no**",
-            }
-            for c in claims
-        ]
-    )
-
-
 def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **extra):
-    """Write <name>.json: parameters, environment (versions, threads), claims, table, extra."""
-    packages = ("torch", "numpy", "matplotlib", "scikit-learn")
+    """Write <name>.json: parameters, environment, claims, table (a DataFrame), and extra."""
+    packages = "torch numpy scipy pandas matplotlib seaborn scikit-learn".split()
     environment = {
         "python": platform.python_version(),
-        **{p: version(p) for p in packages},
+        **{p: version(p).split("+")[0] for p in packages},
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "wall_seconds": round(time.time() - START),
+        "peak_memory_gb": _peak_memory(),
     }
-    content = dict(parameters=parameters, environment=environment, claims=claims, table=table)
-    text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
+    content = dict(parameters=parameters, environment=environment, claims=claims)
+    content |= {"table": table.to_dict("records"), **extra}
+    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
     _write(Path(folder) / f"{name}.json", text.encode())
+
+
+def _processor():
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _peak_memory():
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
 
 
 def _plain(value):
@@ -213,3 +103,126 @@ def _write(path, content):
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(content)
     os.replace(part, path)
+
+
+# --- Tables and claims ----------------------------------------------------------------------
+
+
+def show_source(*functions):
+    """Show the source of functions or classes as it stands in its module: what is read is run."""
+    text = "\n\n".join(inspect.getsource(f).rstrip() for f in functions)
+    display(Markdown(f"```python\n{text}\n```"))
+
+
+def show_table(frame):
+    """Show a DataFrame as a Markdown table, its index as the first column if it has a name."""
+    frame = frame.reset_index() if any(frame.index.names) else frame
+    rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.values.tolist()]
+    lines = [" | ".join(number(c).replace("|", "\\|") for c in row) for row in rows]
+    display(Markdown("\n".join(f"| {line} |" for line in lines)))
+
+
+def summary(frame, by, columns):
+    """Mean ± standard deviation over the rows of each group, as text: a DataFrame by `by`."""
+    groups = frame.groupby(by, sort=False)[columns]
+    return groups.agg(
+        lambda v: (
+            f"{number(v.mean())} ± {number(v.std(), 2)}" if v.count() > 1 else number(v.mean())
+        )
+    )
+
+
+def number(v, digits=4):
+    """A number in words, of about so many digits; a list as its range; text as it is."""
+    if isinstance(v, (list, tuple, np.ndarray)):
+        low, high = (number(f(v), digits) for f in (np.min, np.max))
+        return low if low == high else f"{low} to {high}"
+    if isinstance(v, (bool, str, int, np.integer)) or v is None:
+        return "" if v is None else str(v)
+    if not np.isfinite(v):
+        return "undefined"
+    return f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
+
+
+def interval(values):
+    """Mean of a few values and Student's 95 % interval of it: (mean, low, high)."""
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        return np.nan, np.nan, np.nan
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def at_equal_l0(table, method, column, l0):
+    """A method's value at an L0, seed by seed where its models enclose that L0: a Series.
+
+    table: a row per model, with columns method, seed, l0. Probe accuracies and cosines are
+    interpolated as they are, errors by their logarithm.
+    """
+    rows = table[table.method == method].groupby("seed")
+    log = column not in ("probe", "cosine")
+    return pd.Series({s: at_l0(r.l0, r[column], l0, log) for s, r in rows}, dtype=float).dropna()
+
+
+def ratio(table, ours, theirs, column, l0):
+    """(mean, low, high): `interval` of the ratio of errors (logs, paired by seed) at an L0.
+
+    Of probe accuracies: of their difference.
+    """
+    a, b = (at_equal_l0(table, method, column, l0) for method in (ours, theirs))
+    if column == "probe":
+        return interval((a - b).dropna())
+    return tuple(float(v) for v in np.exp(interval(np.log(a / b).dropna())))
+
+
+COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+
+
+def claim(key, by, sentence, *criteria, published=None):
+    """A claim as data, written before the run. criteria: (quantity, comparison, bound) each.
+
+    by: "paper" or "companion"; published: the paper's own value, in words.
+    """
+    names = ("quantity", "comparison", "bound")
+    criteria = [dict(zip(names, criterion, strict=True)) for criterion in criteria]
+    return dict(key=key, by=by, claim=sentence, published=published, criteria=criteria)
+
+
+def judge(claims, measured):
+    """Hold measurements against claims. measured: {key: one number or list for each criterion}.
+
+    A list meets a criterion if every number in it does; an undefined one does not. Returns the
+    claims with "measured" and "holds" filled in. Raises ValueError unless every claim was measured.
+    """
+    if {c["key"] for c in claims} != set(measured):
+        raise ValueError(
+            f"claims and measurements differ: {measured.keys() ^ {c['key'] for c in claims}}"
+        )
+    judged = []
+    for c in claims:
+        criteria = [
+            k
+            | {
+                "measured": m,
+                "holds": bool(COMPARISONS[k["comparison"]](np.array(m), k["bound"]).all()),
+            }
+            for k, m in zip(c["criteria"], measured[c["key"]], strict=True)
+        ]
+        holds = all(k["holds"] for k in criteria)
+        judged.append(c | {"criteria": criteria, "holds": holds})
+    return judged
+
+
+def show_claims(claims):
+    """The verdicts of `judge` as a table, one line for each criterion."""
+    rows = [
+        {
+            "claim": c["claim"] if i == 0 else "",
+            "criterion, fixed before the run": f"{k['quantity']} {k['comparison']} {k['bound']:g}",
+            "measured": number(k["measured"], 3),
+            "holds": "yes" if k["holds"] else "**no**",
+        }
+        for c in claims
+        for i, k in enumerate(c["criteria"])
+    ]
+    show_table(pd.DataFrame(rows))
