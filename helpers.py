@@ -50,7 +50,7 @@ def variance_loss(E, eps=1e-6):
 def decorrelation_loss(E):
     """Diversity: ||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2; (B, K) -> (). [P]"""
     R = correlation(E)
-    return R.square().sum() - R.diagonal().square().sum()
+    return R.square().sum() - R.diagonal().detach().square().sum()  # 0 or 1, whatever E is
 
 
 def implicit_em_loss(E, lse=1.0, variance=1.0, decorrelation=1.0):
@@ -195,8 +195,6 @@ def _energies(x, W, b):
 
 # --- Training -----------------------------------------------------------------------------
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-
 
 class _Objective(nn.Module):
     """A model and its loss as one module, for functional_call to put parameters into."""
@@ -219,7 +217,6 @@ def train(
     batch_size=128,
     lr=1e-3,
     schedule=None,
-    optimizer="adam",
     seed=0,
     unit_norm=None,
     monitor=None,
@@ -230,7 +227,7 @@ def train(
 
     loss(model, x, **weights) -> () is the loss of one model on one minibatch x (B, D); `weights`
     holds, per keyword, one number per model (or one for all). One vmapped loss and one fused
-    optimizer serve the whole stack. schedule: {"lr" or a keyword: one factor per epoch}.
+    Adam serve the whole stack. schedule: {"lr" or a keyword: one factor per epoch}.
 
     seed fixes the order of the data: an int for all models, or one int for each of several
     equal groups of consecutive models, [group of seed 0, group of seed 1, ...]. Within a group
@@ -248,7 +245,7 @@ def train(
     """
     seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
     schedule = {name: [float(f) for f in factors] for name, factors in (schedule or {}).items()}
-    _check_training(models, seeds, x, epochs, batch_size, optimizer, schedule, weights or {})
+    _check_training(models, seeds, x, epochs, batch_size, schedule, weights or {})
     group, n_batches = len(models) // len(seeds), len(x) // batch_size
     x = x.detach()
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
@@ -264,7 +261,7 @@ def train(
 
     # With one seed all models share a minibatch; with several each takes its seed's.
     stack_loss = vmap(one_loss, in_dims=(0, 0, None if len(seeds) == 1 else 0))
-    step = OPTIMIZERS[optimizer](parameters.values(), lr=float(lr), fused=True)
+    step = torch.optim.Adam(parameters.values(), lr=float(lr), fused=True)
     orders = [torch.Generator().manual_seed(s) for s in seeds]
     history = {"loss": []}
 
@@ -319,7 +316,7 @@ def train(
     return {key: np.array(values) for key, values in history.items()}
 
 
-def _check_training(models, seeds, x, epochs, batch_size, optimizer, schedule, weights):
+def _check_training(models, seeds, x, epochs, batch_size, schedule, weights):
     if not models or not seeds:
         raise ValueError("train needs at least one model and one seed, got an empty list")
     if len(models) % len(seeds):
@@ -328,8 +325,6 @@ def _check_training(models, seeds, x, epochs, batch_size, optimizer, schedule, w
     kinds = [(type(m), {k: v for k, v in vars(m).items() if k[0] != "_"}) for m in models]
     if any(s != shapes[0] for s in shapes) or any(k != kinds[0] for k in kinds):
         raise ValueError("models trained together must be of one class, size and activation")
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {optimizer!r}; one of {sorted(OPTIMIZERS)}")
     if epochs < 1 or batch_size < 2:
         raise ValueError(f"at least 1 epoch and 2 rows a batch, got {epochs} and {batch_size}")
     for name, factors in schedule.items():

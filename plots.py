@@ -11,6 +11,8 @@ import torch
 
 from helpers import correlation, usage
 
+PICTURE = 28 * 28  # inputs of this length are shown as pictures
+
 
 def style():
     """One look for all figures: fit for one column (3.3 in) in print, colour-blind safe."""
@@ -106,14 +108,21 @@ def ablation_figure(energies, curves, names):
         colour, ls = STYLES[config]
         a.plot(np.sort(usage(E).cpu())[::-1], color=colour, ls=ls)
         for _, run in curves[curves.config == config].groupby("seed"):
-            b.plot(run.step, run.dead, color=colour, ls=ls, lw=0.9)
-            lines = c.plot(run.step, run.redundancy, color=colour, ls=ls, lw=0.9)
+            b.plot(run.step + 1, run.dead, color=colour, ls=ls, lw=0.9)
+            lines = c.plot(run.step + 1, run.redundancy, color=colour, ls=ls, lw=0.9)
         lines[0].set_label(config)
     a.set(
         xlabel="unit, most used first", ylabel="usage (mean r)", ylim=(0, None), title="(a) usage"
     )
-    b.set(xlabel="step", ylabel="dead units", title="(b) units that die")
-    c.set(xlabel="step", ylabel="redundancy", yscale="log", title="(c) redundancy")
+    b.set(xlabel="step", xscale="log", ylabel="dead units", title="(b) units that die")
+    c.set(
+        xlabel="step",
+        xscale="log",
+        ylabel="redundancy",
+        yscale="log",
+        ylim=(1, None),
+        title="(c) redundancy",
+    )
     c.legend(frameon=False, ncols=2)
     for axis in (a, b, c):
         sns.despine(ax=axis)
@@ -129,7 +138,7 @@ def scale_figure(curves, scales, lse):
         if config not in a.get_legend_handles_labels()[1]:
             line.set_label(config)
     a.set(xlabel="epoch", ylabel="mean energy", yscale="log", title="(a) scale during training")
-    a.legend(frameon=False, ncols=2)
+    a.legend(frameon=False, ncols=2, loc=(0.5, 0.12))
     for (name, values), ls in zip(lse.items(), ("-", ":", "--")):
         b.plot(scales, values, "k" if ls == "-" else "0.45", ls=ls, label=name)
     low, high = lse["log-sum-exp"].min(), lse["log-sum-exp"].max()
@@ -158,7 +167,13 @@ def tiles(axis, W, columns):
     sheet = torch.zeros(n, side + 2, side + 2)
     sheet[: len(W), 1:-1, 1:-1] = W.view(-1, side, side)
     image = sheet.view(-1, columns, side + 2, side + 2).permute(0, 2, 1, 3)
-    axis.imshow(image.reshape(-1, columns * (side + 2)), cmap="RdBu_r", vmin=-1, vmax=1)
+    axis.imshow(
+        image.reshape(-1, columns * (side + 2)),
+        cmap="RdBu_r",
+        vmin=-1,
+        vmax=1,
+        interpolation="nearest",
+    )
     axis.set(xticks=[], yticks=[])
     sns.despine(ax=axis, left=True, bottom=True)
 
@@ -178,8 +193,7 @@ def digit_figure(x, E, r, W, x_hat, n=8):
     Pictures, where D is a square: the input, the n rows that reject it most, what W' makes of it.
     """
     order = torch.argsort(E, descending=True)
-    side = round(len(x) ** 0.5)
-    pictures = side * side == len(x)
+    pictures = len(x) == PICTURE
     fig = plt.figure(figsize=(6.9, 2.9 if pictures else 1.7))
     upper, lower = fig.subfigures(2, 1, height_ratios=[2, 1]) if pictures else (fig, None)
     a, b = upper.subplots(1, 2)
@@ -193,7 +207,7 @@ def digit_figure(x, E, r, W, x_hat, n=8):
     if pictures:
         axes = lower.subplots(1, n + 2)
         for axis, image, title in ((axes[0], x, "input"), (axes[-1], x_hat, "by W′")):
-            axis.imshow(image.view(side, side), cmap="gray_r", vmin=0, vmax=1)
+            axis.imshow(image.view(28, 28), cmap="gray_r", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[], title=title)
         for axis, unit in zip(axes[1:-1], order):
             tiles(axis, W[unit][None], 1)
@@ -203,7 +217,7 @@ def digit_figure(x, E, r, W, x_hat, n=8):
 
 def decoder_figure(cosines, pairs, n=6):
     """cosines {method: (K,)} of W_j and its best decoder row V_j; pairs {method: (W, V)}."""
-    square = all(round(W.shape[1] ** 0.5) ** 2 == W.shape[1] for W, _ in pairs.values())
+    square = all(W.shape[1] == PICTURE for W, _ in pairs.values())
     fig = plt.figure(figsize=(6.9, 2.6))
     left, right = fig.subfigures(1, 2, width_ratios=[1, 1.6]) if square else (fig, None)
     a = left.subplots()
@@ -265,7 +279,7 @@ def benchmark_figure(table, lines, published, strips):
         for axis, value in zip((a, b), values):
             if value is not None:
                 axis.axhline(value, color="0.6", lw=0.7, ls="-")
-                axis.annotate(name, (1, value), xycoords=("axes fraction", "data"), fontsize=6,
+                axis.annotate(name, (0.92, value), xycoords=("axes fraction", "data"), fontsize=6,
                               ha="right", va="bottom")  # fmt: skip
     for (name, (l0, fvu)), marker in zip(published.items(), "*P"):
         a.plot(l0, fvu, marker, color="0.35", ms=7, mfc="none", label=name)

@@ -135,6 +135,8 @@ def summary(frame, by, columns):
 def number(v, digits=4):
     """A number in words, of about so many digits; a list as its range; text as it is."""
     if isinstance(v, (list, tuple, np.ndarray)):
+        if not len(v):
+            return "undefined"
         low, high = (number(f(v), digits) for f in (np.min, np.max))
         return low if low == high else f"{low} to {high}"
     if isinstance(v, (bool, str, int, np.integer)) or v is None:
@@ -204,13 +206,19 @@ def judge(claims, measured):
             k
             | {
                 "measured": m,
-                "holds": bool(COMPARISONS[k["comparison"]](np.array(m), k["bound"]).all()),
+                "holds": _holds(k, m),
             }
             for k, m in zip(c["criteria"], measured[c["key"]], strict=True)
         ]
         holds = all(k["holds"] for k in criteria)
         judged.append(c | {"criteria": criteria, "holds": holds})
     return judged
+
+
+def _holds(criterion, measured):
+    values = np.array(measured, float)
+    fine = COMPARISONS[criterion["comparison"]](values, criterion["bound"])
+    return values.size > 0 and bool(fine.all())  # of nothing measured nothing holds
 
 
 def show_claims(claims):

@@ -1,13 +1,12 @@
-"""helpers.py against independent oracles: scipy, numpy, autograd, a plain training loop."""
+"""helpers.py against independent oracles: NumPy, SciPy, scikit-learn, autograd, a plain loop."""
 
-import json
+import copy
+import itertools
 import os
-import re
 import subprocess
 import sys
 
 import hypothesis.strategies as st
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import sklearn.datasets
@@ -16,14 +15,11 @@ import torch
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
 from scipy.special import logsumexp, softmax
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from sklearn.linear_model import LogisticRegression
 
 import helpers as h
 
-plt.switch_backend("Agg")
 torch.set_num_threads(1)  # the tensors are small: on a busy machine threads wait for each other
-settings.register_profile("reproducible", derandomize=True, deadline=None)
-settings.load_profile("reproducible")
 CLOSE = {torch.float64: dict(rtol=1e-9, atol=1e-9), torch.float32: dict(rtol=2e-3, atol=2e-3)}
 VOLUME = [h.variance_loss, h.decorrelation_loss, h.log_det_loss, h.implicit_em_loss]
 
@@ -32,551 +28,325 @@ def normal(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
+def encoder(seed=0, activation="softplus"):
+    return h.Encoder(6, 4, activation, seed).double()
+
+
 def with_gradient(loss, E):
-    E = E.clone().requires_grad_()
-    value = loss(E)
+    value = loss(E.requires_grad_())
     return value.detach(), torch.autograd.grad(value, E)[0]
 
 
-# --- The objective ------------------------------------------------------------------------
+@settings(derandomize=True, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 99), st.sampled_from(list(CLOSE)),
+       st.sampled_from([1e-3, 1, 1e4]), st.sampled_from([0, 3]))  # fmt: skip
+def test_losses_equal_numpy(B, K, seed, dtype, scale, shift):  # K <= B and K > B
+    E, noise = (scale * (normal(B, K, seed=seed) + shift)).to(dtype), 0.05 * scale**2
+    e = E.double().numpy()
+    r, cov, corr = softmax(-e, axis=1), np.cov(e.T), np.corrcoef(e.T)
+    lse, variance = -logsumexp(-e, axis=1).sum(), -np.log(cov.diagonal() + 1e-6).sum()
+    dec, log_det = ((corr - np.eye(K)) ** 2).sum(), np.linalg.slogdet(cov + noise * np.eye(K))[1]
+    for got, expected in (
+        (h.correlation(E), corr),
+        (h.responsibilities(E), r),
+        (h.variance_loss(E), variance),
+        (h.decorrelation_loss(E), dec),
+        (h.log_det_loss(E, noise), -log_det),
+        (h.implicit_em_loss(E), lse + variance + dec),
+        (h.implicit_em_loss(E, 2, 0.5, 3), 2 * lse + 0.5 * variance + 3 * dec),
+        *zip(with_gradient(h.lse_loss, E), (lse, r)),
+    ):
+        assert_allclose(got, expected, **CLOSE[dtype])
 
 
-@st.composite
-def energies(draw):  # K <= B and K > B, up to some 1e4, centred or not
-    shape, seed = [draw(st.integers(2, 12)) for _ in range(2)], draw(st.integers(0, 2**31))
-    scale, shift = draw(st.sampled_from([1e-3, 1, 1e4])), draw(st.sampled_from([0, 3]))
-    return scale * (normal(*shape, seed=seed) + shift).to(draw(st.sampled_from(list(CLOSE))))
+def test_gradients():
+    for loss in (h.lse_loss, *VOLUME):
+        for shape in ((7, 4), (2, 5), (6, 1)):
+            assert torch.autograd.gradcheck(loss, normal(*shape).requires_grad_())
+    E, x = torch.relu(normal(50, 4)), normal(50, 6, seed=1) + 1
+    rows = np.vstack([E - E.mean(0), (0.02 * 49) ** 0.5 * np.eye(4)])  # least squares with a ridge
+    expected = np.linalg.lstsq(rows, np.vstack([x - x.mean(0), np.zeros((4, 6))]), rcond=None)[0]
+    assert_allclose(h.log_det_decoder(E, x, noise=0.02), expected, rtol=1e-10, atol=1e-10)
 
 
-@given(energies())
-def test_losses_equal_numpy(E):
-    e, close, K = E.double().numpy(), CLOSE[E.dtype], E.shape[1]
-    lse = -logsumexp(-e, axis=1).sum()
-    variance = -np.log(np.diag(np.cov(e.T)) + 1e-6).sum()
-    corr = np.corrcoef(e.T)  # K x K even where helpers.py takes the smaller B x B
-    decorrelation = ((corr - np.eye(K)) ** 2).sum()
-    value, gradient = with_gradient(h.lse_loss, E)
-    assert_allclose(value, lse, **close)
-    assert_allclose(gradient, softmax(-e, axis=1), **close)
-    assert_allclose(h.responsibilities(E), softmax(-e, axis=1), **close)
-    assert_allclose(h.variance_loss(E), variance, **close)
-    assert_allclose(h.decorrelation_loss(E), decorrelation, **close)
-    log_det = np.linalg.slogdet(corr + 0.01 * np.eye(K))[1]
-    assert_allclose(h.log_det_loss(E), variance - log_det, **close)
-    assert_allclose(h.implicit_em_loss(E), lse + variance + decorrelation, **close)
-    weighted = 2 * lse + 0.5 * variance + 3 * decorrelation
-    assert_allclose(h.implicit_em_loss(E, 2, 0.5, 3), weighted, **close)
+@pytest.mark.parametrize("constant, dtype", [(7.77, torch.float32), (0.1, torch.float64)])
+def test_constant_units_count_for_nothing(constant, dtype):
+    for rows in (5, 128, 1000):  # the mean of so many 7.77 or 0.1 is not exactly that
+        E, dead = normal(rows, 8, dtype=dtype), torch.arange(8) % 3 == 0
+        E[:, dead] = constant
+        value, gradient = with_gradient(h.decorrelation_loss, E.clone())
+        alone = with_gradient(h.decorrelation_loss, E[:, ~dead])
+        assert_allclose(value, alone[0], **CLOSE[dtype])
+        assert_allclose(gradient[:, ~dead], alone[1], **CLOSE[dtype])
+        assert (gradient[:, dead] == 0).all() and (h.correlation(E)[dead] == 0).all()
+        for loss in VOLUME:
+            for e in (E.clone(), E[:, dead], E[:, [1, 1, 2, 2]]):
+                assert all(torch.isfinite(t).all() for t in with_gradient(loss, e))
 
 
-@pytest.mark.parametrize("shape", [(7, 4), (4, 7), (5, 5), (6, 1)])
-@pytest.mark.parametrize("loss", [h.lse_loss, *VOLUME])
-def test_gradients(loss, shape):
-    assert torch.autograd.gradcheck(loss, normal(*shape).requires_grad_())
+@pytest.mark.parametrize("rows, size", [(128, 128), (101, 48)])
+def test_bounded_loss_and_its_balance(rows, size):
+    """The loss from its parts, and its derivative in a common factor of W and b, for 128 rows."""
+    model, x, slopes = encoder(1, "relu"), normal(rows, 6) * torch.arange(1, 7), []
+    for batch in x[: rows // size * size].split(size):
+        factor, scaled = torch.ones((), dtype=x.dtype, requires_grad=True), encoder(1, "relu")
+        scaled._parameters = {name: factor * p for name, p in model.named_parameters()}
+        loss = h.bounded_loss(scaled, batch, 3, 0.7, 0.01)
+        slopes.append(128 / size * float(torch.autograd.grad(loss, factor)[0]))
+        e, W = model(batch).detach().numpy(), model.W.detach().numpy()
+        volume = -np.linalg.slogdet(np.cov(e.T) + 0.01 * np.eye(4))[1] + 0.7 * (W**2).sum()
+        assert_allclose(loss.item(), -logsumexp(-e, axis=1).sum() + 3 * size / 128 * volume)
+    got = h.scale_balance(model, x, 3, 0.7, 0.01, size)
+    assert_allclose(got["log-sum-exp"] + got["prior"] - got["volume"], np.mean(slopes))
+    assert_allclose(got["prior"], 2 * 3 * 0.7 * (W**2).sum())
+    assert_allclose(h.prior(x, 4), np.trace(np.cov(x.numpy().T)) / 4)
 
 
-@pytest.mark.parametrize("dtype", CLOSE)
-@pytest.mark.parametrize("rows", [5, 7, 128, 1000])  # 8 units
-@pytest.mark.parametrize("constant", [0, 0.1, 7.77, 1e4])  # the means of 0.1 and 7.77 round
-def test_constant_units(constant, rows, dtype):
-    E, dead = normal(rows, 8, dtype=dtype), torch.arange(8) % 3 == 0
-    E[:, dead] = constant
-    for got, alone in zip(*(with_gradient(h.decorrelation_loss, e) for e in (E, E[:, ~dead]))):
-        assert_allclose(got[:, ~dead] if got.dim() else got, alone, **CLOSE[dtype])
-    assert (got[:, dead] == 0).all()
-    assert h.decorrelation_loss(E[:, dead]) == 0
-    for loss in VOLUME:
-        for e in (E, E[:, dead], E[:, [1, 1, 2, 2]]):
-            assert all(torch.isfinite(t).all() for t in with_gradient(loss, e))
-
-
-@pytest.mark.parametrize("loss", VOLUME)
-def test_one_row_has_no_variance(loss):
-    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
-        loss(normal(1, 3))
-
-
-# --- Models -------------------------------------------------------------------------------
-
-BY_HAND = {
-    "relu": lambda z: np.maximum(z, 0),
-    "identity": lambda z: z,
-    "softplus": lambda z: np.logaddexp(0, z),
-}
-
-
-@pytest.mark.parametrize("activation", h.ACTIVATIONS)
-def test_encoder(activation):
-    model, x = h.Encoder(5, 3, activation).double(), normal(4, 5)
-    W, b = (p.detach().numpy() for p in (model.W, model.b))
-    assert 0 < abs(W).max() <= 5**-0.5 and 0 < abs(b).max() <= 5**-0.5
-    assert_allclose(model(x).detach(), BY_HAND[activation](x.numpy() @ W.T + b))
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_autoencoder(tied):
-    model, x = h.SparseAutoencoder(5, 3, tied).double(), normal(4, 5)
-    torch.nn.init.normal_(model.c)
-    p = {name: p.detach().numpy() for name, p in model.named_parameters()}
-    a = np.maximum(x.numpy() @ p["W"].T + p["b"], 0)
-    x_hat = a @ p["W" if tied else "V"] + p["c"]
-    for got, expected in zip(model(x), (x_hat, a), strict=True):
-        assert_allclose(got.detach(), expected)
-    loss = h.sae_loss(x, *model(x), 0.3).item()
-    assert_allclose(loss, ((x.numpy() - x_hat) ** 2).sum() + 0.3 * a.sum())
-
-
-@pytest.mark.parametrize("model", [h.Encoder, h.SparseAutoencoder])
-def test_seeds_and_sizes(model):
-    one, same, other = (model(5, 3, seed=s).state_dict() for s in (1, 1, 2))
-    assert all(torch.equal(one[k], same[k]) for k in one)
-    assert not any(torch.equal(one[k], other[k]) for k in one if k != "c")
-    for sizes in ((0, 3), (5, 0)):
-        with pytest.raises(ValueError, match="got {} and {}".format(*sizes)):
-            model(*sizes)
-    with pytest.raises(ValueError, match="takes 5 inputs per row, got 6"):
-        model(5, 3)(torch.ones(2, 6))
-
-
-def test_models():
-    models = h.Encoder(784, 64), h.SparseAutoencoder(784, 64), h.SparseAutoencoder(784, 64, True)
-    assert [sum(p.numel() for p in m.parameters()) for m in models] == [50_240, 101_200, 51_024]
+def test_encoder():
+    relu, softplus = (lambda z: np.maximum(z, 0)), (lambda z: np.logaddexp(0, z))
+    for name, f in (("relu", relu), ("identity", np.positive), ("softplus", softplus)):
+        model, x = encoder(0, name), normal(4, 6)
+        W, b = (p.detach().numpy() for p in (model.W, model.b))
+        assert 0 < abs(W).max() <= 6**-0.5 and 0 < abs(b).max() <= 6**-0.5
+        assert_allclose(model(x).detach(), f(x.numpy() @ W.T + b))
     with pytest.raises(ValueError, match=r"'tanh'; one of \['identity', 'relu', 'softplus'\]"):
         h.Encoder(5, 3, "tanh")
-    V = normal(2, 3, 4, 5)
-    expected = V.numpy() / np.linalg.norm(V, axis=-1, keepdims=True)
-    h.unit_norm_decoder({"V": V})
-    assert_allclose(V, expected)
 
 
-# --- Training -----------------------------------------------------------------------------
+@pytest.mark.parametrize("tied, k", [(False, None), (True, None), (False, 2)])
+def test_autoencoder(tied, k):
+    model, x = h.SparseAutoencoder(6, 5, tied, k).double(), normal(40, 6)
+    W, b, c = model.W.detach().numpy(), model.b.detach().numpy(), np.arange(6)
+    model.c.data += torch.arange(6)
+    V = W if tied else W / np.linalg.norm(W, axis=1, keepdims=True)  # what the decoder starts as
+    a = np.maximum(x.numpy() @ W.T + b, 0)
+    if k:
+        np.put_along_axis(a, np.argsort(a)[:, :-k], 0, axis=1)  # all but the k largest
+        assert {1, 2} <= set((a > 0).sum(1)) <= {0, 1, 2}
+    x_hat, code = (t.detach() for t in model(x))
+    assert_allclose(code, a)
+    assert_allclose(x_hat, a @ V + c, rtol=1e-6, atol=1e-6)
+    expected = ((x.numpy() - a @ V - c) ** 2).sum() + 0.3 * a.sum()
+    assert_allclose(h.sae_loss(model, x, 0.3).item(), expected, rtol=1e-6)
+
+
+def test_seeds_and_sizes():
+    for model in (h.Encoder, h.SparseAutoencoder):
+        one, same, other = (model(5, 3, seed=s) for s in (1, 1, 2))
+        assert torch.equal(one.W, same.W) and torch.equal(one.b, same.b)
+        assert not torch.equal(one.W, other.W) and not torch.equal(one.b, other.b)
+        with pytest.raises(ValueError, match="got 5 and 0"):
+            model(5, 0)
+        with pytest.raises(ValueError, match="takes 5 inputs per row, got 6"):
+            one(torch.ones(2, 6))
+    for k in (0, 4):
+        with pytest.raises(ValueError, match=f"k must be from 1 to 3, got {k}"):
+            h.SparseAutoencoder(5, 3, k=k)
+    models = h.Encoder(784, 64), h.SparseAutoencoder(784, 64), h.SparseAutoencoder(784, 64, True)
+    assert [sum(p.numel() for p in m.parameters()) for m in models] == [50_240, 101_200, 51_024]
+
 
 X = normal(70, 6)  # 4 minibatches of 16, and 6 rows too many
-HOLES = X.index_put((torch.tensor([9, 9, 30]), torch.tensor([1, 4, 0])), X.new_tensor(torch.inf))
 
 
 def em(model, x, lse=1.0, decorrelation=1.0):
     return h.implicit_em_loss(model(x), lse, decorrelation=decorrelation)
 
 
-def sae(model, x, sparsity=0.1):
-    return h.sae_loss(x, *model(x), sparsity)
-
-
-def encoder(seed):
-    return h.Encoder(6, 4, "softplus", seed).double()
-
-
-def autoencoder(seed):
-    return h.SparseAutoencoder(6, 4, seed=seed).double()
-
-
-class Other(h.Encoder):
-    """Of the same size as an Encoder, and not one."""
-
-
 def train(models, loss=em, x=X, **options):
     return h.train(models, loss, x, **dict(epochs=3, batch_size=16, progress=None) | options)
 
 
-def assert_same_weights(models, others, rtol=1e-7, atol=1e-9):
+def plain(model, loss=em, weights=(), schedule=(), seed=0, lr=1e-3, unit_norm=None):
+    """A plain loop with Adam: mean losses (3,), and the model before and after each step."""
+    adam, order = torch.optim.Adam(model.parameters(), lr), torch.Generator().manual_seed(seed)
+    losses, path = [], [copy.deepcopy(model)]
+    for epoch in range(3):
+        factors = {name: f[epoch] for name, f in dict(schedule).items()}
+        adam.param_groups[0]["lr"] = lr * factors.get("lr", 1)
+        now = {name: w * factors.get(name, 1) for name, w in dict(weights).items()}
+        for rows in torch.randperm(70, generator=order)[:64].view(4, 16):
+            losses.append(loss(model, X[rows], **now))
+            adam.zero_grad()
+            losses[-1].backward()
+            for v, gradient in zip(model.V.data, model.V.grad) if unit_norm else ():
+                gradient -= gradient.dot(v) * v
+            adam.step()
+            for v in model.V.data if unit_norm else ():
+                v /= v.norm()
+            path.append(copy.deepcopy(model))
+    return torch.stack(losses).detach().view(3, 4).mean(1) / 16, path
+
+
+def assert_same_weights(models, others):
     for model, other in zip(models, others, strict=True):
         for p, q in zip(model.parameters(), other.parameters(), strict=True):
-            assert_allclose(p.detach(), q.detach(), rtol=rtol, atol=atol)
+            assert_allclose(p.detach(), q.detach(), rtol=1e-7, atol=1e-9)
 
 
-EM = (encoder, em, None, {"lse": [1.0, 0.3, 2.0, 1.0], "decorrelation": [0.0, 1.0, 2.0, 5.0]})
-SAE = (autoencoder, sae, h.unit_norm_decoder, {"sparsity": [0.0, 0.1, 0.3, 1.0]})
+EM = {"lse": [1.0, 0.3, 2.0, 1.0], "decorrelation": [0.0, 1.0, 2.0, 5.0]}
+SCHEDULE, SAE = {"lr": [1, 0.1, 3], "decorrelation": [0, 1, 0.5]}, {"weight": [0, 1, 2, 3]}
+STACKS = [(em, EM, 3, {"schedule": SCHEDULE}), (h.sae_loss, SAE, [1, 0], {"unit_norm": "V"})]
 
 
-@pytest.mark.parametrize("make, loss, constraint, weights", [EM, SAE])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("seed", [3, [0, 1], [4, 0, 2, 1]])
-@pytest.mark.parametrize("lr", [0.002, [0.0001, 0.003, 0.001, 0.002]])
-def test_stack_equals_one_by_one(make, loss, constraint, weights, optimizer, seed, lr):
-    together, alone = ([make(s) for s in range(4)] for _ in range(2))
-    options = dict(loss=loss, constraint=constraint, optimizer=optimizer)
-    history = train(together, weights=weights, seed=seed, lr=lr, **options)["loss"]
-    seeds, rates = np.repeat(seed, 4 // np.size(seed)).tolist(), np.broadcast_to(lr, 4).tolist()
-    for i, model in enumerate(alone):
-        own = {k: v[i] for k, v in weights.items()}
-        single = train([model], weights=own, seed=seeds[i], lr=rates[i], **options)["loss"]
-        assert_allclose(history[:, i], single[:, 0])
-    assert_same_weights(together, alone)
-    if constraint:
-        assert_allclose(np.linalg.norm(together[2].V.detach(), axis=1), 1)
-
-
-@pytest.mark.parametrize("make, loss", [EM[:2], SAE[:2]])
-@pytest.mark.parametrize("name, oracle", [("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
-def test_training_equals_a_plain_loop(make, loss, name, oracle):
-    model, plain, losses = make(0), make(0), []
-    history = train([model], loss, lr=0.005, optimizer=name, seed=7)
-    step, order = oracle(plain.parameters(), lr=0.005), torch.Generator().manual_seed(7)
-    for _ in range(3):
-        rows = torch.randperm(70, generator=order)
-        for i in range(4):
-            value = loss(plain, X[rows[16 * i : 16 * i + 16]])
-            step.zero_grad()
-            value.backward()
-            step.step()
-            losses.append(value.item() / 16)
-    assert_same_weights([model], [plain])
-    assert_allclose(history["loss"][:, 0], np.reshape(losses, (3, 4)).mean(1))
+@pytest.mark.parametrize("loss, weights, seeds, options", STACKS)
+def test_a_stack_equals_one_by_one_equals_a_plain_loop(loss, weights, seeds, options):
+    make = encoder if loss is em else lambda s: h.SparseAutoencoder(6, 4, seed=s).double()
+    together, alone, loops = ([make(s) for s in range(4)] for _ in range(3))
+    options = options | {"loss": loss, "lr": 0.01}
+    losses = train(together, weights=weights, seed=seeds, **options)["loss"]
+    for i, seed in enumerate(np.repeat(seeds, 4 // np.size(seeds)).tolist()):
+        own = {"weights": {name: w[i] for name, w in weights.items()}, "seed": seed} | options
+        train([alone[i]], **own)
+        assert_allclose(losses[:, i], plain(loops[i], **own)[0])
+    assert_same_weights(together + alone, loops + loops)
 
 
 def test_same_seed_same_bits():
-    one, same, other = ([encoder(0), encoder(1)] for _ in range(3))
-    assert np.array_equal(train(one, seed=5)["loss"], train(same, seed=5)["loss"])
-    train(other, seed=6)
-    assert all(torch.equal(p.W, q.W) for p, q in zip(one, same))
-    assert not any(torch.equal(p.W, q.W) for p, q in zip(one, other))
+    one, same, other = (encoder() for _ in range(3))
+    for model, seed in ((one, 5), (same, 5), (other, 6)):
+        train([model], seed=seed)
+    assert torch.equal(one.W, same.W) and not torch.equal(one.W, other.W)
 
 
 def test_monitor():
-    models = [encoder(s) for s in range(4)]
-    monitor = {"w": lambda m: m.W.detach().sum(), "b": lambda m: m.b[0].item()}
-    history = train(models, seed=[0, 1], monitor=lambda m: {k: f(m) for k, f in monitor.items()})
-    assert {k: v.shape for k, v in history.items()} == dict.fromkeys(["loss", "w", "b"], (3, 4))
-    for key, f in monitor.items():
-        assert_allclose(history[key][-1], [f(m) for m in models])
+    """After each epoch, or before steps 0, 5 and 10 of the 12."""
+    losses, paths = zip(*(plain(encoder(s), seed=7) for s in range(2)))
+    for every, steps in ((None, [4, 8, 12]), (5, [0, 5, 10])):
+        look = {"every": every, "monitor": lambda m: {"b": m.b[0].item(), "W": m.W.detach().sum()}}
+        history = train([encoder(0), encoder(1)], seed=7, **look)
+        assert_allclose(history["loss"], torch.stack(losses, 1))
+        assert_allclose(history["b"], [[path[i].b[0].item() for path in paths] for i in steps])
+        assert_allclose(history["W"], [[path[i].W.sum().item() for path in paths] for i in steps])
+    assert train([once := encoder(0)], seed=7, epochs=1)["loss"].shape == (1, 1)
+    assert_same_weights([once], [paths[0][4]])
 
 
-@pytest.mark.parametrize(
-    "models, options, message",
-    [
-        ([], {}, "empty list"),
-        ([encoder(0)], {"seed": []}, "empty list"),
-        ([encoder(0)] * 3, {"seed": [0, 1]}, "3 models do not make 2 equal groups"),
-        ([encoder(0)], {"optimizer": "rmsprop"}, r"'rmsprop'; one of \['adam', 'sgd'\]"),
-        ([encoder(0)], {"epochs": 0}, "at least 1, got 0, 16"),
-        ([encoder(0)], {"batch_size": 0}, "at least 1, got 3, 0"),
-        ([encoder(0)], {"x": X[:15]}, r"\(15, 6\) has no minibatch of 16 rows"),
-        ([encoder(0)], {"x": X[:, 0]}, r"\(70,\) has no minibatch"),
-        ([encoder(0)], {"x": X[:, :5]}, "takes 6 inputs per row, got 5"),
-        ([encoder(0)], {"x": HOLES}, "3 non-finite values in 2 rows.* row 9, column 1"),
-        (
-            [encoder(0)] * 2,
-            {"weights": {"lse": [1, 2, 3]}},
-            "2 models take that many weights or rates, got 3",
-        ),
-        ([encoder(0)] * 2, {"lr": [0.1]}, "2 models take that many weights or rates, got 1"),
-        ([encoder(0), h.Encoder(6, 5).double()], {}, "one class, size and activation"),
-        ([encoder(0), Other(6, 4).double()], {}, "one class, size and activation"),
-        ([encoder(0), h.Encoder(6, 4, "identity").double()], {}, "activation"),
-    ],
-)
-def test_bad_arguments(models, options, message):
-    with pytest.raises(ValueError, match=message):
-        train(models, **options)
+HOLES = X.index_put((torch.tensor([9, 9, 30]), torch.tensor([1, 4, 0])), X.new_tensor(torch.inf))
+BAD = [  # number of models, options, what is said
+    (0, {}, "empty list"), (1, {"seed": []}, "empty list"), (3, {"seed": [0, 1]}, "2 equal groups"),
+    (1, {"epochs": 0}, "got 0 and 16"), (1, {"batch_size": 1}, "got 3 and 1"),
+    (1, {"schedule": {"lr": [1, 1]}}, "'lr' .* has not 3 factors"),
+    (1, {"schedule": {"lambda": [1, 1, 1]}}, "'lambda' is no weight"),
+    (1, {"x": X[:15]}, r"\(15, 6\) has no minibatch of 16 rows"),
+    (1, {"x": HOLES}, "3 non-finite values in 2 rows.* row 9, column 1"),
+    (2, {"weights": {"lse": [1, 2, 3]}}, "2 models take that many weights, got 3"),
+]  # fmt: skip
 
 
-def test_non_finite_loss():
-    models, learned, epochs = [encoder(0), encoder(1)], [encoder(0)], []
-
-    def loss(model, x, w):  # of model 1 becomes NaN in epoch 2
-        return em(model, x) * torch.where((w > 0) & bool(epochs), torch.nan, 1.0)
-
-    with pytest.raises(FloatingPointError, match="model 1 became nan in epoch 2 of 3"):
-        train(models, loss, weights={"w": [0, 1]}, monitor=lambda m: epochs.append(1) or {})
-    train(learned, epochs=2)
-    assert_same_weights(models[:1], learned)
+def test_bad_arguments():
+    for n, options, message in BAD:
+        with pytest.raises(ValueError, match=message):
+            train([encoder() for _ in range(n)], **options)
+    subclass = type("Other", (h.Encoder,), {})(6, 4, "softplus").double()
+    for other in (h.Encoder(6, 5).double(), encoder(0, "identity"), subclass):
+        with pytest.raises(ValueError, match="one class, size and activation"):
+            train([encoder(), other])
 
 
-@pytest.mark.parametrize("hook, call, epochs", [("monitor", 2, 1), ("loss", 9, 2)])
-def test_interrupted_models_keep_what_they_learned(hook, call, epochs):
-    models, learned, calls = [encoder(0), encoder(1)], [encoder(0), encoder(1)], []
+def test_a_non_finite_loss_names_model_and_epoch():
+    def log_det(model, x, factor):  # 1e200 makes the covariance infinite
+        return h.log_det_loss(model(x) * factor)
+
+    with pytest.raises(FloatingPointError, match="model 1 became nan in epoch 1 of 3"):
+        train([encoder(0), encoder(1)], log_det, weights={"factor": [1, 1e200]})
+    with pytest.raises(FloatingPointError, match="model 0 became nan in epoch 2 of 3"):
+        train([encoder(0)], weights={"lse": 1}, schedule={"lse": [1, np.nan, 1]})
+
+
+@pytest.mark.parametrize("hook, call, steps", [("monitor", 2, 4), ("loss", 11, 10)])
+def test_interrupted_models_keep_what_they_learned(hook, call, steps):
+    models, calls = [encoder(0), encoder(1)], itertools.count(1)
 
     def interrupt(model, *x):
-        calls.append(1)
-        if len(calls) == call:
+        if next(calls) == call:
             raise KeyboardInterrupt
         return em(model, *x) if x else {}
 
     with pytest.raises(KeyboardInterrupt):
         train(models, **{hook: interrupt})
-    train(learned, epochs=epochs)
-    assert_same_weights(models, learned)
+    assert_same_weights(models, [plain(encoder(s))[1][steps] for s in range(2)])
 
 
-@pytest.mark.parametrize("lr", [1e-3, [1e-3]])
-def test_interrupted_right_after_a_step(lr):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    model, hook = encoder(0), register_optimizer_step_post_hook(interrupt)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train([model], lr=lr)
-    finally:
-        hook.remove()
-    assert_same_weights([model], [encoder(0)], rtol=0, atol=1.01e-3)  # one step of Adam moves lr
+def test_threads():
+    """A given OMP_NUM_THREADS counts; without one, the processors that joblib may use."""
+    run = [sys.executable, "-c", "import helpers, torch; print(torch.get_num_threads())"]
+    base = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    for environment, n in (({"OMP_NUM_THREADS": "2"}, "2"), ({}, "1")):
+        env = base | {"LOKY_MAX_CPU_COUNT": "1"} | environment
+        assert subprocess.check_output(run, cwd=h.ROOT, env=env, text=True).strip() == n
 
 
-BIG = """
-import resource, torch, helpers as h
-x = torch.randn(1024, 3072)
-for loss in (h.implicit_em_loss, h.log_det_loss):
-    h.train([h.Encoder(3072, 6144)], lambda m, x: loss(m(x)), x, epochs=1, batch_size=512)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
-
-
-def test_memory_at_the_size_of_a_language_model():
-    command = [sys.executable, "-c", BIG]
-    run = subprocess.run(command, cwd=h.ROOT, capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 4  # GB
-
-
-# --- What we measure ----------------------------------------------------------------------
-
-
-def test_counts():
+def test_measures():
     E = torch.tensor([[1.0], [-1], [1], [-1]]) * torch.tensor([0, 0.05, 0.009**0.5, 0.2]) + 3
     assert h.dead_units(E) == 3 and h.dead_units(E, threshold=0.005) == 2
     assert h.l0(torch.tensor([[0, 1.0, 2], [0, 0, 1e-9], [-1, 0, 0]])) == 1
-    expected = {"mean": 2, "std": pytest.approx(2**0.5), "seeds": [1, None, 3, None]}
-    assert h.spread([1, None, np.float32(3), np.nan]) == expected | {"ci95": pytest.approx(12.7062)}
-    assert h.spread([1, 2, 3, 4, 5])["ci95"] == pytest.approx(2.776445 * (2.5 / 5) ** 0.5)
-    undefined = {"std": None, "ci95": None}
-    assert h.spread([5.0]) == {"mean": 5, "seeds": [5]} | undefined
-    assert h.spread([None, np.nan]) == {"mean": None, "seeds": [None, None]} | undefined
-
-
-def test_similarity_and_redundancy():
-    E, alive = normal(20, 5, dtype=torch.float32), [0, 1, 2, 4]
-    E[:, 3] = 0.1
-    R, corr = h.similarity(E).numpy(), np.corrcoef(E[:, alive].double().T)
-    assert_allclose(R[np.ix_(alive, alive)], corr, atol=1e-12)
-    assert np.isnan(R[3]).all() and np.isnan(R[:, 3]).all()
-    assert_allclose(h.redundancy(E), ((corr - np.eye(4)) ** 2).sum())
-    assert np.isnan(h.redundancy(torch.full((20, 3), 0.1)))
-    assert np.isnan(h.redundancy(E[:, [0, 3]]))
-
-
-def test_responsibility_entropy_and_usage():
     assert h.responsibility_entropy(-1e4 * torch.eye(4)) == 0
-    assert h.responsibility_entropy(torch.full((4, 7), 1e4)) == pytest.approx(np.log(7))
     r = softmax(-normal(9, 4).numpy(), axis=1)
     assert_allclose(h.responsibility_entropy(normal(9, 4)), -(r * np.log(r)).sum(1).mean())
     assert_allclose(h.usage(normal(9, 4)), r.mean(0))
-    assert_allclose(h.usage(1e4 * normal(9, 4)).sum(), 1)
-
-
-def test_transpose_decoder():
-    W, A, x = normal(4, 3), normal(30, 4, seed=1) + 1, normal(30, 3, seed=2) + 1
-    design = np.hstack([(A @ W).reshape(-1, 1), np.tile(np.eye(3), (30, 1))])
-    oracle = np.linalg.lstsq(design, x.flatten().numpy(), rcond=None)[0]
-    exact = 2.5 * A @ W + torch.arange(3)
-    for x_, (gain, *offset) in ((x, oracle), (exact, [2.5, 0, 1, 2])):
-        fit = h.fit_transpose_decoder(W, A, x_)
-        assert_allclose(fit[0], gain)
-        assert_allclose(fit[1], offset, atol=1e-6)
-
-
-def test_transpose_decoder_of_constant_features():
-    x = normal(30, 3)
-    gain, offset = h.fit_transpose_decoder(normal(4, 3), torch.ones(30, 4), x)
-    assert gain == 0
-    assert_allclose(offset, x.mean(0), atol=1e-6)
-
-
-def test_moments_are_those_of_numpy_in_any_chunks():
-    x, model = normal(50, 6) + 1, encoder(0)
-    joint = np.hstack([model(x).detach(), x])
-    cov = np.cov(joint.T, bias=True)
-    for chunk in (7, 50):
-        m = h.moments(model, x, chunk=chunk)
-        assert_allclose(np.r_[m["A"], m["x"]], joint.mean(0))
-        assert_allclose(m["AA"], cov[:4, :4], atol=1e-12)
-        assert_allclose(m["Ax"], cov[:4, 4:], atol=1e-12)
-        assert_allclose(m["xx"], np.trace(cov[4:, 4:]))
+    E = normal(20, 5, dtype=torch.float32)
+    E[:, 3] = 0.1  # constant: left out of the redundancy
+    corr = np.corrcoef(E[:, [0, 1, 2, 4]].double().T)
+    assert_allclose(h.redundancy(E), ((corr - np.eye(4)) ** 2).sum())
+    assert np.isnan([h.redundancy(E[:, [0, 3]]), h.redundancy(E[:, [3, 3]])]).all()
+    l0s = np.array([20.0, 5.0, 9.0])  # in any order
+    assert h.at_l0(l0s, 3 * l0s**-0.7, 12) == pytest.approx(3 * 12**-0.7)
+    assert h.at_l0(l0s, 2 + 3 * np.log(l0s), 7, log=False) == pytest.approx(2 + 3 * np.log(7))
+    assert [h.at_l0(l0s, [3, 1, 2], at) for at in l0s] == pytest.approx([3, 1, 2])
+    assert np.isnan(
+        [h.at_l0(l0s, [3, 1, 2], at, log) for at in (4.9, 20.1) for log in (0, 1)]
+    ).all()
 
 
 def test_read_outs_against_least_squares():
-    """Each rung by numpy's lstsq on its own design matrix, and errors by reconstructing."""
-    W, A, x = normal(4, 3), normal(40, 4, seed=1) + 1, normal(40, 3, seed=2) + 1
-    A[:, 1] += A[:, 0]  # correlated features
-    m = h.moments(lambda _: A, x, chunk=40)
-    got = h.read_outs(W, m)
-    W_, x_ = W.numpy(), x.numpy()
-    ac, xc = (A - A.mean(0)).numpy(), x_ - x_.mean(0)
-    gain = np.linalg.lstsq((ac @ W_).reshape(-1, 1), xc.flatten(), rcond=None)[0]
-    per_component = (ac[:, None, :] * W_.T[None]).reshape(-1, 4)  # rows (input, entry)
-    gains = np.linalg.lstsq(per_component, xc.flatten(), rcond=None)[0]
-    rows = np.stack(
-        [np.polyfit(A[:, j].numpy(), x_, 1)[0] for j in range(4)]
-    )  # one regression each
-    more = np.linalg.lstsq((ac @ rows).reshape(-1, 1), xc.flatten(), rcond=None)[0]
-    expected = {
-        "as it is": (W, 0),
-        "gain + offset": (gain * W_, 1 + 3),
-        "gain per component": (gains[:, None] * W_, 4 + 3),
-        "covariance rows": (more * rows, 4 * 3 + 1 + 3),
-        "least squares": (np.linalg.lstsq(ac, xc, rcond=None)[0], 4 * 3 + 3),
-    }
-    assert list(got) == list(expected)
-    for name, (V, n) in expected.items():
-        assert_allclose(got[name][0], V, atol=1e-10)
-        assert got[name][2] == n
-    errors = {k: h.read_out_error(V, o, m) for k, (V, o, _) in got.items()}
-    for name, (V, offset, _) in got.items():
-        assert_allclose(errors[name], (x - A @ V - offset).square().mean())
-    assert errors["least squares"] < errors["gain per component"] < errors["gain + offset"]
-    fitted = h.fit_transpose_decoder(W, A, x)
-    assert_allclose(fitted[0] * W, got["gain + offset"][0])
-    assert_allclose(fitted[1], got["gain + offset"][1], atol=1e-6)
+    """Each by NumPy's lstsq on its own design matrix, and its error by reconstructing."""
+    W, x, constant = normal(5, 3), normal(40, 3, seed=2) + 1, torch.tensor([0, 0, 0, 0, 0.1])
+
+    def encode(x):
+        return torch.where(constant > 0, constant, torch.relu(x @ W.T))
+
+    xc, ac, w = (t.numpy() for t in (x - x.mean(0), encode(x) - encode(x).mean(0), W))
+    gain = np.linalg.lstsq((ac @ w).reshape(-1, 1), xc.flatten(), rcond=None)[0]
+    best = np.linalg.lstsq(ac, xc, rcond=1e-9)[0]  # a constant feature gets nothing
+    m, expected = h.moments(encode, x, chunk=7), {"offset": w, "gain": gain * w}
+    for name, V in (expected | {"least squares": best}).items():
+        got, errors = h.read_outs(W, m)[name], ac @ V - xc
+        assert_allclose(got[0], V, atol=1e-10)
+        assert_allclose(h.read_out_error(*got, m), (errors**2).mean())
+        assert_allclose(h.read_out_error(got[0], got[1] + 2, m), ((errors + 2) ** 2).mean())
+    silent = h.moments(lambda x: torch.zeros(len(x), 5), x)
+    assert (h.read_outs(W, silent)["gain"][0] == 0).all()
+    A = encode(x) * (torch.arange(40) != 5)[:, None]  # of no norm: its reconstruction stays 0
+    x_hat, rows = (A @ W).numpy(), x.numpy()
+    norms = [np.linalg.norm(t, axis=1, keepdims=True) for t in (rows, x_hat)]
+    x_hat = np.divide(x_hat * norms[0], norms[1], where=norms[1] > 0, out=np.zeros((40, 3)))
+    assert_allclose(h.norm_matched_error(A, W, x), ((x_hat - rows) ** 2).mean())
 
 
-def test_covariance_rows_are_exact_for_uncorrelated_features():
-    q = np.linalg.qr(normal(40, 5) - normal(40, 5).mean(0))[0][:, :4]  # orthonormal, centred
-    A, x = torch.as_tensor(q) * torch.arange(1, 5), normal(40, 3, seed=2)
-    got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=40))
-    assert_allclose(got["covariance rows"][0], got["least squares"][0], atol=1e-10)
-
-
-def test_read_outs_of_constant_features():
-    x, A = normal(30, 3), normal(30, 2, seed=1)
-    A = torch.cat([torch.tensor([[0.0, 0.1]]).expand(30, 2), A], 1)  # 0.1 rounds
-    got = h.read_outs(normal(4, 3), h.moments(lambda _: A, x, chunk=30))
-    assert all(torch.isfinite(V).all() for V, *_ in got.values())
-    assert (got["covariance rows"][0][:2] == 0).all()
-    alone = h.read_outs(normal(2, 3), h.moments(lambda _: A[:, 2:], x, chunk=30))
-    assert_allclose(got["least squares"][0][2:], alone["least squares"][0], atol=1e-10)
-
-
-def test_whitening():
-    x = normal(500, 4) @ normal(4, 4, seed=1) + 3
-    for eps in (1e-9, 0.5, 1e6):
-        P, inverse = h.whitening(x, eps)
-        assert_allclose(P @ inverse, np.eye(4), atol=1e-9)
-        cov = np.cov((x @ P).T, bias=True)
-        original = np.cov(x.T, bias=True)
-        if eps == 1e-9:
-            assert_allclose(cov, np.eye(4), atol=1e-6)
-        if eps == 1e6:
-            assert_allclose(cov / cov.trace(), original / original.trace(), atol=1e-5)
-    v = original.trace() / 4
-    assert_allclose(h.whitening(x, 0.5)[1] @ h.whitening(x, 0.5)[1], original + 0.5 * v * np.eye(4))
-    with pytest.raises(ValueError, match="eps > 0, got 0"):
-        h.whitening(x, 0)
-
-
-def test_transpose_decodes_decorrelated_features_of_white_inputs():
-    """W W' = c I makes W' the pseudo-inverse up to one gain: both read-outs are one."""
-    x = normal(400, 6)
-    white = (x - x.mean(0)) @ h.whitening(x, 1e-12)[0]
-    W = 2.5 * torch.linalg.qr(normal(6, 4))[0].T
-    got = h.read_outs(W, h.moments(lambda X: X @ W.T, white))
-    assert_allclose(got["gain + offset"][0], got["least squares"][0], atol=1e-6)
-    assert_allclose(got["covariance rows"][0], got["least squares"][0], atol=1e-6)
-
-
-def test_wins():
-    E = torch.tensor([[0.0, 1, 2], [3, 1, 2], [0, 5, 5], [0, 0, 1]])  # a tie goes to the first
-    assert h.wins(E).tolist() == [0.75, 0.25, 0]
-
-
-def test_cluster_order_puts_copies_side_by_side():
-    group = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
-    E = normal(400, 3)[:, group] + 0.1 * normal(400, 9)
-    order = h.cluster_order(h.similarity(E))
-    assert sorted(order) == list(range(9))
-    assert [len(set(group[order][i : i + 3].tolist())) for i in (0, 3, 6)] == [1, 1, 1]
-    constant = torch.cat([E, torch.zeros(400, 1)], 1)
-    assert sorted(h.cluster_order(h.similarity(constant))) == list(range(10))
-    assert h.cluster_order(h.similarity(E[:, :1])).tolist() == [0]
-
-
-def test_plus_minus():
-    assert h.plus_minus(h.spread([1.0, 2.0, 3.0])) == "2 ± 1"
-    assert h.plus_minus(h.spread([1234.5, 1235.7])) == "1,235 ± 0.85"
-    assert h.plus_minus(h.spread([float("nan")])) == "undefined"
-    assert h.plus_minus(h.spread([1.0, 2.0, 3.0]), "ci95") == "2 ± 2.5"
-    assert h.plus_minus(h.spread([1.0]), "ci95") == "1"
-
-
-def test_probe_accuracy():
-    y = torch.arange(300) % 3
-    A = normal(300, 2) + torch.tensor([[0, 0], [9, 0], [0, 9]])[y]
-    assert h.probe_accuracy(A[:150], y[:150], A[150:], y[150:]) > 98  # per cent; chance: 33
-    assert h.probe_accuracy(A[:150], y[:150], A[150:], (y[150:] + 1) % 3) < 2
-
-
-def test_probes_side_by_side_are_those_one_by_one(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+def test_probes_side_by_side_are_those_one_by_one():
     x, y = map(torch.tensor, sklearn.datasets.load_iris(return_X_y=True))
-    encoders = [lambda x, j=j: x[:, :j].float() for j in (1, 2, 3, 4)] + [lambda x: x.float()] * 5
-    before = threadpoolctl.threadpool_info()
-    many = h.probe_accuracies(encoders, x[::2], y[::2], x[1::2], y[1::2])
-    one_by_one = [h.probe_accuracy(e(x[::2]), y[::2], e(x[1::2]), y[1::2]) for e in encoders]
-    assert many == one_by_one and len(set(many)) > 2
-    assert threadpoolctl.threadpool_info() == before
-
-
-# --- Data and output ----------------------------------------------------------------------
-
-TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    z = (x - x[::2].mean(0)) / x[::2].std(0, correction=0)
+    encoders, expected = [lambda x, n=n: x[:, :n] for n in range(1, 5)], []
+    for encode in encoders:
+        alone = LogisticRegression(max_iter=1000).fit(encode(z[::2]), y[::2])
+        expected.append(100 * alone.score(encode(z[1::2]), y[1::2]))
+    with threadpoolctl.threadpool_limits(2):
+        before = threadpoolctl.threadpool_info()
+        got = h.probe_accuracies(encoders, x[::2], y[::2], x[1::2], y[1::2])
+        assert threadpoolctl.threadpool_info() == before
+    assert got == pytest.approx(expected) and len(set(expected)) > 2
 
 
 def test_mnist(tmp_path):
-    data = h.load_dataset("mnist")
-    for x, y, counts in ((*data[:2], TRAIN_COUNTS), (*data[2:], TEST_COUNTS)):
-        assert x.shape == (sum(counts), 784) and x.dtype == torch.float32
-        assert x.min() == 0 and x.max() == 1
-        assert y.dtype == torch.int64 and y.bincount().tolist() == counts
-    with pytest.raises(ValueError, match=r"'cifar'; one of \['mnist'\]"):
-        h.load_dataset("cifar")
-    path = tmp_path / "mnist.npz"
-    with pytest.raises(FileNotFoundError, match=f"{re.escape(str(path))}.*git checkout"):
-        h.load_mnist(path)
+    train_counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    test_counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    data, path = h.load_mnist(), tmp_path / "mnist.npz"
+    for x, y, counts in ((*data[:2], train_counts), (*data[2:], test_counts)):
+        assert x.shape == (sum(counts), 784) and (x.min(), x.max()) == (0, 1)
+        assert x.dtype == torch.float32 and y.bincount().tolist() == counts
+    with pytest.raises(FileNotFoundError, match="mnist.npz is missing.*git checkout"):
+        h.load_mnist(path=path)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}.*e3b0c44298fc.*git checkout"):
-        h.load_mnist(path)
-
-
-def test_output_folder(tmp_path):
-    folder = h.output_folder(tmp_path / "new" / "folder")
-    (folder / ".kept").touch()
-    assert h.output_folder(folder) == tmp_path / "new" / "folder"
-    assert [p.name for p in folder.iterdir()] == [".kept"]
-    for path in (folder / ".kept", folder / ".kept" / "below"):  # a file, not a folder
-        with pytest.raises(OSError, match=f"OUTPUT {re.escape(str(path))} cannot be written"):
-            h.output_folder(path)
-
-
-def test_same_figure_same_bits(tmp_path, monkeypatch):
-    written = []
-    for today in ("0", "99999999"):
-        monkeypatch.setenv("SOURCE_DATE_EPOCH", today)
-        fig, ax = plt.subplots()
-        ax.plot([1, 3, 2])
-        h.save_figure(fig, "a", tmp_path)
-        assert not plt.fignum_exists(fig.number)
-        written.append({p.name: p.read_bytes() for p in tmp_path.iterdir()})
-    assert written[0] == written[1] and set(written[0]) == {"a.png", "a.pdf"}
-
-
-def test_results(tmp_path, monkeypatch):
-    save = dict(parameters={"K": 4}, claims=[], folder=tmp_path, more=1)
-    table = [{"a": np.float32(0.5), "b": float("nan"), "c": torch.tensor([1.0, torch.nan])}]
-    h.save_results("r", table=table, **save)
-    old = (tmp_path / "r.json").read_text()
-    content = json.loads(old)
-    assert content.pop("environment")["numpy"] == np.__version__
-    plain = [{"a": 0.5, "b": None, "c": [1, None]}]
-    assert content == {"parameters": {"K": 4}, "claims": [], "table": plain, "more": 1}
-    monkeypatch.setattr(os, "replace", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        h.save_results("r", table=[], **save)
-    assert (tmp_path / "r.json").read_text() == old
-
-
-def test_judge():
-    claims = {"a": ("fast", "below 3", lambda s: s < 3), "b": ("good", "all", all)}
-    verdicts = h.judge(claims, {"b": [True, False], "a": np.float64(2)})
-    assert [v["holds"] for v in verdicts] == [True, False]
-    assert verdicts[0] == {"claim": "fast", "criterion": "below 3", "measured": 2, "holds": True}
-    for measured, odd in (({"a": 1}, "b"), ({"a": 1, "b": [], "c": 1}, "c")):
-        with pytest.raises(ValueError, match=f"differ: {{'{odd}'}}"):
-            h.judge(claims, measured)
+    with pytest.raises(ValueError, match="mnist.npz is corrupt.*e3b0c44298fc.*git checkout"):
+        h.load_mnist(path=path)

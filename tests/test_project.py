@@ -77,13 +77,13 @@ def make(*arguments, **variables):
 def test_make_is_readable():
     assert "figures" in make() and "notebooks" in make("help")
     dry = make("-n", "-B", "figures")
-    assert dry.count("nbconvert") == 3 and ".venv/bin/python" in dry
+    assert dry.count("papermill") == 3 and ".venv/bin/python" in dry
     assert "requirements.lock" in make("-n", "-B", "figures", "LOCK=1")
 
 
 def test_make_uses_an_active_conda_environment():
     dry = make("-n", "-B", "figures", CONDA_PREFIX="/opt/study", CONDA_DEFAULT_ENV="study")
-    assert dry.count("/opt/study/bin/python -m nbconvert") == 3 and ".venv" not in dry
+    assert dry.count("/opt/study/bin/python -m papermill") == 3 and ".venv" not in dry
     base = make("-n", "-B", "figures", CONDA_PREFIX="/opt/conda", CONDA_DEFAULT_ENV="base")
     assert "/opt/conda" not in base
 
@@ -91,7 +91,7 @@ def test_make_uses_an_active_conda_environment():
 def test_a_missing_figure_is_made_by_its_notebook():
     dry = make("-n", "-B", "figures/2_ablation.png")
     assert "mv build/2_ablation.running.ipynb build/2_ablation.ipynb" in dry
-    assert dry.count("nbconvert") == 1
+    assert dry.count("papermill") == 1
 
 
 # --- README and the public address --------------------------------------------------------
