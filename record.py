@@ -36,8 +36,15 @@ def tolerance(name):
 
 
 def agree(name, x, y):
-    """Whether two values, or lists of them item by item, are the same within the tolerance."""
-    if isinstance(x, (list, tuple)) and type(x) is type(y):
+    """Whether two values, or lists of them item by item, are the same within the tolerance.
+
+    Two criteria: what they measured, and the verdict, unless what it judges is at its bound.
+    """
+    if isinstance(x, dict) and isinstance(y, dict):
+        judged = x["measured"] if isinstance(x["measured"], list) else [x["measured"]]
+        at_bound = any(agree(name, v, x["bound"]) for v in judged)
+        return agree(name, x["measured"], y["measured"]) and (x["holds"] == y["holds"] or at_bound)
+    if isinstance(x, list) and isinstance(y, list):
         return len(x) == len(y) and all(agree(name, *pair) for pair in zip(x, y))
     if not (isinstance(x, NUMBER) and isinstance(y, NUMBER)):
         return x == y
@@ -49,10 +56,7 @@ def values(run):
     """{label: (name, value)} of all that a run claims and measures."""
     items, found = [], {}
     for claim in run["claims"]:
-        items.append((claim["key"], "verdict", VERDICT[claim["holds"]]))
-        for c in claim["criteria"]:
-            both = c["measured"], VERDICT[c["holds"]]
-            items.append((f"{claim['key']}: {criterion(c)}", c["quantity"], both))
+        items += [(f"{claim['key']}: {criterion(c)}", c["quantity"], c) for c in claim["criteria"]]
     for row in run["table"]:
         which = [words(v) for k, v in row.items() if isinstance(v, str) or tolerance(k) == (0, 0)]
         items += [(f"table, {', '.join(which)}: {name}", name, v) for name, v in row.items()]
@@ -112,19 +116,21 @@ def readme():
 
 
 def results():
-    """The claims of all notebooks in Markdown: those of the paper, then those of the companion."""
-    head = "\n\n| claim | criterion | published | here | verdict |\n|---|---|---|---|---|\n"
-    parts = {"paper": "Claims of the paper" + head, "companion": "Claims of the companion" + head}
-    for stem in STEMS:
-        path = ROOT / "figures" / f"{stem}.json"
-        claims = json.loads(path.read_text())["claims"] if path.exists() else []
-        for c in claims:
-            name = c["claim"] + (" (language model)" if stem == LANGUAGE else "")
-            bounds = "; ".join(map(criterion, c["criteria"]))
-            here = "; ".join(words(k["measured"]) for k in c["criteria"])
-            verdict = "holds" if c["holds"] else "**fails**"
-            cells = [name, bounds, c["published"] or "–", here, verdict]
-            parts[c["by"]] += "| " + " | ".join(t.replace("|", r"\|") for t in cells) + " |\n"
+    """The claims in Markdown, the paper's and then the companion's, joined by key."""
+    head = " | criterion | published | here | verdict |\n|---|---|---|---|---|\n"
+    parts = {"paper": f"| the paper claims{head}", "companion": f"| this companion adds{head}"}
+    runs = {s: ROOT / "figures" / f"{s}.json" for s in STEMS}
+    runs = {s: json.loads(p.read_text())["claims"] if p.exists() else [] for s, p in runs.items()}
+    language = {c["key"]: c for c in runs.pop(LANGUAGE)}
+    for stem, c in ((stem, c) for stem, claims in runs.items() for c in claims):
+        bounds = "; ".join(map(criterion, c["criteria"]))
+        here = "; ".join(words(k["measured"]) for k in c["criteria"])
+        verdict = "holds" if c["holds"] else "**fails**"
+        if stem in LANGUAGE and c["key"] in language:  # it is that notebook on other data
+            there = "holds" if language[c["key"]]["holds"] else "**fails**"
+            verdict += f"; language model: {there}"
+        cells = c["claim"], bounds, c["published"] or "–", here, verdict
+        parts[c["by"]] += "| " + " | ".join(t.replace("|", r"\|") for t in cells) + " |\n"
     return "\n".join(parts.values()).strip()
 
 
@@ -134,8 +140,8 @@ def criterion(c):
 
 def words(value):
     """A value in a few characters; of a list of numbers the smallest and the largest."""
-    if isinstance(value, tuple):
-        return ", ".join(map(words, value))
+    if isinstance(value, dict):
+        return f"{words(value['measured'])}, {VERDICT[value['holds']]}"
     if isinstance(value, list):
         known = sorted(v for v in value if v is not None)
         return " to ".join(dict.fromkeys(map(words, known[:1] + known[-1:]))) or "–"
