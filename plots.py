@@ -63,7 +63,7 @@ def identity_figure(sets, moves, paths):
         a.scatter(r, gradient, label=name, **style)
         b.scatter(r, residual, **style)
     low = 1e-12
-    a.legend(markerscale=1.5, handletextpad=-0.3, loc=(-0.02, 0.62), frameon=False, fontsize=6)
+    a.legend(markerscale=1.5, handletextpad=-0.3, loc="lower right", frameon=False, fontsize=6)
     a.set(xscale="log", yscale="log", xlim=(low, 3), ylim=(low, 3), title="(a) identity")
     a.set(xlabel="responsibility r", ylabel="gradient dL/dE")
     b.set(xscale="log", xlim=(low, 3), ylim=(-1.2, 1.2), title="(b) residual")
