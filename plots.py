@@ -218,7 +218,7 @@ def digit_figure(x, E, r, W, x_hat, n=8):
 def decoder_figure(cosines, pairs, n=6):
     """cosines {method: (K,)} of W_j and its best decoder row V_j; pairs {method: (W, V)}."""
     square = all(W.shape[1] == PICTURE for W, _ in pairs.values())
-    fig = plt.figure(figsize=(6.9, 2.6))
+    fig = plt.figure(figsize=(6.9, 0.65 * len(pairs)))
     left, right = fig.subfigures(1, 2, width_ratios=[1, 1.6]) if square else (fig, None)
     a = left.subplots()
     frame = pd.DataFrame({m: np.asarray(c) for m, c in cosines.items()}).melt()

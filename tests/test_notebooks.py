@@ -6,10 +6,12 @@ import subprocess
 
 import nbclient
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from test_activations import tiny_gpt2
 
+import report
 from helpers import ROOT
 
 STEMS = ("1_theorem", "2_ablation", "3_benchmark")
@@ -156,17 +158,52 @@ def test_committed_numbers_of_the_benchmark():
         assert got == pytest.approx(size, rel=0.005)
 
 
-STATED = [  # notebook, a phrase of its prose, what it speaks of, and the range it then lies in
-    ("2_ablation", "seven of eight units are active on a digit",
-     lambda run: mean(run, "L0", config="D") / 64, 0.85, 0.9),
-    ("2_ablation", "C has less than a third of D's active units",
-     lambda run: mean(run, "L0", config="C") / mean(run, "L0", config="D"), 0, 1 / 3),
+def ratio(ours, theirs, column, l0):
+    """Error over error at equal L0 in notebook 3, as its table has it."""
+    table = pd.DataFrame(read("3_benchmark")[0]["table"])
+    return report.ratio(table[table["data"].isna()], ours, theirs, column, l0)[0]
+
+
+def balance(side, config):
+    rows = [r[side] for r in read("2_ablation")[0]["balance"] if r["config"] == config]
+    return sum(rows) / len(rows)
+
+
+def margin(weights, column):
+    return {r["W of"]: r for r in read("3_benchmark")[0]["margin"]}[weights][column]
+
+
+STATED = [  # notebook, a phrase of its prose, the number that it speaks of, and what it may be
+    ("2_ablation", "seven of eight units are active", lambda r: mean(r, "L0", config="D"), 56, 2),
+    ("2_ablation", "(redundancy 28 against 29)", lambda r: mean(r, "redundancy", config="D"), 28, 2),
+    ("2_ablation", "(redundancy 28 against 29)", lambda r: mean(r, "redundancy", config="C"), 29, 2),
+    ("2_ablation", "pays 128 for growth", lambda r: balance("volume", "log det"), 128, 1),
+    ("2_ablation", "sets 0.14 against it", lambda r: balance("supply", "log det"), 0.14, 0.02),
+    ("2_ablation", "4.06 of at most 4.16", lambda r: mean(r, "entropy", config="bounded"), 4.06, 0.02),
+    ("2_ablation", "raw pixels reach 92", lambda r: read("3_benchmark")[0]["lines"]["raw pixels"][1],
+     92.15, 0.4),
+    ("3_benchmark", "5 % above the L1 SAE's at L0 6 and 22 % above at L0 17",
+     lambda r: ratio("bounded", "L1 SAE", "least squares", 6), 1.05, 0.02),
+    ("3_benchmark", "5 % above the L1 SAE's at L0 6 and 22 % above at L0 17",
+     lambda r: ratio("bounded", "L1 SAE", "least squares", 17.2), 1.22, 0.03),
+    ("3_benchmark", "with it 1.16 to 1.38 times",
+     lambda r: ratio("bounded", "L1 SAE", "gain", 6), 1.16, 0.03),
+    ("3_benchmark", "with it 1.16 to 1.38 times",
+     lambda r: ratio("bounded", "L1 SAE", "gain", 17.2), 1.38, 0.04),
+    ("3_benchmark", "errs 2.4 to 3.1 times as much",
+     lambda r: ratio("log det", "L1 SAE", "gain", 6), 2.4, 0.1),
+    ("3_benchmark", "errs 2.4 to 3.1 times as much",
+     lambda r: ratio("published form", "L1 SAE", "gain", 17.2), 3.1, 0.15),
+    ("3_benchmark", "errs 1.3 to 1.6 times as much",
+     lambda r: ratio("bounded", "TopK SAE", "gain", 6), 1.35, 0.05),
+    ("3_benchmark", "errs 1.3 to 1.6 times as much",
+     lambda r: ratio("bounded", "TopK SAE", "gain", 17.2), 1.6, 0.05),
 ]  # fmt: skip
 
 
-def test_committed_numbers_are_those_that_the_prose_states():
-    for stem, phrase, value, low, high in STATED:
-        results, notebook = read(stem)
-        prose = " ".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-        assert phrase in " ".join(prose.split()), phrase
-        assert low < value(results) < high, phrase
+@pytest.mark.parametrize("stem, phrase, value, stated, tolerance", STATED)
+def test_committed_numbers_are_those_that_the_prose_states(stem, phrase, value, stated, tolerance):
+    results, notebook = read(stem)
+    prose = " ".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    assert phrase in " ".join(prose.split())
+    assert value(results) == pytest.approx(stated, abs=tolerance)
