@@ -198,9 +198,10 @@ def digit_figure(x, E, r, W, x_hat, n=8):
     upper, lower = fig.subfigures(2, 1, height_ratios=[2, 1]) if pictures else (fig, None)
     a, b = upper.subplots(1, 2)
     units = np.arange(len(E))
-    a.bar(units, E[order], color=["C3" if e > 0 else "0.6" for e in E[order]], width=1)
+    bar = {"width": 1, "linewidth": 0 if len(E) > 100 else None}  # edges would cover thin bars
+    a.bar(units, E[order], color=["C3" if e > 0 else "0.6" for e in E[order]], **bar)
     a.set(xlabel="unit, by energy", ylabel="energy E", title="(a) active = does not match")
-    b.bar(units, r[order], color="0.4", width=1)
+    b.bar(units, r[order], color="0.4", **bar)
     b.axhline(1 / len(E), color="k", lw=0.6, ls=":")
     b.set(xlabel="unit, by energy", ylabel="responsibility r", title="(b) claimed by those at rest")
     sns.despine(fig)
