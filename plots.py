@@ -223,6 +223,7 @@ def decoder_figure(cosines, pairs, n=6):
     left, right = fig.subfigures(1, 2, width_ratios=[1, 1.6]) if square else (fig, None)
     a = left.subplots()
     frame = pd.DataFrame({m: np.asarray(c) for m, c in cosines.items()}).melt()
+    np.random.seed(0)  # of the jitter: the same data make the same picture
     sns.stripplot(frame, x="value", y="variable", color="0.4", size=2, jitter=0.25, ax=a)
     a.scatter(
         [float(np.nanmean(c)) for c in cosines.values()],
