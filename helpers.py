@@ -407,7 +407,8 @@ def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
     """Test accuracy, in %, of logistic regression on each encoder's standardised features.
 
     encoders: functions x (N, D) -> A (N, K); y: class labels. Probes run side by side, one thread
-    each: alone, a second thread makes one slower. On images of digits raw pixels reach some 92 %.
+    each: alone, a second thread makes one slower. They stop some 0.03 points from where they
+    would converge. On images of digits raw pixels reach some 92 %.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -415,7 +416,7 @@ def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
     from threadpoolctl import threadpool_limits
 
     def probe(A_train, A_test):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=3e-4))
         return 100 * model.fit(A_train, y_train.cpu()).score(A_test, y_test.cpu())
 
     codes = ([e(x).detach().cpu().numpy() for x in (x_train, x_test)] for e in encoders)

@@ -72,6 +72,23 @@ def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **
     _write(Path(folder) / f"{name}.json", text.encode())
 
 
+def keep_models(models, trained, path):
+    """Write trained models for another notebook; `trained`, a dict, says how they came about."""
+    with io.BytesIO() as buffer:
+        torch.save({"trained": trained, "states": [m.state_dict() for m in models]}, buffer)
+        _write(Path(path), buffer.getvalue())
+
+
+def fill_models(models, trained, path):
+    """Give models the weights of a file of `keep_models`; False unless it was trained this way."""
+    kept = torch.load(path, map_location="cpu") if Path(path).exists() else {}
+    if kept.get("trained") != trained or len(kept["states"]) != len(models):
+        return False
+    for model, state in zip(models, kept["states"]):
+        model.load_state_dict(state)
+    return True
+
+
 def _processor():
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

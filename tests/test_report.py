@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import helpers as h
 import report
 
 NAN = float("nan")
@@ -69,6 +70,18 @@ def test_results(tmp_path):
     with pytest.raises(OSError):
         report.save_results("r", table=pd.DataFrame(), **save)
     assert (tmp_path / "r.json").read_bytes() == old
+
+
+def test_models_for_another_notebook(tmp_path):
+    models, path = [h.Encoder(3, 2, seed=s) for s in (0, 1)], tmp_path / "C.pt"
+    report.keep_models(models, {"seed": [0, 1]}, path)
+    fresh = [h.Encoder(3, 2, seed=s) for s in (2, 3)]
+    for other, file in (({"seed": [0, 2]}, path), ({"seed": [0, 1]}, tmp_path / "none.pt")):
+        assert not report.fill_models(fresh, other, file)
+    assert not report.fill_models(fresh[:1], {"seed": [0, 1]}, path)
+    assert not torch.equal(fresh[0].W, models[0].W)
+    assert report.fill_models(fresh, {"seed": [0, 1]}, path)
+    assert all(torch.equal(a.W, b.W) and torch.equal(a.b, b.b) for a, b in zip(fresh, models))
 
 
 def test_output(tmp_path, monkeypatch):
