@@ -463,9 +463,9 @@ def moments(encode, x, chunk=8192):
 
 
 def read_outs(V, m):
-    """Three decoders of features with `moments` m: {name: (V (K, D), offset (D,))}.
+    """Two decoders of features with `moments` m: {name: (V (K, D), offset (D,))}.
 
-    "offset": rows V as they are, and an image that makes the means agree. "gain": one number more,
+    "gain": rows V as they are, times one number, and an image that makes the means agree,
     x_hat = mean + g (A - mean A) V. "least squares": the best linear decoder, whatever V is.
     """
     V = V.detach().double()
@@ -473,7 +473,7 @@ def read_outs(V, m):
     gain = (V * m["Ax"]).sum() / power if power > 0 else power
     # float32 moments are exact to some 1e-7 of the largest: smaller directions are rounding
     best = torch.linalg.pinv(m["AA"], rtol=1e-6, hermitian=True) @ m["Ax"]
-    decoders = {"offset": V, "gain": gain * V, "least squares": best}
+    decoders = {"gain": gain * V, "least squares": best}
     return {name: (V, m["x"] - m["A"] @ V) for name, V in decoders.items()}
 
 
@@ -501,7 +501,7 @@ def evaluate(model, x, x_test):
     """
     encode, decoder = getattr(model, "encode", model), getattr(model, "V", model.W)
     m, m_test, A = moments(encode, x), moments(encode, x_test), encode(x_test)
-    decoders = {k: d for k, d in read_outs(decoder, m).items() if k != "offset"}
+    decoders = read_outs(decoder, m)
     if hasattr(model, "c"):
         decoders["own"] = decoder.double(), model.c.double()
     variance = float(m_test["xx"]) / x.shape[1]
