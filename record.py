@@ -125,13 +125,17 @@ def results():
     for stem, c in ((stem, c) for stem, claims in runs.items() for c in claims):
         bounds = "; ".join(map(criterion, c["criteria"]))
         here = "; ".join(words(k["measured"]) for k in c["criteria"])
-        verdict = "holds" if c["holds"] else "**fails**"
+        verdict = outcome(c)
         if stem in LANGUAGE and c["key"] in language:  # it is that notebook on other data
-            there = "holds" if language[c["key"]]["holds"] else "**fails**"
-            verdict += f"; language model: {there}"
-        cells = c["claim"], bounds, c["published"] or "–", here, verdict
+            verdict += f"; language model: {outcome(language[c['key']])}"
+        cells = re.sub(r"^\d+\. ", "", c["claim"]), bounds, c["published"] or "–", here, verdict
         parts[c["by"]] += "| " + " | ".join(t.replace("|", r"\|") for t in cells) + " |\n"
     return "\n".join(parts.values()).strip()
+
+
+def outcome(claim):
+    failed, n = sum(not c["holds"] for c in claim["criteria"]), len(claim["criteria"])
+    return "holds" if claim["holds"] else "**fails**" + (f" in {failed} of {n}" if n > 1 else "")
 
 
 def criterion(c):

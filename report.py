@@ -242,8 +242,9 @@ def show_claims(claims):
     """The verdicts of `judge` as a table, one line for each criterion."""
     rows = [
         {
+            "by": c["by"] if i == 0 else "",
             "claim": c["claim"] if i == 0 else "",
-            "criterion, fixed before the run": f"{k['quantity']} {k['comparison']} {k['bound']:g}",
+            "criterion": f"{k['quantity']} {k['comparison']} {k['bound']:g}",
             "measured": number(k["measured"], 3),
             "holds": "yes" if k["holds"] else "**no**",
         }
