@@ -294,13 +294,21 @@ def benchmark_figure(table, lines, published, strips):
         if a.get_xlim()[0] < t < a.get_xlim()[1]
     ]
     b.set_xticks(ticks, ticks)
-    a.set_yticks([t for t in (0.2, 0.3, 0.5, 0.7, 1, 2) if a.get_ylim()[0] < t < a.get_ylim()[1]])
+    low, high = a.get_ylim()
+    ticks = (0.2, 0.3, 0.5, 0.7, 1, 2) if low < 0.5 else (0.6, 0.7, 0.8, 0.9, 1)
+    a.set_yticks([t for t in ticks if low < t < high])
     for scale in (a.yaxis, a.xaxis):
         scale.set_minor_formatter(plt.NullFormatter())
     a.yaxis.set_major_formatter("{x:g}")
     a.set_title("(a) reconstruction by W′ (gain + offset)")
     b.set_title("(b) features" if labels else "(b) reconstruction by least squares")
-    upper.legend(*a.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    upper.legend(
+        *a.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        handlelength=3,
+    )
     for axis in (a, b):
         sns.despine(ax=axis)
     if strips:
