@@ -67,7 +67,9 @@ def test_the_lock_is_within_the_ranges_and_what_the_record_ran_with(environments
 
 
 def make(*arguments, **variables):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "CONDA"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "CONDA", "LOCK"))
+    }
     command = ["make", "-C", str(ROOT), *arguments]
     run = subprocess.run(command, env=kept | variables, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
