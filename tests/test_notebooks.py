@@ -211,6 +211,16 @@ STATED = {  # notebook: {phrase of its prose: the numbers that it speaks of, eac
             for w, *both in (("log det", 0.65, 0.44), ("published form", 0.74, 0.54))
             for which, at in zip(("all", "varying"), both)
         ],
+        "No error changes by more than 3 %": lambda r: [
+            (r["checks"][name][c], 0.965, 1.035)
+            for name in r["checks"]
+            for c in ("gain", "least squares")
+        ],
+        "errors by less than 1 %": lambda r: [
+            (r["checks"][name][c], 0.99, 1.01)
+            for name in ("bounded, κ / 2", "bounded, 2 κ")
+            for c in ("gain", "least squares")
+        ],
         "mean cosine of $W_j$ and $V_j$ is 0.91 even there": lambda r: [
             (mean(r, "cosine", method="bounded", data=data), 0.89, 0.93)
             for data in ("overcomplete", "stretched")
