@@ -24,6 +24,7 @@ def claim(key, by, *measured, bound=0.05):
 def run():
     rows = [
         {"method": "ours", "seed": seed, "mse": 0.04, "accuracy": 93.2, "dead_units": 0, "l0": l0}
+        | {"probe": 93.2}
         for seed, l0 in enumerate((17.0, None))
     ]
     claims = [
@@ -69,7 +70,8 @@ FAULTS = {
     "missing row": lambda r: r["table"].pop(),
     "extra row": lambda r: r["table"].append(r["table"][0]),
     "table": lambda r: r["table"][0].update({"mse": 0.05}),
-    "probe": lambda r: r["table"][0].update({"accuracy": 94.8}),
+    "probe": lambda r: r["table"][0].update({"accuracy": 93.8}),
+    "probe of a model": lambda r: r["table"][0].update({"probe": 91.6}),
     "dead units": lambda r: r["table"][0].update({"dead_units": 3}),
     "defined no more": lambda r: r["table"][0].update({"l0": None}),
 }
@@ -87,7 +89,7 @@ def test_a_fault_is_found(clone, fault):
 def test_small_differences_agree_and_are_told(clone):
     results = run()
     for row in results["table"]:
-        row |= {"mse": 1.001 * row["mse"], "accuracy": 94.1, "dead_units": 1}
+        row |= {"mse": 1.001 * row["mse"], "accuracy": 93.5, "probe": 92.1, "dead_units": 1}
     results["claims"][0]["criteria"][0]["measured"] = [0.0101, 0.02, 0.0299]
     results["claims"][1]["criteria"][0] |= {"measured": 0.0501, "holds": False}  # at its bound
     write(clone, results)
