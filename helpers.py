@@ -2,8 +2,9 @@
 
 The module reads as the paper does: objective, models, training, what we measure, read-outs, data.
 The mathematics is that of *one* model; `train` maps it over a stack of models. Symbols: x (B, D)
-inputs, W (K, D) and b (K,) parameters, E (B, K) energies (lower = better match), r (B, K)
-responsibilities, A (B, K) features (the energies, where a ReLU makes them), V (K, D) decoder.
+inputs, W (K, D) and b (K,) parameters, z = Wx + b (B, K) pre-activations, E (B, K) energies
+(lower = better match), r (B, K) responsibilities, A (B, K) features (the energies, where a ReLU
+makes them), V (K, D) decoder.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026.
 [I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based Neural Models", 2025.
@@ -13,6 +14,8 @@ import copy
 import hashlib
 import os
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -26,7 +29,7 @@ ROOT = Path(__file__).resolve().parent
 if "OMP_NUM_THREADS" not in os.environ:  # joblib knows a container's quota of processors
     torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
-# --- The objective ------------------------------------------------------------------------
+# --- The objective: terms, of energies E (B, K) -------------------------------------------
 
 
 def responsibilities(E):
@@ -53,63 +56,6 @@ def decorrelation_loss(E):
     return R.square().sum() - R.diagonal().detach().square().sum()  # 0 or 1, whatever E is
 
 
-def implicit_em_loss(E, lse=1.0, variance=1.0, decorrelation=1.0):
-    """lse * L_LSE + variance * L_var + decorrelation * L_dec, as published; (B, K) -> (). [P]
-
-    L_LSE grows with the batch and the other two do not: their weights are those for B = 128;
-    multiply both by B / 128 to keep the balance at another batch size.
-    """
-    volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
-    return lse * lse_loss(E) + volume
-
-
-def log_det_loss(E, noise=1e-3):
-    """-log det(Cov(E) + noise * I), what L_var and L_dec stand for; (B, K) -> ().
-
-    Twice the information (in nats, up to a constant) that a channel of this noise variance
-    carries, with its sign turned. NaN where E is not finite, which `train` reports.
-    """
-    C = torch.cov(E.T).reshape(E.shape[1], -1) + noise * torch.eye(E.shape[1]).to(E)
-    return -2 * torch.linalg.cholesky_ex(C).L.diagonal().log().sum()
-
-
-def bounded_loss(model, x, weight, kappa, noise=1e-3):
-    """L_LSE + weight * B/128 * (-log det(Cov(E) + noise I) + kappa |W|_F^2), E = model(x); -> ().
-
-    The prior kappa keeps W, and with it the energies, from growing without limit; its unit is
-    that of the inputs' variance, and `prior` gives its value. kappa = 0: the log det form.
-    """
-    E = model(x)
-    volume = log_det_loss(E, noise) + kappa * model.W.square().sum()
-    return lse_loss(E) + weight * len(x) / 128 * volume
-
-
-def prior(x, n_components):
-    """kappa = tr Cov(x) / K of the training inputs x (N, D): nothing is left to tune."""
-    return float(x.var(0).sum() / n_components)
-
-
-@torch.no_grad()
-def scale_balance(model, x, weight, kappa, noise=1e-3, batch_size=128):
-    """What changes `bounded_loss` when W and b grow by a common factor c; ReLU energies only.
-
-    dL/dc at c = 1 is "log-sum-exp" + "prior" - "volume", with sum_ij r_ij E_ij,
-    2 weight kappa |W|^2 and 2 weight tr[Cov(E) (Cov(E) + noise I)^-1] for 128 rows; means over
-    minibatches of x (N, D). Where training has ended they sum to 0.
-    """
-    match, volume = [], []
-    for batch in x.split(batch_size)[: len(x) // batch_size]:
-        E = model(batch)
-        C = torch.cov(E.T)
-        noisy = C + noise * torch.eye(len(C)).to(C)
-        match.append((responsibilities(E) * E).sum() * 128 / batch_size)
-        volume.append(2 * weight * torch.linalg.solve(noisy, C).trace())
-    parts = torch.stack(match).mean(), 2 * weight * kappa * model.W.square().sum()
-    return dict(
-        zip(("log-sum-exp", "prior", "volume"), map(float, (*parts, torch.stack(volume).mean())))
-    )
-
-
 def correlation(E):
     """Corr(E), (B, K) -> (K, K). A constant unit: a row and column of 0, gradient 0, never NaN."""
     C = E - E.mean(0)
@@ -120,35 +66,102 @@ def correlation(E):
     return Z.T @ Z
 
 
-# --- Models -------------------------------------------------------------------------------
+def log_det_loss(E, noise=1e-3):
+    """-log det(Cov(E) + noise * I), what L_var and L_dec stand for; (B, K) -> ().
 
-ACTIVATIONS = {"relu": torch.relu, "identity": lambda E: E, "softplus": nn.functional.softplus}
+    Twice the information (in nats, up to a constant) that a channel of this noise variance
+    carries, with its sign turned. In float64 whatever E is: in float32 large energies would drown
+    the noise. NaN where E is not finite, which `train` reports.
+    """
+    C = torch.cov(E.double().T).reshape(E.shape[1], -1)
+    C = C + noise * torch.eye(E.shape[1], dtype=C.dtype, device=C.device)
+    return (-2 * torch.linalg.cholesky_ex(C).L.diagonal().log().sum()).to(E.dtype)
+
+
+def l1_loss(E):
+    """An SAE's penalty: the sum of all activations, none of them negative; (B, K) -> ()."""
+    return E.sum()
+
+
+# --- The objective: whole losses, of a model and inputs x (B, D) --------------------------
+# Volume terms do not grow with the batch, and the log-sum-exp does. Their weights are those for
+# 128 rows, as published, and the losses bring any other batch to it.
+
+
+def published_loss(model, x, lse=1.0, variance=1.0, decorrelation=1.0):
+    """lse L_LSE + variance L_var + decorrelation L_dec of E = model.encode(x); -> (). [P]"""
+    E = model.encode(x)
+    volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
+    return lse * lse_loss(E) + len(x) / 128 * volume
+
+
+def bounded_loss(model, x, weight, kappa, noise=1e-3, sparsity=lse_loss):
+    """sparsity(E) + weight (-log det(Cov(E) + noise I) + kappa |W|_F^2); -> ().
+
+    The prior kappa keeps W, and with it the energies, from growing without limit; its unit is
+    that of the inputs' variance, and `prior` gives its value. kappa = 0: the log det form.
+    """
+    E = model.encode(x)
+    volume = log_det_loss(E, noise) + kappa * model.W.square().sum()
+    return sparsity(E) + len(x) / 128 * weight * volume
+
+
+def sae_loss(model, x, weight=0.0, sparsity=l1_loss):
+    """Squared error + weight sparsity(A) of an SAE, both summed over the batch; -> ()."""
+    A = model.encode(x)
+    return (model.decode(A) - x).square().sum() + weight * sparsity(A)
+
+
+def prior(x, n_components):
+    """kappa = tr Cov(x) / K of the training inputs x (N, D), the unit in which W is measured.
+
+    Warns if x is far from centred, as what `bounded_loss` is trained on should not be.
+    """
+    x = _tensor(x)
+    variance, mean = float(x.var(0).sum()), float(x.mean(0).square().sum())
+    if mean > 0.1 * variance:
+        warnings.warn(
+            f"the mean of x has {mean / variance:.2g} times the power of its variance; "
+            "take it out first: x - x.mean(0)",
+            stacklevel=2,
+        )
+    return variance / n_components
+
+
+# --- Models -------------------------------------------------------------------------------
 
 
 class Encoder(nn.Module):
-    """E = activation(W x + b): x (B, D) -> energies (B, K). The whole model: no decoder. [P]
+    """E = relu(W x + b): x (B, D) -> energies (B, K). The whole model: no decoder. [P]
 
     `seed` fixes the initial W, b ~ U(-1/sqrt(D), 1/sqrt(D)): equal seeds, equal weights.
-    Raises ValueError for sizes below 1 or an unknown activation.
+    signed: without the ReLU. Raises ValueError for sizes below 1.
     """
 
-    def __init__(self, n_inputs, n_components, activation="relu", seed=0):
+    def __init__(self, n_inputs, n_components, signed=False, seed=0):
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {activation!r}; one of {sorted(ACTIVATIONS)}")
-        self.activation = ACTIVATIONS[activation]
+        self.signed = signed
         self.W, self.b = _affine(n_inputs, n_components, seed)
 
-    def forward(self, x):
-        return self.activation(_energies(x, self.W, self.b))
+    def encode(self, x):
+        z = _pre_activations(x, self.W, self.b)
+        return z if self.signed else torch.relu(z)
+
+    forward = encode
+
+    @property
+    def decoder(self):
+        """The rows that write, (K, D): W itself, which the paper calls a pseudo-decoder."""
+        return self.W
 
 
 class SparseAutoencoder(nn.Module):
     """a = relu(W x + b), x_hat = a V + c: the baseline; decoder V (K, D), tied: V = W.
 
-    k: keep only the k largest activations of each input, a TopK SAE (Gao et al., 2024). The
-    decoder starts as the rows of W with norm 1; `train(..., unit_norm="V")` keeps them so, which
-    keeps an L1 penalty honest. `forward` gives (x_hat, a). Raises ValueError for sizes below 1.
+    k: keep only the k largest activations of each input, a TopK SAE (Gao et al., 2024), after
+    the ReLU. The decoder starts as the rows of W with norm 1; `train(..., unit_norm="V")` keeps
+    them so, which keeps an L1 penalty honest. `forward` gives x_hat. Raises ValueError for sizes
+    below 1.
     """
 
     def __init__(self, n_inputs, n_components, tied=False, k=None, seed=0):
@@ -162,21 +175,22 @@ class SparseAutoencoder(nn.Module):
         self.c = nn.Parameter(torch.zeros(n_inputs))
 
     def encode(self, x):
-        a = torch.relu(_energies(x, self.W, self.b))
-        return a if self.k is None else a * (a >= a.topk(self.k, dim=-1).values[..., -1:])
+        a = torch.relu(_pre_activations(x, self.W, self.b))
+        if self.k is None:
+            return a
+        top = a.topk(self.k, dim=-1)
+        return torch.zeros_like(a).scatter(-1, top.indices, top.values)
 
     def decode(self, a):
-        return a @ (self.W if self.tied else self.V) + self.c
+        return a @ self.decoder + self.c
 
     def forward(self, x):
-        a = self.encode(x)
-        return self.decode(a), a
+        return self.decode(self.encode(x))
 
-
-def sae_loss(model, x, weight=0.0):
-    """Squared error + weight * activations of an SAE, both summed over the batch; -> ()."""
-    x_hat, a = model(x)
-    return (x_hat - x).square().sum() + weight * a.sum()
+    @property
+    def decoder(self):
+        """The rows that write, (K, D)."""
+        return self.W if self.tied else self.V
 
 
 def _affine(n_in, n_out, seed):
@@ -187,13 +201,23 @@ def _affine(n_in, n_out, seed):
     return [nn.Parameter(t.uniform_(-bound, bound, generator=generator)) for t in (W, b)]
 
 
-def _energies(x, W, b):
+def _pre_activations(x, W, b):
+    x = _tensor(x, W)
     if x.shape[-1] != W.shape[-1]:
         raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
     return (W @ x.T).T + b  # under vmap, with x shared, one wide product
 
 
+def _tensor(x, like=None):
+    """Inputs as a tensor in the number type of `like`: NumPy, float64 and integers are welcome."""
+    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
+    return x if like is None else x.to(like.dtype)
+
+
 # --- Training -----------------------------------------------------------------------------
+
+ADAM = partial(torch.optim.Adam, fused=True)
 
 
 class _Objective(nn.Module):
@@ -216,6 +240,7 @@ def train(
     epochs,
     batch_size=128,
     lr=1e-3,
+    optimizer=ADAM,
     schedule=None,
     seed=0,
     unit_norm=None,
@@ -226,8 +251,9 @@ def train(
     """Train a list of models of one shape in lockstep; they are updated in place.
 
     loss(model, x, **weights) -> () is the loss of one model on one minibatch x (B, D); `weights`
-    holds, per keyword, one number per model (or one for all). One vmapped loss and one fused
-    Adam serve the whole stack. schedule: {"lr" or a keyword: one factor per epoch}.
+    holds, per keyword, one number per model (or one for all). One vmapped loss and one optimizer
+    serve the whole stack. optimizer(parameters, lr=lr) must treat entries one by one, as SGD and
+    Adam do. schedule: {"lr" or a keyword: one factor per epoch}.
 
     seed fixes the order of the data: an int for all models, or one int for each of several
     equal groups of consecutive models, [group of seed 0, group of seed 1, ...]. Within a group
@@ -244,16 +270,21 @@ def train(
     non-finite (parameters are as they were then). On Ctrl-C the models keep what they learned.
     """
     seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
-    schedule = {name: [float(f) for f in factors] for name, factors in (schedule or {}).items()}
-    _check_training(models, seeds, x, epochs, batch_size, schedule, weights or {})
+    weights, schedule = weights or {}, schedule or {}
+    if not models or not seeds or len(models) % len(seeds):
+        raise ValueError(f"{len(models)} models do not make {len(seeds)} equal groups, one a seed")
+    x = _tensor(x, models[0].W).detach()
+    _check_training(models, x, epochs, batch_size, schedule, weights)
     group, n_batches = len(models) // len(seeds), len(x) // batch_size
-    x = x.detach()
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
     parameters = {
         name: p.detach().to(x.device).requires_grad_()
         for name, p in stack_module_state(models)[0].items()
     }
-    weights = {k: _per_model(v, models, x) for k, v in (weights or {}).items()}
+    weights = {  # one number a model
+        k: torch.as_tensor(v, dtype=x.dtype, device=x.device).expand(len(models))
+        for k, v in weights.items()
+    }
 
     def one_loss(parameters, weights, x):
         named = {f"model.{name}": p for name, p in parameters.items()}
@@ -261,20 +292,22 @@ def train(
 
     # With one seed all models share a minibatch; with several each takes its seed's.
     stack_loss = vmap(one_loss, in_dims=(0, 0, None if len(seeds) == 1 else 0))
-    step = torch.optim.Adam(parameters.values(), lr=float(lr), fused=True)
+    step = optimizer(parameters.values(), lr=float(lr))
     orders = [torch.Generator().manual_seed(s) for s in seeds]
     history = {"loss": []}
 
     def observe():
         _unstack(parameters, models)
         seen = [monitor(model) for model in models]
+        if "loss" in seen[0]:
+            raise ValueError("monitor: 'loss' is the training's own; give it another name")
         for key in seen[0]:
             history.setdefault(key, []).append([float(s[key]) for s in seen])
 
     bar = progress_bar(epochs, progress)
     try:
         for epoch in range(epochs):
-            factors = {name: f[epoch] for name, f in schedule.items()}
+            factors = {name: float(f[epoch]) for name, f in schedule.items()}
             step.param_groups[0]["lr"] = lr * factors.get("lr", 1.0)
             now = {name: w * factors.get(name, 1.0) for name, w in weights.items()}
             order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
@@ -283,7 +316,7 @@ def train(
                 order = order.repeat_interleave(group, dim=0)
             batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
             for i, rows in enumerate(batches):
-                if every and (epoch * n_batches + i) % every == 0:
+                if monitor is not None and every and (epoch * n_batches + i) % every == 0:
                     observe()
                 batch = x.index_select(0, rows.flatten())  # faster than x[rows]
                 if len(seeds) > 1:
@@ -316,36 +349,29 @@ def train(
     return {key: np.array(values) for key, values in history.items()}
 
 
-def _check_training(models, seeds, x, epochs, batch_size, schedule, weights):
-    if not models or not seeds:
-        raise ValueError("train needs at least one model and one seed, got an empty list")
-    if len(models) % len(seeds):
-        raise ValueError(f"{len(models)} models do not make {len(seeds)} equal groups, one a seed")
-    shapes = [[(n, tuple(p.shape)) for n, p in m.named_parameters()] for m in models]
-    kinds = [(type(m), {k: v for k, v in vars(m).items() if k[0] != "_"}) for m in models]
-    if any(s != shapes[0] for s in shapes) or any(k != kinds[0] for k in kinds):
-        raise ValueError("models trained together must be of one class, size and activation")
+def _check_training(models, x, epochs, batch_size, schedule, weights):
+    kinds = [
+        (type(m), [(n, p.shape) for n, p in m.named_parameters()])
+        + tuple((k, v) for k, v in vars(m).items() if k[0] != "_")
+        for m in models
+    ]
+    if any(k != kinds[0] for k in kinds):
+        raise ValueError("models trained together must be of one class, size and options")
     if epochs < 1 or batch_size < 2:
         raise ValueError(f"at least 1 epoch and 2 rows a batch, got {epochs} and {batch_size}")
+    if any(np.ndim(w) and len(w) != len(models) for w in weights.values()):
+        raise ValueError(f"weights: one number, or one for each of {len(models)} models")
     for name, factors in schedule.items():
         if name not in {"lr", *weights} or len(factors) != epochs:
             raise ValueError(f"schedule: {name!r} is no weight, or has not {epochs} factors")
     if x.dim() != 2 or len(x) < batch_size:
         raise ValueError(f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows")
-    bad = ~torch.isfinite(x) if not torch.isfinite(x.sum()) else torch.zeros(1)  # seldom needed
-    if bad.any():
+    if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
             f"x holds {int(bad.sum())} non-finite values in {int(bad.any(1).sum())} rows, "
             f"the first at row {row}, column {column}; remove those rows or mend them"
         )
-
-
-def _per_model(values, models, x):
-    values = [float(values)] * len(models) if np.ndim(values) == 0 else list(values)
-    if len(values) != len(models):
-        raise ValueError(f"{len(models)} models take that many weights, got {len(values)}")
-    return torch.tensor(values, dtype=x.dtype, device=x.device)
 
 
 @torch.no_grad()
@@ -355,22 +381,14 @@ def _unstack(parameters, models):
             model.get_parameter(name).copy_(p)
 
 
-def in_front_end():
-    """Whether a person may be looking: JupyterLab, Binder, Colab or VS Code, and not papermill."""
-    return any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
-
-
 def progress_bar(total, title, unit="epoch"):
     """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
-    bar = dict(total=total, desc=title, unit=unit, leave=False)
-    terminal = os.environ.get("PROGRESS", "")
-    if title is not None and terminal.startswith("/dev/"):
-        try:
-            return tqdm.tqdm(**bar, file=open(terminal, "w"))
-        except OSError:
-            pass  # no such terminal any more
-    silent = title is None or terminal or ("ipykernel" in sys.modules and not in_front_end())
-    return tqdm.auto.tqdm(**bar, disable=bool(silent))
+    terminal, silent = os.environ.get("PROGRESS", ""), title is None
+    live = any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
+    bar = partial(tqdm.auto.tqdm, total=total, desc=title, unit=unit, leave=False)
+    if not silent and os.path.exists(terminal) and os.access(terminal, os.W_OK):
+        return partial(tqdm.tqdm, **bar.keywords)(file=open(terminal, "w"))
+    return bar(disable=bool(silent or terminal or ("ipykernel" in sys.modules and not live)))
 
 
 # --- What we measure: features or energies of held-out inputs, E or A (N, K) -----------------
@@ -399,44 +417,8 @@ def usage(E):
 
 
 def l0(A):
-    """Mean number of active (> 0) features per input."""
+    """Mean number of active (> 0) features per input. [P]"""
     return float((A > 0).double().sum(1).mean())
-
-
-def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
-    """Test accuracy, in %, of logistic regression on each encoder's standardised features.
-
-    encoders: functions x (N, D) -> A (N, K); y: class labels. Probes run side by side, one thread
-    each: alone, a second thread makes one slower. They stop some 0.03 points from where they
-    would converge. On images of digits raw pixels reach some 92 %.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    def probe(A_train, A_test):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=3e-4))
-        return 100 * model.fit(A_train, y_train.cpu()).score(A_test, y_test.cpu())
-
-    codes = ([e(x).detach().cpu().numpy() for x in (x_train, x_test)] for e in encoders)
-    with threadpool_limits(1):
-        parallel = joblib.Parallel(torch.get_num_threads(), prefer="threads", pre_dispatch="n_jobs")
-        return parallel(joblib.delayed(probe)(*code) for code in codes)
-
-
-def at_l0(l0s, values, l0, log=True):
-    """A method's value at a given L0, between its models (in log L0; log: and in log value).
-
-    NaN outside of them: nothing is extrapolated.
-    """
-    order = np.argsort(l0s)
-    values = np.asarray(values, float)[order]
-    at = np.interp(
-        np.log(l0), np.log(np.asarray(l0s, float)[order]), np.log(values) if log else values,
-        left=np.nan, right=np.nan,
-    )  # fmt: skip
-    return float(np.exp(at) if log else at)
 
 
 # --- Read-outs: linear decoders x_hat = A V + offset ------------------------------------------
@@ -450,7 +432,7 @@ def moments(encode, x, chunk=8192):
     variance of the inputs "xx" (), in float64. Rows are taken `chunk` at a time: float32 rows are
     summed in float32 within a chunk, in float64 over chunks.
     """
-    sums = {}
+    sums, x = {}, _tensor(x)
     for X in x.split(chunk):
         A = encode(X).to(X.dtype)
         parts = {"A": A.sum(0), "x": X.sum(0), "AA": A.T @ A, "Ax": A.T @ X, "xx": X.square().sum()}
@@ -463,9 +445,9 @@ def moments(encode, x, chunk=8192):
 
 
 def read_outs(V, m):
-    """Two decoders of features with `moments` m: {name: (V (K, D), offset (D,))}.
+    """Two decoders of features with `moments` m: {name: (V (K, D), offset (D,))}, float64.
 
-    "gain": rows V as they are, times one number, and an image that makes the means agree,
+    "gain": rows V as they are, times one number, and an offset that makes the means agree,
     x_hat = mean + g (A - mean A) V. "least squares": the best linear decoder, whatever V is.
     """
     V = V.detach().double()
@@ -488,42 +470,6 @@ def norm_matched_error(A, W, x):
     """Mean squared error per entry when each A_i W is given the norm of its input x_i. [P]"""
     x_hat = nn.functional.normalize(A @ W, dim=1) * x.norm(dim=1, keepdim=True)
     return float((x_hat - x).square().mean())
-
-
-@torch.no_grad()
-def evaluate(model, x, x_test):
-    """A trained model's code and read-outs, the latter fitted on x and tested on x_test: a dict.
-
-    "l0"; "dead", units active on no test input; "size", parameters; errors as FVU, the fraction of
-    the test inputs' variance that is left unexplained, for an SAE's "own" decoder, and for its
-    decoder (or W, where there is none) with one "gain" and an offset, and for "least squares" V;
-    "cosine" of W_j and V_j, mean over living units.
-    """
-    encode, decoder = getattr(model, "encode", model), getattr(model, "V", model.W)
-    m, m_test, A = moments(encode, x), moments(encode, x_test), encode(x_test)
-    decoders = read_outs(decoder, m)
-    if hasattr(model, "c"):
-        decoders["own"] = decoder.double(), model.c.double()
-    variance = float(m_test["xx"]) / x.shape[1]
-    cosine = nn.functional.cosine_similarity(model.W.double(), decoders["least squares"][0])
-    return {
-        "l0": l0(A),
-        "dead": int((A <= 0).all(0).sum()),
-        "size": sum(p.numel() for p in model.parameters()),
-        "cosine": float(cosine[(A > 0).any(0)].mean()),
-        **{name: read_out_error(*d, m_test) / variance for name, d in decoders.items()},
-    }
-
-
-def log_det_decoder(E, x, noise=1e-3):
-    """Half of d log det(Cov(E) + noise I) / dE, contracted with x (B, D): (K, D).
-
-    It is the ridge least-squares decoder (Cov(E) + noise I)^-1 Cov(E, x), as the gradient of the
-    log-sum-exp is the responsibility.
-    """
-    E = E.detach().requires_grad_()
-    (q,) = torch.autograd.grad(-log_det_loss(E, noise), E)
-    return q.T @ x / 2
 
 
 # --- Data ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""record.py, on small records in a git repository made here."""
+"""lab/record.py, on small records in a git repository made here."""
 
 import json
 import shutil
@@ -7,121 +7,86 @@ import sys
 
 import pytest
 
-import record
-
-README = "# Title\n\n<!-- results -->\nold\n<!-- /results -->\n\nThe end.\n"
+from lab import record
 
 
-def claim(key, by, *measured, bound=0.05):
-    criteria = [
-        {"quantity": "|gap|", "comparison": "<=", "bound": bound, "measured": m, "holds": True}
-        for m in measured
-    ]
-    words = {"claim": f"claim {key}", "published": "0.03" if by == "paper" else None}
-    return {"key": key, "by": by, **words, "criteria": criteria, "holds": True}
+def claim(quantity, bound, measured, holds=True, data="digits"):
+    words = {"by": "us", "claim": "it |works|", "data": data, "published": "0.03", "key": "first"}
+    numbers = {"comparison": "<=", "bound": bound, "measured": measured, "holds": holds}
+    return words | {"quantity": quantity} | numbers
 
 
 def run():
-    rows = [
-        {"method": "ours", "seed": seed, "mse": 0.04, "accuracy": 93.2, "dead_units": 0, "l0": l0}
-        | {"probe": 93.2}
-        for seed, l0 in enumerate((17.0, None))
-    ]
-    claims = [
-        claim("first", "paper", [0.01, 0.02, 0.03]),
-        claim("second", "companion", 0.0499, None),
-    ]
-    return {"parameters": {"EPOCHS": 9}, "environment": {}, "claims": claims, "table": rows}
+    row = {"method": "ours", "knob": 0.25, "fvu": 0.5, "probe": 93.2, "dead": 0, "l0": 17.0}
+    claims = [claim("|gap|", 0.05, [0.01, 0.0499]), claim("dE against it, relative", 1e-10, 1e-14)]
+    parts = {"claims": claims, "table": [row, row | {"l0": None}], "result": [{"method": "ours"}]}
+    return {"parameters": {"EPOCHS": 9}} | parts
 
 
-def call(folder, command):
-    line = [sys.executable, folder / "record.py", command]
-    return subprocess.run(line, capture_output=True, text=True)
-
-
-def write(folder, results, stem="2_ablation"):
-    (folder / "figures" / f"{stem}.json").write_text(json.dumps(results))
+def call(folder, *command, stem="2_ablation", **parts):
+    """With parts of the results changed, and with no package in reach."""
+    (folder / "figures" / f"{stem}.json").write_text(json.dumps(run() | parts))
+    line = [sys.executable, "-S", folder / "lab" / "record.py", *command]
+    found = subprocess.run(line, capture_output=True, text=True)
+    return found.returncode, found.stdout + found.stderr
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A folder with README.md and figures/ for all three notebooks; no clone yet."""
-    shutil.copy(record.ROOT / "record.py", tmp_path)
-    (tmp_path / "README.md").write_text(README)
-    (tmp_path / "figures").mkdir()
-    for stem in ("1_theorem", "2_ablation", "3_benchmark"):
-        write(tmp_path, run(), stem)
+def clone(tmp_path):
+    (tmp_path / "lab").mkdir(), (tmp_path / "figures").mkdir()
+    shutil.copy(record.__file__, tmp_path / "lab")
+    for stem in record.NOTEBOOKS:
+        call(tmp_path, stem=stem)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b@c"]
+    for step in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "record"]):
+        subprocess.run([*git, *step], check=True)
     return tmp_path
 
 
-@pytest.fixture
-def clone(folder):
-    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b@c"]
-    for step in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "record"]):
-        subprocess.run([*git, *step], check=True)
-    return folder
+FAULTS = [("claims", 0, {"measured": [0.04, 0.0499]}), ("claims", 0, {"bound": 0.06})]
+FAULTS += [("claims", 1, {"measured": 1e-9, "holds": False}), ("claims", 1, None)]
+FAULTS += [("claims", 0, {"measured": [0.01]})]
+FAULTS += [("table", 0, {k: v}) for k, v in (("knob", 0.2501), ("fvu", 0.47), ("probe", 91.6))]
+FAULTS += [("table", 0, {"dead": 3}), ("table", 0, {"l0": None}), ("table", 1, None)]
 
 
-FAULTS = {
-    "verdict of a criterion": lambda r: r["claims"][0]["criteria"][0].update(holds=False),
-    "measured": lambda r: r["claims"][0]["criteria"][0]["measured"].__setitem__(2, 0.04),
-    "bound": lambda r: r["claims"][0]["criteria"][0].update(bound=0.06),
-    "missing claim": lambda r: r["claims"].pop(),
-    "missing row": lambda r: r["table"].pop(),
-    "extra row": lambda r: r["table"].append(r["table"][0]),
-    "table": lambda r: r["table"][0].update({"mse": 0.05}),
-    "probe": lambda r: r["table"][0].update({"accuracy": 93.8}),
-    "probe of a model": lambda r: r["table"][0].update({"probe": 91.6}),
-    "dead units": lambda r: r["table"][0].update({"dead_units": 3}),
-    "defined no more": lambda r: r["table"][0].update({"l0": None}),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(clone, fault):
-    results = run()
-    FAULTS[fault](results)
-    write(clone, results)
-    found = call(clone, "check")
-    assert found.returncode == 1 and "| NO" in found.stdout, found.stdout + found.stderr
+@pytest.mark.parametrize("part, i, fault", FAULTS)
+def test_a_fault_is_found(clone, part, i, fault):
+    items = run()[part]
+    items[i : i + 1] = [] if fault is None else [items[i] | fault]
+    status, said = call(clone, "check", **{part: items})
+    assert status == 1 and "NO  2_ablation, " in said
 
 
 def test_small_differences_agree_and_are_told(clone):
-    results = run()
-    for row in results["table"]:
-        row |= {"mse": 1.001 * row["mse"], "accuracy": 93.5, "probe": 92.1, "dead_units": 1}
-    results["claims"][0]["criteria"][0]["measured"] = [0.0101, 0.02, 0.0299]
-    results["claims"][1]["criteria"][0] |= {"measured": 0.0501, "holds": False}  # at its bound
-    write(clone, results)
-    found = call(clone, "check")
-    assert found.returncode == 0 and "NO" not in found.stdout
-    assert "2_ablation, mse: 0.1 %" in found.stdout
-    assert "1_theorem.json is the record itself" in found.stdout
+    (first, second), table = run()["claims"], run()["table"]
+    claims = [first | {"measured": [0.01, 0.0501], "holds": False}, second | {"measured": 3e-14}]
+    table[0] |= {"fvu": 0.505, "probe": 92.1, "dead": 1}
+    status, said = call(clone, "check", claims=claims, table=table)
+    assert status == 0 and "NO" not in said and "fvu 0.99 %" in said and "5 of 6 verdicts" in said
+    assert "all 6 verdicts agree" in call(clone, "check")[1]
 
 
 def test_what_cannot_be_compared(clone):
-    write(clone, run() | {"parameters": {"EPOCHS": 8}})
-    found = call(clone, "check")
-    assert found.returncode == 2 and "other EPOCHS" in found.stdout
-    (clone / "figures" / "2_ablation.json").unlink()
-    found = call(clone, "check")
-    assert found.returncode == 2 and "make figures" in found.stderr
+    status, said = call(clone, "check", parameters={"EPOCHS": 8})
+    assert status == 2 and "other EPOCHS" in said
+    (clone / "figures" / "1_theorem.json").unlink()
+    assert "run `make figures`" in call(clone, "check")[1]
+    shutil.rmtree(clone / ".git")
+    assert call(clone, "check")[0] == 2 == call(clone)[0] == call(clone, "nonsense")[0]
 
 
-def test_outside_a_clone(folder):
-    found = call(folder, "check")
-    assert found.returncode == 2 and "no git clone" in found.stderr
-
-
-def test_readme(folder):
-    results = run()
-    results["claims"][1]["holds"] = results["claims"][1]["criteria"][0]["holds"] = False
-    write(folder, results, "3_benchmark_language")
-    assert call(folder, "readme").returncode == 0
-    text = (folder / "README.md").read_text()
-    assert text.startswith("# Title\n") and text.endswith("\n\nThe end.\n") and "\nold" not in text
-    paper, companion = text.split("| this companion adds")
-    assert r"| claim first | \|gap\| <= 0.05 | 0.03 | 0.01 to 0.03 | holds |" in paper
-    row = r"| claim second | \|gap\| <= 0.05; \|gap\| <= 0.05 | – | 0.0499; – | holds"
-    assert companion.count(f"{row} |") == 2
-    assert f"{row}; language model: **fails** in 1 of 2 |" in companion
+def test_readme(clone):
+    places = (
+        "# Title\n<!-- result --><!-- /result -->\n<!-- claims -->former<!-- /claims -->\nEnd\n"
+    )
+    (clone / "README.md").write_text(places)
+    language = [claim("share", 0.85, [0.9, None], False, "language model")]
+    for _ in range(2):
+        assert call(clone, "readme", stem=record.LANGUAGE, claims=language)[0] == 0
+    text = (clone / "README.md").read_text()
+    assert text.startswith("# Title\n") and text.endswith("\nEnd\n") and "former" not in text
+    assert "-->\n\n| method |\n| --- |\n| ours |\n\n<!-- /result -->" in text
+    row = r"| it \|works\| | us | digits | \|gap\| <= 0.05 | 0.03 | 0.01 to 0.0499 | yes |"
+    assert text.count(row) == 3
+    assert "| us | language model | share <= 0.85 | 0.03 | 0.9 | **no** |" in text

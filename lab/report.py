@@ -14,15 +14,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
 from IPython.display import Markdown, display
 
-from helpers import ROOT, at_l0
+from helpers import ROOT
 
 START = time.time()
 
-# --- Output -------------------------------------------------------------------------------
+# --- Files --------------------------------------------------------------------------------
 
 
 def output_folder(path="figures"):
@@ -40,22 +39,20 @@ def output_folder(path="figures"):
 
 
 def save_figure(fig, name, folder=ROOT / "figures", alt=""):
-    """Write <name>.png and <name>.pdf (same bits for the same run), then show the figure."""
+    """Write <name>.png and <name>.pdf (same bits for the same run), then show the figure.
+
+    alt: a text for those who cannot see it.
+    """
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with io.BytesIO() as buffer:
             fig.savefig(buffer, format=kind, metadata=metadata)
             _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
-    show_figure(fig, alt)
-
-
-def show_figure(fig, alt):
-    """Show a figure once, with a text for those who cannot see it."""
     display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
 
 
 def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **extra):
-    """Write <name>.json: parameters, environment, claims, table (a DataFrame), and extra."""
+    """Write <name>.json: parameters, environment, claims, table and extra, DataFrames by rows."""
     packages = "torch numpy scipy pandas matplotlib seaborn scikit-learn".split()
     environment = {
         "python": platform.python_version(),
@@ -66,9 +63,8 @@ def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **
         "wall_seconds": round(time.time() - START),
         "peak_memory_gb": _peak_memory(),
     }
-    content = dict(parameters=parameters, environment=environment, claims=claims)
-    content |= {"table": table.to_dict("records"), **extra}
-    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    content = dict(parameters=parameters, environment=environment, claims=claims, table=table)
+    text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
     _write(Path(folder) / f"{name}.json", text.encode())
 
 
@@ -105,7 +101,9 @@ def _peak_memory():
 
 
 def _plain(value):
-    """For JSON: tensors and arrays as lists, undefined numbers as null."""
+    """For JSON: tables as rows, tensors and arrays as lists, undefined numbers as null."""
+    if isinstance(value, pd.DataFrame):
+        return _plain(value.to_dict("records"))
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -122,7 +120,7 @@ def _write(path, content):
     os.replace(part, path)
 
 
-# --- Tables and claims ----------------------------------------------------------------------
+# --- Tables -------------------------------------------------------------------------------
 
 
 def show_source(*functions):
@@ -141,114 +139,64 @@ def show_table(frame):
 
 def summary(frame, by, columns):
     """Mean ± standard deviation over the rows of each group, as text: a DataFrame by `by`."""
-    groups = frame.groupby(by, sort=False)[columns]
-    return groups.agg(
-        lambda v: (
-            f"{number(v.mean())} ± {number(v.std(), 2)}" if v.count() > 1 else number(v.mean())
-        )
-    )
+
+    def words(v):
+        return f"{number(v.mean())} ± {number(v.std(), 2)}" if v.count() > 1 else number(v.mean())
+
+    return frame.groupby(by, sort=False)[columns].agg(words)
 
 
 def number(v, digits=4):
     """A number in words, of about so many digits; a list as its range; text as it is."""
     if isinstance(v, (list, tuple, np.ndarray)):
         if not len(v):
-            return "undefined"
-        low, high = (number(f(v), digits) for f in (np.min, np.max))
+            return "–"
+        low, high = (number(f(np.array(v, float)), digits) for f in (np.min, np.max))
         return low if low == high else f"{low} to {high}"
     if isinstance(v, (bool, str, int, np.integer)) or v is None:
         return "" if v is None else str(v)
     if not np.isfinite(v):
-        return "undefined"
+        return "–"
     return f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
 
 
-def interval(values):
-    """Mean of a few values and Student's 95 % interval of it: (mean, low, high)."""
-    values = np.asarray(values, float)
-    if len(values) < 2:
-        return np.nan, np.nan, np.nan
-    half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+# --- Claims -------------------------------------------------------------------------------
 
-
-def at_equal_l0(table, method, column, l0):
-    """A method's value at an L0, seed by seed where its models enclose that L0: a Series.
-
-    table: a row per model, with columns method, seed, l0. Probe accuracies and cosines are
-    interpolated as they are, errors by their logarithm.
-    """
-    rows = table[table.method == method].groupby("seed")
-    log = column not in ("probe", "cosine")
-    return pd.Series({s: at_l0(r.l0, r[column], l0, log) for s, r in rows}, dtype=float).dropna()
-
-
-def ratio(table, ours, theirs, column, l0):
-    """(mean, low, high): `interval` of the ratio of errors (logs, paired by seed) at an L0.
-
-    Of probe accuracies: of their difference.
-    """
-    a, b = (at_equal_l0(table, method, column, l0) for method in (ours, theirs))
-    if column == "probe":
-        return interval((a - b).dropna())
-    return tuple(float(v) for v in np.exp(interval(np.log(a / b).dropna())))
-
-
+CLAIMS = ROOT / "notebooks" / "claims.csv"
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def claim(key, by, sentence, *criteria, published=None):
-    """A claim as data, written before the run. criteria: (quantity, comparison, bound) each.
+def judge(notebook, measured, data="digits"):
+    """Hold measurements against the claims of claims.csv: a list with a dict for each criterion.
 
-    by: "paper" or "companion"; published: the paper's own value, in words.
+    measured: {key: one number or list of numbers for each criterion}. A list meets a criterion
+    if every number in it does; an undefined or missing one does not. Raises ValueError unless
+    exactly the claims of this notebook and data were measured.
     """
-    names = ("quantity", "comparison", "bound")
-    criteria = [dict(zip(names, criterion, strict=True)) for criterion in criteria]
-    return dict(key=key, by=by, claim=sentence, published=published, criteria=criteria)
-
-
-def judge(claims, measured):
-    """Hold measurements against claims. measured: {key: one number or list for each criterion}.
-
-    A list meets a criterion if every number in it does; an undefined one does not. Returns the
-    claims with "measured" and "holds" filled in. Raises ValueError unless every claim was measured.
-    """
-    if {c["key"] for c in claims} != set(measured):
-        raise ValueError(
-            f"claims and measurements differ: {measured.keys() ^ {c['key'] for c in claims}}"
-        )
+    claims = pd.read_csv(CLAIMS, keep_default_na=False)
+    claims = claims[(claims.notebook == notebook) & (claims.data == data)]
+    if set(claims.key) != set(measured):
+        raise ValueError(f"claims and measurements differ: {set(claims.key) ^ set(measured)}")
     judged = []
-    for c in claims:
-        criteria = [
-            k
-            | {
-                "measured": m,
-                "holds": _holds(k, m),
-            }
-            for k, m in zip(c["criteria"], measured[c["key"]], strict=True)
-        ]
-        holds = all(k["holds"] for k in criteria)
-        judged.append(c | {"criteria": criteria, "holds": holds})
+    for key, rows in claims.groupby("key", sort=False):
+        for row, value in zip(rows.to_dict("records"), measured[key], strict=True):
+            values = np.array(value, float)
+            holds = values.size > 0 and COMPARISONS[row["comparison"]](values, row["bound"]).all()
+            judged.append(row | {"measured": value, "holds": bool(holds)})
     return judged
 
 
-def _holds(criterion, measured):
-    values = np.array(measured, float)
-    fine = COMPARISONS[criterion["comparison"]](values, criterion["bound"])
-    return values.size > 0 and bool(fine.all())  # of nothing measured nothing holds
-
-
-def show_claims(claims):
+def show_claims(judged):
     """The verdicts of `judge` as a table, one line for each criterion."""
     rows = [
         {
-            "by": c["by"] if i == 0 else "",
-            "claim": c["claim"] if i == 0 else "",
-            "criterion": f"{k['quantity']} {k['comparison']} {k['bound']:g}",
-            "measured": number(k["measured"], 3),
-            "holds": "yes" if k["holds"] else "**no**",
+            "by": c["by"],
+            "claim": c["claim"],
+            "criterion": f"{c['quantity']} {c['comparison']} {c['bound']:g}",
+            "published": c["published"],
+            "measured": number(c["measured"], 3),
+            "holds": "yes" if c["holds"] else "**no**",
         }
-        for c in claims
-        for i, k in enumerate(c["criteria"])
+        for c in judged
     ]
     show_table(pd.DataFrame(rows))

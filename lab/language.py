@@ -9,11 +9,9 @@ import contextlib
 import hashlib
 import importlib.util
 import os
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -35,8 +33,6 @@ class Activations(NamedTuple):
     limit: float  # raw rows of a norm above it were left out
     left_out: int  # how many
     sequences: list  # the test's token ids
-    tokens: list  # M token ids, of the rows of x_test
-    texts: list  # M pairs of strings: the 8 tokens before that token, and the token
 
 
 def load_activations(
@@ -48,8 +44,9 @@ def load_activations(
     model: see `language_model`. What the side holds is (sequences, positions, D); later layers do
     not run. corpus: a text file, None for the repository's own; its documents, separated by
     <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens; every tenth
-    is for the test. Rows are cached under a key of all that determines them, and mapped from that
-    file: changes stay in memory. An interrupted run leaves no file.
+    is for the test. device: where the model runs, and where all tensors are that are returned.
+    A file keeps them under a key of all that determines them, and on a CPU they are mapped from
+    it: changes stay in memory. An interrupted run leaves no file.
     Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module (lists
     them), one that does not run, a damaged corpus, one without two documents, too few tokens.
     """
@@ -58,26 +55,20 @@ def load_activations(
         raise ValueError(f"{CORPUS} is damaged; restore it with `git checkout -- data/corpus.txt`")
     wanted = n_tokens - n_tokens // 10, n_tokens // 10
     what = repr([_source(model)[2], module, side, text, wanted, context, MAX_NORM])
-    folder = Path(cache) / hashlib.sha256(what.encode()).hexdigest()[:16]
-    if not folder.exists():
+    path = Path(cache) / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
+    if not path.exists():
         tokenizer, network = language_model(model, device)
-        train, test = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
-        part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        part.mkdir(parents=True, exist_ok=True)
+        split = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            rest = _write_rows(part / "rows.npy", network, module, side, train + test, wanted)
-            at = [(s, t) for s in test for t in range(1, len(s))]
-            at, decode = [at[i] for i in rest.pop("kept")], tokenizer.decode
-            texts = [(decode(s[max(0, t - 8) : t]), decode(s[t])) for s, t in at]
-            rest |= {"sequences": test, "tokens": [s[t] for s, t in at], "texts": texts}
-            torch.save(rest, part / "rest.pt")
-            os.replace(part, folder)
+            torch.save(_record(network, module, side, *split), part)
+            os.replace(part, path)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-    x, rest = np.load(folder / "rows.npy", mmap_mode="c"), torch.load(folder / "rest.pt")
-    n_test = len(rest["tokens"])
-    train, test = x[: len(x) - n_test - rest["left_out"]], x[wanted[0] :][:n_test]
-    return Activations(torch.from_numpy(train), torch.from_numpy(test), **rest)
+            part.unlink(missing_ok=True)
+    content = torch.load(path, mmap=True)
+    moved = {k: v.to(device) for k, v in content.items() if isinstance(v, torch.Tensor)}
+    return Activations(**content | moved)
 
 
 def language_model(model, device="cpu"):
@@ -98,7 +89,7 @@ def language_model(model, device="cpu"):
 
 
 def spliced_loss(
-    network, module, sequences, reconstruct=None, *, side="output", limit=np.inf, batch_size=8
+    network, module, sequences, reconstruct=None, *, side="output", limit=float("inf"), batch_size=8
 ):
     """Cross-entropy of the next token, nats per token, with rows replaced by reconstruct(rows).
 
@@ -111,7 +102,7 @@ def spliced_loss(
 
     def splice(X, used):
         X, used = X.clone(), used & (X.norm(dim=2) <= limit)
-        X[used] = X[used] if reconstruct is None else reconstruct(X[used].float()).to(X.dtype)
+        X[used] = X[used] if reconstruct is None else reconstruct(X[used].float()).to(X)
         return X
 
     for ids, output in _run(network, module, side, splice, sequences, batch_size):
@@ -119,6 +110,19 @@ def spliced_loss(
         total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
         n += int((target >= 0).sum())
     return total / n
+
+
+def loss_with(network, module, data, encode, decoder, *, side="output", n=64):
+    """`spliced_loss` on n test sequences when the network reads x_hat = encode(x) V + offset in
+    the place of a row x, which is centred and scaled as in `data`; decoder: (V, offset)."""
+    V, offset = decoder
+
+    def reconstruct(rows):
+        code = encode((rows - data.mean) / data.scale).to(V)
+        return (code @ V + offset) * data.scale + data.mean
+
+    options = {"side": side, "limit": data.limit}
+    return spliced_loss(network, module, data.sequences[:n], reconstruct, **options)
 
 
 def _source(model):
@@ -186,36 +190,27 @@ def _run(network, module, side, function, sequences, size):
             yield ids, output
 
 
-def _write_rows(path, network, module, side, sequences, wanted):
-    """Write centred, scaled rows, those for training shuffled; all else that is known of them."""
-    rows, done, found, place = None, 0, [], np.arange(sum(wanted))
-    np.random.default_rng(0).shuffle(place[: wanted[0]])
-    norm = np.empty(len(place), np.float32)
+def _record(network, module, side, train, test):
+    """`Activations` of the sequences for training and test, as a dict of tensors on the CPU."""
+    n_train, n_test = (sum(len(s) - 1 for s in part) for part in (train, test))
+    found = []
 
-    def record(X, used):
-        found.append(X[used].float().cpu().numpy())
+    def take(X, used):
+        found.append(X[used].float().cpu())
         raise StopIteration
 
-    with h.progress_bar(sum(wanted), "activations", unit="token") as bar:
-        for _ in _run(network, module, side, record, sequences, 32):
-            A = found.pop()
-            if rows is None:
-                rows = np.lib.format.open_memmap(path, "w+", "f4", (len(place), A.shape[1]))
-            to = place[done : done + len(A)]
-            rows[to], norm[to] = A, np.linalg.norm(A, axis=1)
-            done += len(A)
-            bar.update(len(A))
-    limit = MAX_NORM * float(np.median(norm[: wanted[0]]))
-    keep = norm[: wanted[0]] <= limit
-    n = int(keep.sum())
-    rows[:n][~keep[:n]] = rows[n : wanted[0]][keep[n:]]  # those left out go to the end
-    kept = np.flatnonzero(norm[wanted[0] :] <= limit)
-    rows[wanted[0] :][: len(kept)] = rows[wanted[0] :][kept]  # in order
-    train, parts = rows[:n], 1 + len(rows) // 8192
-    mean = train.mean(0, dtype=np.float64)
-    power = sum(np.square(chunk - mean).sum() for chunk in np.array_split(train, parts))
-    scale = float(power / train.size) ** 0.5 or 1.0
-    for chunk in np.array_split(rows, parts):
-        chunk[:] = (chunk - mean) / scale
-    rest = {"mean": torch.tensor(mean, dtype=torch.float32), "scale": scale, "limit": limit}
-    return rest | {"left_out": len(rows) - n - len(kept), "kept": kept.tolist()}
+    with h.progress_bar(n_train + n_test, "activations", unit="token") as bar:
+        for _ in _run(network, module, side, take, train + test, 32):
+            bar.update(len(found[-1]))
+    rows = torch.cat(found)
+    found.clear()
+    norm = rows.norm(dim=1)
+    limit = MAX_NORM * float(norm[:n_train].quantile(0.5))
+    order = torch.randperm(n_train, generator=torch.Generator().manual_seed(0))
+    x, x_test = rows[order[norm[order] <= limit]], rows[n_train:][norm[n_train:] <= limit]
+    del rows
+    mean = x.mean(0)
+    x -= mean
+    scale = float(x.var(0, correction=0).mean()) ** 0.5 or 1.0
+    x, x_test, left_out = x.div_(scale), (x_test - mean) / scale, len(norm) - len(x) - len(x_test)
+    return Activations(x, x_test, mean, scale, limit, left_out, test)._asdict()

@@ -1,0 +1,359 @@
+"""One function a figure: each takes what it shows and returns a matplotlib figure.
+
+All are exactly one column (3.3 in) or two (6.9 in) wide, colour-blind safe, readable in grey.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+import torch
+
+from helpers import correlation
+
+ONE, TWO = 3.3, 6.9  # inches: a column of a journal, and two
+GREY = "0.45"
+
+
+def style():
+    """One look for all figures."""
+    sizes = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
+    lines = {"axes.linewidth": 0.6, "lines.linewidth": 1.2}
+    for axis in "xy":
+        sizes[f"{axis}tick.labelsize"] = 7
+        lines |= {f"{axis}tick.major.width": 0.6, f"{axis}tick.minor.width": 0.4}
+        lines |= {f"{axis}tick.major.size": 3, f"{axis}tick.minor.size": 1.5}
+    output = {"figure.dpi": 130, "savefig.dpi": 300, "pdf.fonttype": 42}
+    layout = {"figure.constrained_layout.use": True, "axes.titlelocation": "left"}
+    sns.set_theme("paper", "ticks", "colorblind", rc=sizes | lines | output | layout)
+
+
+def label_ends(axis, ends, gap=8):
+    """Write names {name: (x, y, colour)} beside the ends of lines; those at one x lie at least
+    `gap` points apart."""
+    axis.figure.canvas.draw()  # the scales must be known
+    points, below = axis.figure.dpi / 72, {}
+    for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
+        height = axis.transData.transform((x, y))[1] / points
+        below[x] = max(height, below.get(x, -np.inf) + gap)
+        axis.annotate(name, (x, y), (5, below[x] - height), textcoords="offset points", fontsize=7,
+                      color=colour, va="center", annotation_clip=False)  # fmt: skip
+
+
+# --- Notebook 1 ---------------------------------------------------------------------------
+
+
+def toy_figure(points, em, lse):
+    """Points (N, 2), and the means along both paths: em, lse (steps, 3, 2)."""
+    fig, axis = plt.subplots(figsize=(ONE, 2.6))
+    axis.scatter(*points.T, s=3, lw=0, c="0.75")
+    for j, colour in enumerate(sns.color_palette()[:3]):
+        axis.plot(*lse[:, j].T, ".-", color=colour, lw=0.8, ms=3)
+        axis.plot(*em[:, j].T, "o", mfc="none", mec="k", ms=7, mew=0.7)
+        axis.plot(*lse[0, j], "x", color="k", ms=5, mew=1)
+    axis.annotate("start", lse[0, 1], (7, 4), textcoords="offset points", fontsize=7)
+    axis.set(xlim=(-5.2, 5.2), ylim=(-4, 5), xticks=[], yticks=[], aspect="equal")
+    return fig
+
+
+def half_planes_figure(points, W, b):
+    """Three units relu(Wx + b) in the plane, W (3, 2), b (3,), and points (N, 2)."""
+    fig, (a, c, d) = plt.subplots(1, 3, figsize=(TWO, 2.2), width_ratios=[1, 1, 1.1])
+    side = torch.linspace(-3.3, 3.3, 241, dtype=W.dtype)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1)
+    colours = np.array(sns.color_palette()[:3])
+
+    def energies(x):
+        return torch.relu(x @ W.T + b)
+
+    def mixed(x, white):
+        shares = torch.softmax(-energies(x), -1).numpy() @ colours
+        return np.clip(white + (1 - white) * shares, 0, 1)
+
+    E = energies(grid)[..., 2]
+    a.contourf(side, side, E, np.linspace(0, 13, 9), cmap="Greys", vmax=26)
+    a.text(-3.1, 1.9, "E > 0:\nrejects", va="center", fontsize=7)
+    a.text(0, -2.9, "E = 0: claims", ha="center", fontsize=7)
+    extent = (-3.3, 3.3, -3.3, 3.3)
+    c.imshow(mixed(grid, 0.55), extent=extent, origin="lower", interpolation="bilinear")
+    c.scatter(*points.T, s=5, lw=0.2, ec="k", c=mixed(points, 0))
+    a.scatter(*points.T, s=3, lw=0, c="k")
+    for j, colour in enumerate(colours):
+        w, norm = W[j], float(W[j].norm())
+        edge, along = -float(b[j]) / norm**2 * w, torch.stack([-w[1], w[0]]) / norm
+        ends = torch.stack([edge - 9 * along, edge + 9 * along])
+        for axis in (a, c) if j == 2 else (c,):
+            axis.plot(*ends.T, color="k" if axis is a else colour, lw=1.2)
+        at = ((-2.3, -2.95), (2.3, -2.95), (0, 2.95))[j]
+        c.text(*at, f"{j + 1} rejects", ha="center", va="center", fontsize=7)
+    c.text(0, 0, "all\nclaim", ha="center", va="center", fontsize=6)
+    for axis in (a, c):
+        axis.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), xticks=[], yticks=[], aspect="equal")
+    z = np.linspace(-3, 3, 200)
+    d.plot(z, np.exp(-np.maximum(z, 0)), color="k")
+    d.plot(z, np.maximum(z, 0), color=GREY, ls="--")
+    d.text(-2.9, 1.08, "exp(−E): 1 on half the line", fontsize=7)
+    d.text(1.4, 2.2, "E = relu(z)", fontsize=7, color=GREY, ha="right")
+    d.set(xlabel="pre-activation z", ylim=(0, 3), title="(c) nothing to normalise")
+    a.set_title("(a) one unit")
+    c.set_title("(b) three units: who claims?")
+    sns.despine(ax=d)
+    return fig
+
+
+def identity_figure(sets, moves):
+    """sets: {name: (gradient, r, residual)}; moves: [(EM, LSE)], one a start."""
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.1))
+    for (name, arrays), marker in zip(sets.items(), "o+x"):
+        gradient, r, residual = (t.ravel() for t in arrays)
+        look = {"s": 5, "marker": marker, "lw": 0.5, "rasterized": True}
+        a.scatter(r, gradient, label=name, **look)
+        b.scatter(r, residual, **look)
+    low = 1e-12
+    a.legend(
+        markerscale=1.5, handletextpad=-0.3, loc="lower right", frameon=False, title="energies"
+    )
+    a.set(xscale="log", yscale="log", xlim=(low, 3), ylim=(low, 3), title="(a) the identity")
+    a.set(xlabel="responsibility r", ylabel="gradient dL/dE")
+    b.set(xscale="log", xlim=(low, 3), ylim=(-1.2, 1.2), title="(b) its residual")
+    b.set(xlabel="responsibility r", ylabel="rounding units")
+    for em, lse in moves:
+        c.scatter(em.ravel(), lse.ravel(), s=2, lw=0, alpha=0.5, color="C0", rasterized=True)
+    c.set(xlabel="move of a mean, EM", ylabel="move, log-sum-exp", title="(c) one M-step")
+    for axis in (a, c):
+        axis.axline((0.1, 0.1), (0.2, 0.2), color=GREY, lw=0.6, zorder=0)
+    sns.despine(fig)
+    return fig
+
+
+# --- Notebook 2 ---------------------------------------------------------------------------
+
+TERMS = {"A": "log-sum-exp", "B": "+ variance", "C": "+ decorrelation", "D": "C, no log-sum-exp"}
+LINES = {"A": ("C0", "-."), "B": ("C1", "--"), "C": ("k", "-"), "D": ("C3", ":")}
+
+
+def ablation_figure(energies, first, later, steps):
+    """Correlations of energies {config: (N, K)}, and what was seen from the first step on.
+
+    first, later: {(config, seed): {name: values}}, of every step and of every epoch of `steps`.
+    """
+    fig = plt.figure(figsize=(TWO, 3.9))
+    upper, lower = fig.subfigures(2, 1, height_ratios=[1, 1])
+    for axis, (config, E) in zip(upper.subplots(1, len(energies)), energies.items()):
+        R = correlation(E.double()).cpu().abs()
+        axis.set(xticks=[], yticks=[], title=f"{config}: {TERMS[config]}", xlabel="unit")
+        if R.diagonal().any():
+            order = cluster_order(R)
+            image = axis.imshow(R[order][:, order], cmap="Greys", vmin=0, vmax=1)
+        else:
+            axis.text(0.5, 0.5, "no unit varies:\nundefined", ha="center", va="center", size=7)
+            axis.set_box_aspect(1)
+    upper.colorbar(image, ax=upper.axes, shrink=0.7, label="|correlation|", aspect=12)
+    panels = lower.subplots(1, 3)
+    names = {"silent": "silent units", "redundancy": "redundancy", "L0": "L0: active units"}
+    for axis, (name, title), letter in zip(panels, names.items(), "abc"):
+        ends = {}
+        for (config, seed), run in later.items():
+            if config in TERMS:
+                colour, ls = LINES[config]
+                begin, then = first[config, seed][name], run[name]
+                at = np.r_[1 + np.arange(len(begin)), 1 + steps * (1 + np.arange(len(then)))]
+                y = np.r_[begin, then]
+                axis.plot(at, y, color=colour, ls=ls, lw=0.9)
+                if np.isfinite(y[-1]):
+                    ends[config] = at[-1], y[-1], colour
+        axis.set(xlabel="step", xscale="log", ylabel=title, title=f"({letter})")
+        if name == "redundancy":
+            axis.set(yscale="log", ylim=(1, None))
+        label_ends(axis, ends)
+        sns.despine(ax=axis)
+    return fig
+
+
+def signed_figure(seen, every):
+    """Share and bias of the winning unit over steps; seen: {(config, seed): {name: values}}."""
+    fig, axes = plt.subplots(1, 2, figsize=(ONE, 1.6))
+    titles = {"share": "(a) share of one unit", "bias": "(b) its bias"}
+    for axis, (name, title) in zip(axes, titles.items()):
+        ends = {}
+        for (config, _), run in seen.items():
+            colour, ls = LINES[config]
+            steps = 1 + every * np.arange(len(run[name]))
+            axis.plot(steps, run[name], color=colour, ls=ls, lw=0.9)
+            ends[config] = steps[-1], run[name][-1], colour
+        axis.set(xlabel="step", title=title)
+        label_ends(axis, ends if name == "bias" else {"A, C": ends["C"]})
+        sns.despine(ax=axis)
+    return fig
+
+
+def law_figure(runs, met, ended, balance):
+    """The loss in log t, and who pulls at the scale.
+
+    runs: {(optimizer, units, rate): {"loss", "living"}}; met(losses): the epoch of the paper's
+    test; ended: losses with a prior; balance: {model: {term: slope in the log of the scale}}.
+    """
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.9), width_ratios=[2.1, 1])
+    shades = dict(zip(sorted({k for _, k, _ in runs}), ("C0", "C1", "k")))
+    ends = {}
+    for (name, k, rate), run in runs.items():
+        loss, colour, sgd = run["loss"], shades[k], name == "SGD"
+        t = np.arange(1, len(loss) + 1)
+        a.plot(t, loss, color=colour, lw=0.9, ls="-" if sgd else ":")
+        if sgd:  # the law, through the middle of the second half
+            half = len(loss) // 2
+            level = np.mean(loss[half:] + run["living"][-1] * np.log(t[half:]))
+            a.plot(t[1:], level - run["living"][-1] * np.log(t[1:]), color="0.6", lw=3, alpha=0.5,
+                   zorder=0, solid_capstyle="butt")  # fmt: skip
+        if epoch := met(loss):
+            a.plot(epoch + 1, loss[epoch], "o", mfc="w", mec=colour, ms=4, mew=0.9, zorder=3)
+        ends[f"{k}: {rate:g}" if sgd else f"{k}: Adam"] = t[-1], loss[-1], colour
+    a.plot(np.arange(1, len(ended) + 1), ended, color="C2", lw=1.4)
+    ends["64: prior"] = len(ended), ended[-1], "C2"
+    a.set(xscale="log", xlabel="epoch t", ylabel="loss, summed over 128 rows", xlim=(1, None))
+    a.set_title("(a) the loss falls by K log t")
+    label_ends(a, ends, gap=7)
+    for i, (model, pull) in enumerate(balance.items()):
+        b.barh(i, pull["log-sum-exp"], 0.3, color="k")
+        b.barh(i, pull["prior"], 0.3, pull["log-sum-exp"], color="C2")
+        b.barh(i + 0.34, -pull["volume"], 0.3, color="0.75")
+        b.text(-pull["volume"] / 2, i + 0.34, "volume", ha="center", va="center", fontsize=7)
+        b.text(0, i - 0.2, f"{model}: log-sum-exp" + " + prior" * (pull["prior"] > 0), fontsize=7)
+    b.set(yticks=[], ylim=(1.6, -0.5), xlabel="pull on the scale, |dL / d log c|")
+    b.set_title("(b) who pulls back?")
+    sns.despine(fig)
+    b.spines["left"].set_visible(False)
+    return fig
+
+
+def cluster_order(R):
+    """Order of units that puts correlated ones side by side; R (K, K)."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    distance = 1 - np.abs(np.asarray(R))
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance, checks=False), "average"))
+
+
+# --- Notebook 3 ---------------------------------------------------------------------------
+
+
+def tiles(axis, W, columns):
+    """Rows of W (n, D) as square pictures, each with its own symmetric scale; red is positive."""
+    W = torch.as_tensor(W).detach().cpu().float()
+    W = W / W.abs().quantile(0.99, dim=1, keepdim=True).clamp_min(1e-12)  # edges may be extreme
+    side, n = round(W.shape[1] ** 0.5), -(-len(W) // columns) * columns
+    sheet = torch.zeros(n, side + 2, side + 2)
+    sheet[: len(W), 1:-1, 1:-1] = W.view(-1, side, side)
+    image = sheet.view(-1, columns, side + 2, side + 2).permute(0, 2, 1, 3)
+    image = image.reshape(-1, columns * (side + 2))
+    axis.imshow(image, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    sns.despine(ax=axis, left=True, bottom=True)
+
+
+def digit_figure(x, E, r, W, x_hat, n=7):
+    """One picture x (D,) followed: energies E and responsibilities r (K,), the n rows of W (K, D)
+    that reject it most, and what Wᵀ makes of its code, x_hat (D,)."""
+    order = torch.argsort(E, descending=True)
+    fig = plt.figure(figsize=(TWO, 2.7))
+    upper, lower = fig.subfigures(2, 1, height_ratios=[1.5, 1])
+    a, b = upper.subplots(1, 2)
+    units, active = np.arange(len(E)), int((E > 0).sum())
+    a.bar(units, E[order], width=1, color="C3", linewidth=0)
+    a.set(
+        xlabel="unit, by energy",
+        ylabel="energy E",
+        title=f"(a) {active} of {len(E)} units reject it",
+    )
+    b.bar(units, r[order], width=1, color="0.5", linewidth=0)
+    b.set(xlabel="unit, by energy", ylabel="responsibility r", title="(b) the silent ones claim it")
+    sns.despine(fig)
+    axes = lower.subplots(1, n + 2)
+    for axis, image, title in ((axes[0], x, "input"), (axes[-1], x_hat, "by Wᵀ")):
+        axis.imshow(image.view(28, 28), cmap="gray_r", vmin=0, vmax=1)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(title, loc="center")
+    for axis, unit in zip(axes[1:-1], order):
+        tiles(axis, W[unit][None], 1)
+        axis.set_title(f"E = {E[unit]:.1f}", loc="center")
+    return fig
+
+
+def decoder_figure(pairs, n=4):
+    """pairs: {title: (W, V)}: n rows of W, each beside its row of the best decoder V."""
+    fig, axes = plt.subplots(1, len(pairs), figsize=(TWO, 2.9))
+    for axis, (title, (W, V)) in zip(axes, pairs.items()):
+        tiles(axis, torch.stack([W[:n], V[:n]], 1).flatten(0, 1), 2)
+        axis.set_title(title, loc="center")
+        axis.set_xlabel("$W_j$ | best $V_j$")
+    return fig
+
+
+def units_figure(rows, columns=4):
+    """rows: {title: (n, D)}: units as pictures, the title over each group."""
+    fig, axes = plt.subplots(2, 2, figsize=(TWO, 4.1))
+    for axis, (title, W) in zip(axes.flat, rows.items()):
+        tiles(axis, W, columns)
+        axis.set_title(title, loc="center")
+    return fig
+
+
+METHODS = {  # colour, marker and line of each method
+    "bounded": ("k", "o", "-"),
+    "L1 SAE": ("C0", "s", "--"),
+    "tied SAE": ("C2", "D", "-."),
+    "TopK SAE": ("C3", "X", "--"),
+    "log det": ("C4", "^", ":"),
+    "published form": ("C1", "v", ":"),
+}
+
+
+def benchmark_figure(table, relative, l0, strips=None):
+    """Variance explained against L0; every method relative to the L1 SAE at one L0; pictures.
+
+    table: a row a model; relative: {title: DataFrame of `compare`}; strips: {name: (n, D)}.
+    """
+    fig = plt.figure(figsize=(TWO, 4.3 if strips else 3.0))
+    upper, lower = fig.subfigures(2, 1, height_ratios=[3, 1.3]) if strips else (fig, None)
+    a, *others = upper.subplots(1, 1 + len(relative), width_ratios=[2.2] + [1] * len(relative))
+    ends = {}
+    for method, (colour, marker, ls) in METHODS.items():
+        rows = table[table.method == method]
+        a.scatter(rows.l0, 1 - rows.fvu, s=3, color=colour, alpha=0.35, lw=0)
+        means = rows.groupby("knob")[["l0", "fvu", "fvu least squares"]].mean().sort_values("l0")
+        face = {"mfc": colour if method == "bounded" else "w", "ms": 4, "mew": 0.8}
+        a.plot(means.l0, 1 - means.fvu, marker + ls, color=colour, lw=0.9, **face)
+        ends[method] = means.l0.iloc[-1], 1 - means.fvu.iloc[-1], colour
+        if method == "bounded":
+            best = 1 - means["fvu least squares"]
+            a.plot(means.l0, best, "-", color="0.6", lw=2.5, zorder=0)
+            ends["bounded, least squares"] = means.l0.iloc[-1], best.iloc[-1], GREY
+    ticks = [t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if a.get_xlim()[0] < t < a.get_xlim()[1]]
+    a.set(xscale="log", xlabel="L0: active units per input", ylabel="variance explained")
+    a.set_xticks(ticks, ticks)
+    a.xaxis.set_minor_formatter(plt.NullFormatter())
+    a.set_title("(a) by Wᵀ or decoder")
+    label_ends(a, ends)
+    for axis, (title, frame), letter in zip(others, relative.items(), "bc"):
+        frame = frame[(frame.L0 == l0) & frame.method.isin(METHODS)].set_index("method")
+        frame = frame.reindex([m for m in METHODS if m in frame.index])
+        for i, (method, row) in enumerate(frame.iterrows()):
+            colour, marker, _ = METHODS[method]
+            axis.plot([row.low, row.high], [i, i], color=colour, lw=1)
+            axis.plot(row["mean"], i, marker, color=colour, ms=4)
+        axis.axvline(1 if "explained" in title else 0, color=GREY, lw=0.6, ls=":")
+        first = axis is others[0]
+        axis.set(yticks=range(len(frame)), yticklabels=frame.index if first else [], xlabel=title)
+        axis.invert_yaxis()
+        axis.set_title(f"({letter}) at L0 {l0:g}, against L1")
+    sns.despine(upper)
+    if strips:
+        for axis, (name, X) in zip(lower.subplots(len(strips), 1), strips.items()):
+            side = round(X.shape[1] ** 0.5)
+            strip = X.cpu().view(-1, side, side).permute(1, 0, 2).reshape(side, -1)
+            axis.imshow(strip, cmap="gray_r", vmin=0, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
+            sns.despine(ax=axis, left=True, bottom=True)
+    return fig
