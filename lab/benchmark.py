@@ -76,6 +76,17 @@ def paper_sae_loss(model, x):
     return torch.nn.functional.mse_loss(model.decode(a), x) + 0.01 * a.mean()
 
 
+@torch.no_grad()
+def paper_measures(model, x, x_test):
+    """What the paper reports of a model, and mean squared errors of its two `h.read_outs`."""
+    A, m, m_test = model.encode(x_test), h.moments(model.encode, x), h.moments(model.encode, x_test)
+    errors = {f"{name}, error": h.read_out_error(*decoder, m_test)
+              for name, decoder in h.read_outs(model.decoder, m).items()}  # fmt: skip
+    matched = h.norm_matched_error(A, model.decoder, x_test)
+    size = sum(p.numel() for p in model.parameters())
+    return {"L0": h.l0(A), "norm-matched error": matched} | errors | {"parameters": size}
+
+
 def fit(contestant, knobs, seeds, x, *, rate, epochs, batch_size, title=None):
     """Train a contestant at every knob and seed, the last quarter of the epochs at a tenth of the
     rate: [(knob, seed, model)]."""
@@ -254,6 +265,23 @@ def templates(rows, x, l0):
             -float(scores.kthvalue(max(1, round(len(scores) * (1 - l0 / len(rows))))).values)
         )
     return model
+
+
+def controls(K, x, l0s, seeds):
+    """`templates` of k-means centroids, of inputs and of random weights: {(name, l0, seed)}."""
+    from sklearn.cluster import KMeans
+
+    models = {}
+    for seed in seeds:
+        some, few = torch.Generator().manual_seed(seed), x[:20_000].cpu().numpy()
+        centroids = KMeans(K, n_init=1, random_state=seed).fit(few).cluster_centers_
+        rows = {
+            "k-means centroids": torch.from_numpy(centroids).to(x),
+            "random inputs": x[torch.randperm(len(x), generator=some)[:K].to(x.device)],
+            "random weights": torch.randn(K, x.shape[1], generator=some).to(x),
+        }
+        models |= {(name, l0, seed): templates(W, x, l0) for name, W in rows.items() for l0 in l0s}
+    return models
 
 
 def probe_accuracies(encoders, x_train, y_train, x_test, y_test):

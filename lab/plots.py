@@ -31,8 +31,10 @@ def label_ends(axis, ends, gap=8):
     """Write names {name: (x, y, colour)} beside the ends of lines; those at one x lie at least
     `gap` points apart."""
     axis.figure.canvas.draw()  # the scales must be known
-    points, below = axis.figure.dpi / 72, {}
+    points, below, (low, high) = axis.figure.dpi / 72, {}, axis.get_ylim()
     for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
+        if not low <= y <= high:  # outside of the picture
+            continue
         height = axis.transData.transform((x, y))[1] / points
         below[x] = max(height, below.get(x, -np.inf) + gap)
         axis.annotate(name, (x, y), (5, below[x] - height), textcoords="offset points", fontsize=7,
@@ -84,7 +86,7 @@ def half_planes_figure(points, W, b):
         for axis in (a, c) if j == 2 else (c,):
             axis.plot(*ends.T, color="k" if axis is a else colour, lw=1.2)
         at = ((-2.3, -2.95), (2.3, -2.95), (0, 2.95))[j]
-        c.text(*at, f"{j + 1} rejects", ha="center", va="center", fontsize=7)
+        c.text(*at, f"{j + 1} rejects", ha="center", va="center", fontsize=7, color=0.6 * colour)
     c.text(0, 0, "all\nclaim", ha="center", va="center", fontsize=6)
     for axis in (a, c):
         axis.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), xticks=[], yticks=[], aspect="equal")
@@ -93,7 +95,7 @@ def half_planes_figure(points, W, b):
     d.plot(z, np.maximum(z, 0), color=GREY, ls="--")
     d.text(-2.9, 1.08, "exp(−E): 1 on half the line", fontsize=7)
     d.text(1.4, 2.2, "E = relu(z)", fontsize=7, color=GREY, ha="right")
-    d.set(xlabel="pre-activation z", ylim=(0, 3), title="(c) nothing to normalise")
+    d.set(xlabel="pre-activation z", ylim=(0, 3), title="(c) no density")
     a.set_title("(a) one unit")
     c.set_title("(b) three units: who claims?")
     sns.despine(ax=d)
@@ -190,7 +192,8 @@ def law_figure(runs, met, ended, balance):
     """The loss in log t, and who pulls at the scale.
 
     runs: {(optimizer, units, rate): {"loss", "living"}}; met(losses): the epoch of the paper's
-    test; ended: losses with a prior; balance: {model: {term: slope in the log of the scale}}.
+    test; ended: {name: losses} with a prior and without; balance: {model: {term: slope in the log
+    of the scale}}.
     """
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.9), width_ratios=[2.1, 1])
     shades = dict(zip(sorted({k for _, k, _ in runs}), ("C0", "C1", "k")))
@@ -207,8 +210,9 @@ def law_figure(runs, met, ended, balance):
         if epoch := met(loss):
             a.plot(epoch + 1, loss[epoch], "o", mfc="w", mec=colour, ms=4, mew=0.9, zorder=3)
         ends[f"{k}: {rate:g}" if sgd else f"{k}: Adam"] = t[-1], loss[-1], colour
-    a.plot(np.arange(1, len(ended) + 1), ended, color="C2", lw=1.4)
-    ends["64: prior"] = len(ended), ended[-1], "C2"
+    for (name, loss), ls in zip(ended.items(), ("-", "-.")):
+        a.plot(np.arange(1, len(loss) + 1), loss, color="C2", lw=1.2, ls=ls)
+        ends[name] = len(loss), loss[-1], "C2"
     a.set(xscale="log", xlabel="epoch t", ylabel="loss, summed over 128 rows", xlim=(1, None))
     a.set_title("(a) the loss falls by K log t")
     label_ends(a, ends, gap=7)
@@ -253,8 +257,8 @@ def tiles(axis, W, columns):
 
 
 def digit_figure(x, E, r, W, x_hat, n=7):
-    """One picture x (D,) followed: energies E and responsibilities r (K,), the n rows of W (K, D)
-    that reject it most, and what Wᵀ makes of its code, x_hat (D,)."""
+    """One picture x (D,) followed: energies E and responsibilities r (K,), up to n rows of W (K, D)
+    that reject it, and what Wᵀ makes of its code, x_hat (D,)."""
     order = torch.argsort(E, descending=True)
     fig = plt.figure(figsize=(TWO, 2.7))
     upper, lower = fig.subfigures(2, 1, height_ratios=[1.5, 1])
@@ -274,15 +278,17 @@ def digit_figure(x, E, r, W, x_hat, n=7):
         axis.imshow(image.view(28, 28), cmap="gray_r", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.set_title(title, loc="center")
-    for axis, unit in zip(axes[1:-1], order):
-        tiles(axis, W[unit][None], 1)
-        axis.set_title(f"E = {E[unit]:.1f}", loc="center")
+    for i, axis in enumerate(axes[1:-1]):
+        axis.axis("off")
+        if i < active:
+            tiles(axis, W[order[i]][None], 1)
+            axis.set_title(f"E = {E[order[i]]:.1f}", loc="center")
     return fig
 
 
 def decoder_figure(pairs, n=4):
     """pairs: {title: (W, V)}: n rows of W, each beside its row of the best decoder V."""
-    fig, axes = plt.subplots(1, len(pairs), figsize=(TWO, 2.9))
+    fig, axes = plt.subplots(1, len(pairs), figsize=(TWO, 3.25))
     for axis, (title, (W, V)) in zip(axes, pairs.items()):
         tiles(axis, torch.stack([W[:n], V[:n]], 1).flatten(0, 1), 2)
         axis.set_title(title, loc="center")
@@ -334,7 +340,8 @@ def benchmark_figure(table, relative, l0, strips=None):
     a.set_xticks(ticks, ticks)
     a.xaxis.set_minor_formatter(plt.NullFormatter())
     a.set_title("(a) by Wᵀ or decoder")
-    label_ends(a, ends)
+    right = max(x for x, *_ in ends.values())
+    label_ends(a, {name: (right, *end[1:]) for name, end in ends.items()})
     for axis, (title, frame), letter in zip(others, relative.items(), "bc"):
         frame = frame[(frame.L0 == l0) & frame.method.isin(METHODS)].set_index("method")
         frame = frame.reindex([m for m in METHODS if m in frame.index])
@@ -344,9 +351,10 @@ def benchmark_figure(table, relative, l0, strips=None):
             axis.plot(row["mean"], i, marker, color=colour, ms=4)
         axis.axvline(1 if "explained" in title else 0, color=GREY, lw=0.6, ls=":")
         first = axis is others[0]
-        axis.set(yticks=range(len(frame)), yticklabels=frame.index if first else [], xlabel=title)
+        axis.set(yticks=range(len(frame)), yticklabels=frame.index if first else [])
+        axis.set_xlabel(f"{title},\n" + ("over the L1 SAE's" if first else "minus the L1 SAE's"))
         axis.invert_yaxis()
-        axis.set_title(f"({letter}) at L0 {l0:g}, against L1")
+        axis.set_title(f"({letter}) at L0 {l0:g}")
     sns.despine(upper)
     if strips:
         for axis, (name, X) in zip(lower.subplots(len(strips), 1), strips.items()):

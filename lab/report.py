@@ -170,16 +170,18 @@ def judge(notebook, measured, data="digits"):
     """Hold measurements against the claims of claims.csv: a list with a dict for each criterion.
 
     measured: {key: one number or list of numbers for each criterion}. A list meets a criterion
-    if every number in it does; an undefined or missing one does not. Raises ValueError unless
-    exactly the claims of this notebook and data were measured.
+    if every number in it does; one that is undefined, or was not measured, does not. Raises
+    ValueError for what is no claim of this notebook and data.
     """
     claims = pd.read_csv(CLAIMS, keep_default_na=False)
     claims = claims[(claims.notebook == notebook) & (claims.data == data)]
-    if set(claims.key) != set(measured):
-        raise ValueError(f"claims and measurements differ: {set(claims.key) ^ set(measured)}")
+    if unknown := set(measured) - set(claims.key):
+        raise ValueError(f"{CLAIMS.name} has no claims {unknown} for {notebook} on the {data}")
     judged = []
     for key, rows in claims.groupby("key", sort=False):
-        for row, value in zip(rows.to_dict("records"), measured[key], strict=True):
+        for row, value in zip(
+            rows.to_dict("records"), measured.get(key, [None] * len(rows)), strict=True
+        ):
             values = np.array(value, float)
             holds = values.size > 0 and COMPARISONS[row["comparison"]](values, row["bound"]).all()
             judged.append(row | {"measured": value, "holds": bool(holds)})

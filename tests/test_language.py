@@ -1,6 +1,7 @@
 """lab/language.py on a tiny GPT-2 with random weights and a tokenizer trained here: no network."""
 
 from functools import partial
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -112,13 +113,27 @@ def test_spliced_loss(load, tiny, side, module):
     assert same == pytest.approx(loss(), abs=1e-6)
     assert sum(seen) == 20  # every row of the test, and no padding
     assert loss(torch.zeros_like, limit=0) == pytest.approx(loss(), abs=1e-6)  # all above it
-    zeros, data = loss(torch.zeros_like), load(side=side, module=module)
-    whole = torch.eye(data.x_test.shape[1]).double(), torch.zeros(data.x_test.shape[1])
-    read = partial(language.loss_with, network, module, data, side=side)
-    assert read(lambda x: x, whole) == pytest.approx(loss(), abs=1e-5)
-    assert read(lambda x: x, (0 * whole[0], -data.mean / data.scale)) == pytest.approx(zeros)
+    zeros = loss(torch.zeros_like)
     assert abs(zeros - loss()) > 1e-3
     assert zeros == pytest.approx(loss(torch.zeros_like, batch_size=1), abs=1e-5)
+
+
+@pytest.mark.parametrize("side, module", [("output", ACT), ("input", PROJ)])
+def test_loss_recovered(load, tiny, side, module):
+    _, network = language.language_model(tiny[0])
+    data = load(side=side, module=module)
+    D, part = data.x_test.shape[1], torch.arange(data.x_test.shape[1]) < 20
+    whole = SimpleNamespace(encode=lambda x: x, decoder=torch.eye(D))
+    some = SimpleNamespace(encode=lambda x: x * part, decoder=torch.eye(D))
+    got = language.loss_recovered(
+        network, module, data, {"all": whole, "some": some}, data.x_train, side=side
+    )
+    loss = partial(language.spliced_loss, network, module, data.sequences, side=side)
+    mean = loss(lambda rows: 0 * rows + data.mean) - loss()
+    lost = loss(lambda rows: torch.where(part, rows, data.mean)) - loss()
+    assert got["mean ablation"] == pytest.approx(mean, abs=1e-6)
+    assert got["all"] == pytest.approx(100, abs=1e-2)
+    assert got["some"] == pytest.approx(100 * (1 - lost / mean), abs=0.1)
 
 
 def test_clear_errors(load, tmp_path):

@@ -18,7 +18,8 @@ OURS = {name: [[0.02, 1], 2] for name in ("bounded", "log det", "published form"
 SAES = {"L1 SAE": [0.1, 1, 4], "tied SAE": [0.1, 2], "TopK SAE": [2, 4], "tied, LSE": [40, 120]}
 TINY = {
     "1_theorem": {"N_RANDOM": 8, "N_MIXTURE": 200, "K_MIXTURE": 4, "EM_STEPS": 3, "SEEDS": [0, 1]},
-    "2_ablation": SMALL | {"BEGINNING": 3, "LAW": {4: 12, 6: 12, 8: 12}, "PRIOR_EPOCHS": 6},
+    "2_ablation": SMALL | {"EPOCHS": 4, "BEGINNING": 3, "PRIOR_EPOCHS": 6,
+        "LAW": [[4, 12], [8, 12]], "ADAM": [[4, 8]]},
     "3_benchmark": SMALL | {"BATCH_SIZE": 40, "JUDGED_L0": [2, 3], "RATES": [0.001],
         "LONGER": ["bounded"], "PUBLISHED_EPOCHS": {"model": 1, "SAE": 1},
         "CONTESTANTS": OURS | {method: [knobs, 2] for method, knobs in SAES.items()}},

@@ -29,7 +29,10 @@ def test_judge(tmp_path, monkeypatch):
         assert [(row["quantity"], row["holds"]) for row in judged] == list(zip("acb", holds))
         assert [row["measured"] for row in judged] == [a, c, b] and judged[2]["published"] == "2 s"
     assert [row["bound"] for row in report.judge("n", {"good": [1]}, "text")] == [1]
-    for odd in ({}, {"fast": [1], "more": [1]}, {"fast": [1, 2]}):  # and a number too many
+    assert [row["holds"] for row in report.judge("n", {"good": [1, 2.5]})][
+        1
+    ] is False  # not measured
+    for odd in ({"more": [1]}, {"fast": [1, 2]}):  # no claim, and a number too many
         with pytest.raises(ValueError):
             report.judge("n", {"good": [1, 1]} | odd)
 
