@@ -65,7 +65,7 @@ def test_benchmark_on_a_language_model(tmp_path, monkeypatch):
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")  # GPT-2's token ids exceed its vocabulary
     folder, corpus, _ = tiny_gpt2(tmp_path / "gpt2")
     words = {"DATASET": str(folder), "MODULE": "h.1.mlp.act", "CORPUS": str(corpus)}
-    words |= {"N_TOKENS": 500, "PUBLISHED_EPOCHS": {}}
+    words |= {"N_TOKENS": 500, "PUBLISHED_EPOCHS": {}, "LONGER": []}  # as in language.yaml
     results = run_small("3_benchmark", tmp_path, TINY["3_benchmark"] | words)
     assert "probe" not in results["table"][0] and results["recovered"]["bounded"]
     keys = {c["key"] for c in results["claims"]}

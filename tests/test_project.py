@@ -84,8 +84,9 @@ def test_readme_is_short_and_its_links_lead_somewhere():
 def test_use_it_runs_as_it_stands(capsys):
     found = {}
     exec(re.search(r"```python\n(.*?)```", README, re.S)[1], found)
-    assert found["x_hat"].shape == found["x"].shape and capsys.readouterr().out.count("L0") == 7
-    assert ((found["x_hat"].numpy() - found["x"]) ** 2).mean() < 0.7 * found["x"].var()
+    out = capsys.readouterr().out
+    assert found["x_hat"].shape == found["x"].shape and out.count("L0") == 7
+    assert float(out.split("explained: ")[1]) > 0.4
 
 
 def test_the_tables_of_the_readme_are_current(recorded):
