@@ -28,16 +28,20 @@ def style():
 
 
 def label_ends(axis, ends, gap=8):
-    """Write names {name: (x, y, colour)} beside the ends of lines; those at one x lie at least
-    `gap` points apart."""
+    """Write names {name: (x, y, colour)} beside the ends of lines, and above one another where
+    they would overlap; `gap` is a line's height in points."""
     axis.figure.canvas.draw()  # the scales must be known
-    points, below, (low, high) = axis.figure.dpi / 72, {}, axis.get_ylim()
+    points, placed, (low, high) = axis.figure.dpi / 72, [], axis.get_ylim()
     for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
         if not low <= y <= high:  # outside of the picture
             continue
-        height = axis.transData.transform((x, y))[1] / points
-        below[x] = max(height, below.get(x, -np.inf) + gap)
-        axis.annotate(name, (x, y), (5, below[x] - height), textcoords="offset points", fontsize=7,
+        left, height = axis.transData.transform((x, y)) / points
+        right, at = left + 4.5 * len(name), height
+        for a, b, other in placed:  # from below
+            if left < b and a < right and at < other + gap:
+                at = other + gap
+        placed.append((left, right, at))
+        axis.annotate(name, (x, y), (5, at - height), textcoords="offset points", fontsize=7,
                       color=colour, va="center", annotation_clip=False)  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def law_figure(runs, met, ended, balance):
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.9), width_ratios=[2.1, 1])
     shades = dict(zip(sorted({k for _, k, _ in runs}), ("C0", "C1", "k")))
     ends = {}
-    for (name, k, rate), run in runs.items():
+    for (name, k, _), run in runs.items():
         loss, colour, sgd = run["loss"], shades[k], name == "SGD"
         t = np.arange(1, len(loss) + 1)
         a.plot(t, loss, color=colour, lw=0.9, ls="-" if sgd else ":")
@@ -209,7 +213,9 @@ def law_figure(runs, met, ended, balance):
                    zorder=0, solid_capstyle="butt")  # fmt: skip
         if epoch := met(loss):
             a.plot(epoch + 1, loss[epoch], "o", mfc="w", mec=colour, ms=4, mew=0.9, zorder=3)
-        ends[f"{k}: {rate:g}" if sgd else f"{k}: Adam"] = t[-1], loss[-1], colour
+        name = f"{k} units" if sgd else "Adam"
+        if not sgd or name not in ends or loss[-1] > ends[name][1]:  # the highest of its rates
+            ends[name if sgd else f"{k}, Adam"] = t[-1], loss[-1], colour
     for (name, loss), ls in zip(ended.items(), ("-", "-.")):
         a.plot(np.arange(1, len(loss) + 1), loss, color="C2", lw=1.2, ls=ls)
         ends[name] = len(loss), loss[-1], "C2"
