@@ -48,6 +48,8 @@ def check():
         git = ["git", "-C", ROOT, "show", f"HEAD:./{path}"]
         record, here = subprocess.run(git, capture_output=True).stdout, (ROOT / path).exists()
         if record and here:
+            if record == (ROOT / path).read_bytes():
+                print(f"{path} is the record itself, not a run of yours")
             record, yours = json.loads(record), json.loads((ROOT / path).read_text())
             a, b = record["parameters"], yours["parameters"]
             if other := [k for k in {**a, **b} if a.get(k) != b.get(k)]:
