@@ -88,10 +88,15 @@ def l1_loss(E):
 # 128 rows, as published, and the losses bring any other batch to it.
 
 
-def published_loss(model, x, lse=1.0, variance=1.0, decorrelation=1.0):
-    """lse L_LSE + variance L_var + decorrelation L_dec of E = model.encode(x); -> (). [P]"""
+def published_loss(model, x, lse=1.0, variance=1.0, decorrelation=1.0, kappa=None):
+    """lse L_LSE + variance L_var + decorrelation L_dec of E = model.encode(x); -> (). [P]
+
+    Not published: with kappa, + variance kappa |W|_F^2, the prior of `bounded_loss`.
+    """
     E = model.encode(x)
     volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
+    if kappa is not None:
+        volume = volume + variance * kappa * model.W.square().sum()
     return lse * lse_loss(E) + len(x) / 128 * volume
 
 

@@ -29,10 +29,17 @@ class Contestant(NamedTuple):
     knobs: tuple = ("weight",)  # the weights of the loss that the knob sets; TopK's is in the model
     warm_up: bool = False  # the penalty grows over the first two epochs
     unit_norm: str | None = None  # the parameter whose rows keep norm 1
+    rate: float | None = None  # of Adam; None: to be tuned
+    mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
 
 
-def contestants(D, K, kappa, noise=1e-3):
-    """Ours, the paper's, three kinds of SAE, and two crosses: {name: Contestant}."""
+def contestants(D, K, kappa, noise=1e-3, mean=None):
+    """The paper's objective, ours, three kinds of SAE, and two crosses: {name: Contestant}.
+
+    The paper's objective keeps its rate, 0.001, and inputs with their mean: without a prior a
+    larger rate always lowers the loss, which so cannot choose one. "published + prior" and "log
+    det" change one thing each, and are trained in the same way.
+    """
 
     def encoder(seed, _):
         return h.Encoder(D, K, seed=seed)
@@ -46,13 +53,18 @@ def contestants(D, K, kappa, noise=1e-3):
     def tied(seed, _):
         return sae(seed, tied=True)
 
+    both, published = ("variance", "decorrelation"), {"rate": 1e-3, "mean": mean}
     bounded = partial(h.bounded_loss, kappa=kappa, noise=noise)
     return {
+        # L_LSE + knob (L_var + L_dec), without and with a prior kappa |W|^2
+        "published form": Contestant(encoder, h.published_loss, both, **published),
+        "published + prior": Contestant(
+            encoder, partial(h.published_loss, kappa=kappa), both, **published
+        ),
         # sparsity(E) + knob (-log det(Cov(E) + noise I) + kappa |W|^2)
+        "log det": Contestant(encoder, partial(bounded, kappa=0), **published),
         "bounded": Contestant(encoder, bounded),
         "L1/K": Contestant(encoder, partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)),
-        "log det": Contestant(encoder, partial(bounded, kappa=0)),
-        "published form": Contestant(encoder, h.published_loss, ("variance", "decorrelation")),
         # squared error + knob sparsity(A)
         "L1 SAE": Contestant(untied, h.sae_loss, warm_up=True, unit_norm="V"),
         "tied SAE": Contestant(tied, h.sae_loss, warm_up=True),
@@ -89,25 +101,28 @@ def paper_measures(model, x, x_test):
 
 def fit(contestant, knobs, seeds, x, *, rate, epochs, batch_size, title=None):
     """Train a contestant at every knob and seed, the last quarter of the epochs at a tenth of the
-    rate: [(knob, seed, model)]."""
-    epoch, trained = np.arange(epochs), []
+    rate: [(knob, seed, model)], models that read x."""
+    mean, epoch, trained = contestant.mean, np.arange(epochs), []
+    inputs = x if mean is None else x + mean
     schedule = {"lr": np.where(epoch < 0.75 * epochs, 1, 0.1)}
     if contestant.warm_up:
         schedule["weight"] = np.clip(epoch / 2, 0, 1)
     for group in [knobs] if contestant.knobs else [[k] for k in knobs]:  # one k a stack
         stack = [(k, s, contestant.make(s, k).to(x.device)) for s in seeds for k in group]
         h.train(
-            [model for *_, model in stack], contestant.loss, x, epochs=epochs,
+            [model for *_, model in stack], contestant.loss, inputs, epochs=epochs,
             weights={name: [k for k, *_ in stack] for name in contestant.knobs},
             batch_size=batch_size, lr=rate, schedule=schedule, seed=seeds,
             unit_norm=contestant.unit_norm, progress=title,
         )  # fmt: skip
+        for *_, model in stack if mean is not None else ():  # the same codes, of x itself
+            model.b.data += model.W.data @ mean
         trained += stack
     return trained
 
 
 def tune(contestant, knob, x, rates, *, seed, epochs, batch_size, title=None):
-    """The largest rate whose validation loss is within a thousandth of the lowest.
+    """The rate of the lowest validation loss.
 
     One model a rate learns from the first half of x, and is judged on its last sixth.
     """
@@ -124,21 +139,22 @@ def tune(contestant, knob, x, rates, *, seed, epochs, batch_size, title=None):
                 batches = [b for b in held_out.split(batch_size) if len(b) == batch_size]
                 loss = float(sum(contestant.loss(model, batch, **weights) for batch in batches))
         losses.append(np.nan_to_num(loss, nan=np.inf))
-    bound = min(losses) + 1e-3 * abs(min(losses))
-    return max(rate for rate, loss in zip(rates, losses) if loss <= bound)
+    return rates[int(np.argmin(losses))]
 
 
 def train_all(entrants, chosen, seeds, x, rates, *, epochs, batch_size):
     """Tune and train contestants: models {(method, knob, seed): model} and rates {method: rate}.
 
-    chosen: {method: (knobs, number of seeds)}. The rate is that of the middle knob, tried on the
-    first seed for half of the epochs.
+    chosen: {method: (knobs, number of seeds)}. A rate that is not fixed is that of the middle
+    knob, tried on the first seed for half of the epochs.
     """
     models, best = {}, {}
     for method, (knobs, n_seeds) in chosen.items():
         entrant, middle = entrants[method], knobs[len(knobs) // 2]
         trial = {"epochs": max(4, epochs // 2), "batch_size": batch_size, "seed": seeds[0]}
-        best[method] = tune(entrant, middle, x, rates, title=f"{method}, rate", **trial)
+        best[method] = entrant.rate or tune(
+            entrant, middle, x, rates, title=f"{method}, rate", **trial
+        )
         options = {"rate": best[method], "epochs": epochs, "batch_size": batch_size}
         for knob, seed, model in fit(entrant, knobs, seeds[:n_seeds], x, title=method, **options):
             models[method, knob, seed] = model
@@ -148,8 +164,8 @@ def train_all(entrants, chosen, seeds, x, rates, *, epochs, batch_size):
 def against_l1(x, x_test, K, chosen, seeds, rates, noise, *, epochs, batch_size):
     """bounded and the L1 SAE on other data: a table of all models, and rows that compare them.
 
-    chosen: {method: knobs}. A row for each knob of bounded: FVU of both at its L0, and the share
-    of what the L1 SAE explains, by Wᵀ or decoder and by least squares; means over seeds.
+    chosen: {method: knobs}. A row for each knob of bounded and read-out: FVU of both methods at
+    the same L0, and the share of what the L1 SAE explains; means over seeds.
     """
     entrants, models, rows = contestants(x.shape[1], K, h.prior(x, K), noise), {}, []
     for method, knobs in chosen.items():
@@ -158,14 +174,11 @@ def against_l1(x, x_test, K, chosen, seeds, rates, noise, *, epochs, batch_size)
             models[method, knob, seed] = model
     table = tabulate(models, x, x_test)
     for knob, ours in table[table.method == "bounded"].groupby("knob"):
-        rows.append({"λ": knob, "L0": ours.l0.mean()})
         for column, name in (("fvu", "Wᵀ or decoder"), ("fvu least squares", "least squares")):
-            own, other = (
-                ours[column].mean(),
-                by_seed(table, "L1 SAE", column, rows[-1]["L0"]).mean(),
-            )
-            rows[-1] |= {f"FVU, {name}": own, f"L1 SAE's, {name}": 1 - other}
-            rows[-1] |= {f"share explained, {name}": (1 - own) / other}
+            own, l0 = ours[column].mean(), ours.l0.mean()
+            other = by_seed(table, "L1 SAE", column, l0).mean()
+            rows.append({"λ": knob, "L0": l0, "read by": name, "FVU": own, "L1 SAE's": 1 - other,
+                         "share of the variance explained": (1 - own) / other})  # fmt: skip
     return table, rows
 
 
@@ -221,9 +234,8 @@ def agreement(one, other, x):
     return tuple(matched)
 
 
-def tabulate(models, x, x_test, y=None, y_test=None, probed=None):
-    """A row for each of {(method, knob, seed): model}; with labels also purity, and the probe of
-    the methods named in `probed` (None: of all)."""
+def tabulate(models, x, x_test, y=None, y_test=None, probe=True):
+    """A row for each of {(method, knob, seed): model}; with labels also purity and the probe."""
     rows = []
     for (method, knob, seed), model in models.items():
         rows.append({"method": method, "knob": knob, "seed": seed} | evaluate(model, x, x_test))
@@ -231,10 +243,9 @@ def tabulate(models, x, x_test, y=None, y_test=None, probed=None):
             with torch.no_grad():
                 rows[-1]["purity"] = purity(model.encode(x_test), y_test)
     table = pd.DataFrame(rows)
-    if y is not None:
-        chosen = table.method.isin(table.method if probed is None else probed)
-        codes = [model.encode for model, fine in zip(models.values(), chosen) if fine]
-        table.loc[chosen, "probe"] = probe_accuracies(codes, x, y, x_test, y_test)
+    if y is not None and probe:
+        codes = [model.encode for model in models.values()]
+        table["probe"] = probe_accuracies(codes, x, y, x_test, y_test)
     return table
 
 

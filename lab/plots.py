@@ -48,11 +48,12 @@ def label_ends(axis, ends, gap=8):
 # --- Notebook 1 ---------------------------------------------------------------------------
 
 
-def toy_figure(points, em, lse):
-    """Points (N, 2), and the means along both paths: em, lse (steps, 3, 2)."""
+def toy_figure(points, em, lse, fixed):
+    """Points (N, 2), and the means along the paths em, lse and fixed (steps, 3, 2)."""
     fig, axis = plt.subplots(figsize=(ONE, 2.6))
     axis.scatter(*points.T, s=3, lw=0, c="0.75")
     for j, colour in enumerate(sns.color_palette()[:3]):
+        axis.plot(*fixed[:, j].T, "+:", color="0.4", lw=0.6, ms=4, mew=0.6)
         axis.plot(*lse[:, j].T, ".-", color=colour, lw=0.8, ms=3)
         axis.plot(*em[:, j].T, "o", mfc="none", mec="k", ms=7, mew=0.7)
         axis.plot(*lse[0, j], "x", color="k", ms=5, mew=1)
@@ -187,19 +188,18 @@ def signed_figure(seen, every):
             axis.plot(steps, run[name], color=colour, ls=ls, lw=0.9)
             ends[config] = steps[-1], run[name][-1], colour
         axis.set(xlabel="step", title=title)
-        label_ends(axis, ends if name == "bias" else {"A, C": ends["C"]})
+        label_ends(axis, ends if name == "bias" else {"A, B, C": ends["C"]})
         sns.despine(ax=axis)
     return fig
 
 
-def law_figure(runs, met, ended, balance):
-    """The loss in log t, and who pulls at the scale.
+def law_figure(runs, met):
+    """The loss in log t, and how much it falls in an epoch.
 
     runs: {(optimizer, units, rate): {"loss", "living"}}; met(losses): the epoch of the paper's
-    test; ended: {name: losses} with a prior and without; balance: {model: {term: slope in the log
-    of the scale}}.
+    test.
     """
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.9), width_ratios=[2.1, 1])
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.8), width_ratios=[1.5, 1])
     shades = dict(zip(sorted({k for _, k, _ in runs}), ("C0", "C1", "k")))
     ends = {}
     for (name, k, _), run in runs.items():
@@ -207,28 +207,50 @@ def law_figure(runs, met, ended, balance):
         t = np.arange(1, len(loss) + 1)
         a.plot(t, loss, color=colour, lw=0.9, ls="-" if sgd else ":")
         if sgd:  # the law, through the middle of the second half
-            half = len(loss) // 2
-            level = np.mean(loss[half:] + run["living"][-1] * np.log(t[half:]))
-            a.plot(t[1:], level - run["living"][-1] * np.log(t[1:]), color="0.6", lw=3, alpha=0.5,
-                   zorder=0, solid_capstyle="butt")  # fmt: skip
+            half, living = len(loss) // 2, run["living"][-1]
+            level = np.mean(loss[half:] + living * np.log(t[half:]))
+            wide = {"color": "0.6", "lw": 3, "alpha": 0.5, "zorder": 0, "solid_capstyle": "butt"}
+            a.plot(t[1:], level - living * np.log(t[1:]), **wide)
+            b.plot(t[1:], -np.diff(loss), color=colour, lw=0.7)
+            b.plot(t[1:], k / t[1:], **wide)
         if epoch := met(loss):
             a.plot(epoch + 1, loss[epoch], "o", mfc="w", mec=colour, ms=4, mew=0.9, zorder=3)
         name = f"{k} units" if sgd else "Adam"
         if not sgd or name not in ends or loss[-1] > ends[name][1]:  # the highest of its rates
             ends[name if sgd else f"{k}, Adam"] = t[-1], loss[-1], colour
-    for (name, loss), ls in zip(ended.items(), ("-", "-.")):
-        a.plot(np.arange(1, len(loss) + 1), loss, color="C2", lw=1.2, ls=ls)
-        ends[name] = len(loss), loss[-1], "C2"
     a.set(xscale="log", xlabel="epoch t", ylabel="loss, summed over 128 rows", xlim=(1, None))
     a.set_title("(a) the loss falls by K log t")
     label_ends(a, ends, gap=7)
+    b.axhline(1, color=GREY, lw=0.6, ls=":")
+    b.text(2.2, 0.94, "the paper's tolerance", fontsize=7, color=GREY, va="top")
+    for k, colour in shades.items():
+        b.plot(k, 1, "|", color=colour, ms=9, mew=1.2)
+        b.annotate(f"{k}", (k, 1), (4, 3), textcoords="offset points", color=colour)
+    b.set(xscale="log", yscale="log", xlabel="epoch t", ylabel="fall in one epoch", xlim=(2, None))
+    b.set(ylim=(0.4, 40), title="(b) by K / t, at every rate")
+    sns.despine(fig)
+    return fig
+
+
+def ends_figure(losses, balance):
+    """Losses {name: losses} in log t, and who pulls at the scale: {model: {term: pull}}."""
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 1.9))
+    ends = {}
+    for (name, loss), ls in zip(losses.items(), ("-", "-.")):
+        a.plot(np.arange(1, len(loss) + 1), loss, color="C2", ls=ls)
+        ends[name] = len(loss), loss[-1], "C2"
+    a.set(xscale="log", xlabel="epoch t", ylabel="loss, 128 rows", xlim=(1, None))
+    a.set_title("(a) with and without a prior")
+    label_ends(a, ends)
     for i, (model, pull) in enumerate(balance.items()):
         b.barh(i, pull["log-sum-exp"], 0.3, color="k")
         b.barh(i, pull["prior"], 0.3, pull["log-sum-exp"], color="C2")
         b.barh(i + 0.34, -pull["volume"], 0.3, color="0.75")
         b.text(-pull["volume"] / 2, i + 0.34, "volume", ha="center", va="center", fontsize=7)
-        b.text(0, i - 0.2, f"{model}: log-sum-exp" + " + prior" * (pull["prior"] > 0), fontsize=7)
-    b.set(yticks=[], ylim=(1.6, -0.5), xlabel="pull on the scale, |dL / d log c|")
+        inward = f"log-sum-exp {pull['log-sum-exp']:.1f}"
+        inward += f" + prior {pull['prior']:.0f}" * (pull["prior"] > 0)
+        b.text(0, i - 0.2, f"{model}, inward: {inward}", fontsize=7)
+    b.set(yticks=[], ylim=(1.6, -0.6), xlabel="pull on the scale, |dL / d log c|")
     b.set_title("(b) who pulls back?")
     sns.despine(fig)
     b.spines["left"].set_visible(False)
@@ -312,19 +334,21 @@ def units_figure(rows, columns=4):
 
 
 METHODS = {  # colour, marker and line of each method
+    "published form": ("C1", "v", ":"),
+    "published + prior": ("C5", "<", "-."),
+    "log det": ("C4", "^", ":"),
     "bounded": ("k", "o", "-"),
     "L1 SAE": ("C0", "s", "--"),
     "tied SAE": ("C2", "D", "-."),
     "TopK SAE": ("C3", "X", "--"),
-    "log det": ("C4", "^", ":"),
-    "published form": ("C1", "v", ":"),
 }
 
 
-def benchmark_figure(table, relative, l0, strips=None):
+def benchmark_figure(table, relative, l0, points=None, strips=None):
     """Variance explained against L0; every method relative to the L1 SAE at one L0; pictures.
 
-    table: a row a model; relative: {title: DataFrame of `compare`}; strips: {name: (n, D)}.
+    table: a row a model; relative: {title: DataFrame of `compare`}; points: {name: (L0, variance
+    explained)}; strips: {name: (n, D)}.
     """
     fig = plt.figure(figsize=(TWO, 4.3 if strips else 3.0))
     upper, lower = fig.subfigures(2, 1, height_ratios=[3, 1.3]) if strips else (fig, None)
@@ -346,6 +370,11 @@ def benchmark_figure(table, relative, l0, strips=None):
     a.set_xticks(ticks, ticks)
     a.xaxis.set_minor_formatter(plt.NullFormatter())
     a.set_title("(a) by Wᵀ or decoder")
+    for name, at in (points or {}).items():
+        a.plot(*at, "*", color="C1", ms=7)
+        a.annotate(
+            name, at, (-5, -8), textcoords="offset points", ha="right", fontsize=7, color="C1"
+        )
     right = max(x for x, *_ in ends.values())
     label_ends(a, {name: (right, *end[1:]) for name, end in ends.items()})
     for axis, (title, frame), letter in zip(others, relative.items(), "bc"):

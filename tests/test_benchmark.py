@@ -17,11 +17,13 @@ from lab import benchmark
 torch.set_num_threads(1)
 D, K, NAN, OPTIONS = 6, 5, np.nan, {"epochs": 4, "batch_size": 16}
 X = torch.randn(200, D, generator=torch.Generator().manual_seed(0)) + 0.3
+MEAN = torch.linspace(-1, 1, D)
 CONTESTANTS = {  # the loss of knob k, and of an SAE whether it is tied
+    "published form": (lambda m, x, k: h.published_loss(m, x + MEAN, 1, k, k), None),
+    "published + prior": (lambda m, x, k: h.published_loss(m, x + MEAN, 1, k, k, 0.7), None),
+    "log det": (lambda m, x, k: h.bounded_loss(m, x + MEAN, k, 0, 0.01), None),
     "bounded": (lambda m, x, k: h.bounded_loss(m, x, k, 0.7, 0.01), None),
     "L1/K": (lambda m, x, k: h.bounded_loss(m, x, k, 0.7, 0.01, lambda E: E.sum() / K), None),
-    "log det": (lambda m, x, k: h.bounded_loss(m, x, k, 0, 0.01), None),
-    "published form": (lambda m, x, k: h.published_loss(m, x, 1, k, k), None),
     "L1 SAE": (lambda m, x, k: h.sae_loss(m, x, k), False),
     "tied SAE": (lambda m, x, k: h.sae_loss(m, x, k), True),
     "tied, LSE": (lambda m, x, k: h.sae_loss(m, x, k, h.lse_loss), True),
@@ -31,7 +33,7 @@ CONTESTANTS = {  # the loss of knob k, and of an SAE whether it is tied
 
 @pytest.mark.parametrize("name", CONTESTANTS)
 def test_fit_trains_a_contestant_as_its_loss_alone(name):
-    (loss, tied), contestants = CONTESTANTS[name], benchmark.contestants(D, K, 0.7, 0.01)
+    (loss, tied), contestants = CONTESTANTS[name], benchmark.contestants(D, K, 0.7, 0.01, MEAN)
     trained = benchmark.fit(contestants[name], [2, 3], [0, 1], X, rate=0.01, **OPTIONS)
     assert list(contestants) == list(CONTESTANTS) and len({t[:2] for t in trained}) == 4
     for knob, seed, model in trained:
@@ -40,6 +42,13 @@ def test_fit_trains_a_contestant_as_its_loss_alone(name):
         plan = {"lr": [1, 1, 1, 0.1], "k": [1] * 4 if tied is None or top else [0, 0.5, 1, 1]}
         own = {"weights": {"k": knob}, "seed": seed, "schedule": plan, "unit_norm": norm}
         h.train([one := kind(D, K, *args, seed)], loss, X, lr=0.01, progress=None, **own, **OPTIONS)
+        if published := name in (
+            "published form",
+            "published + prior",
+            "log det",
+        ):  # its codes are those of x + MEAN
+            one.b.data += one.W.data @ MEAN
+        assert contestants[name].rate == (1e-3 if published else None)
         torch.testing.assert_close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
 
 
@@ -48,10 +57,10 @@ def test_tune_judges_on_the_last_sixth():
     x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2]  # no rows between are used
     loss = lambda m, x, weight: 1 + weight * (m.b - x).square().sum()  # noqa: E731
     contestant = benchmark.Contestant(lambda seed, _: h.Encoder(D, D, seed=seed), loss)
-    for move, weight in ((0.1, 1), (1, 1), (0.1, 1e-6)):  # 0.01 a step comes closest to 0.1
+    for move, weight in ((0.1, 1), (1, 1)):  # 0.01 a step comes closest to 0.1
         x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1]], [[move]]])
         best.append(benchmark.tune(contestant, weight, x, rates, seed=0, **OPTIONS))
-    assert best == [1e-2, 0.1, 0.1]  # the largest within a thousandth
+    assert best == [1e-2, 0.1]
 
 
 @pytest.mark.parametrize("tied, size", [(None, 35), (False, 71), (True, 41)])

@@ -47,6 +47,7 @@ def test_losses_equal_numpy(B, K, seed, dtype, scale, shift):  # K <= B and K > 
         (h.decorrelation_loss(E), dec),
         (h.log_det_loss(E, noise), -log_det),
         (h.published_loss(model, E, 2, 0.5, 3), 2 * lse + B / 128 * (0.5 * variance + 3 * dec)),
+        (h.published_loss(model, E, 1, 2, 0, 0.75), lse + B / 64 * (variance + 3 * K)),
         (h.bounded_loss(model, E, 3, 0.75, noise), lse + 3 * B / 128 * (3 * K - log_det)),
         (h.bounded_loss(model, E, 3, 0, noise, h.l1_loss), e.sum() - 3 * B / 128 * log_det),
         *zip(grad_and_value(h.lse_loss)(E), (r, lse)),

@@ -14,7 +14,10 @@ from helpers import ROOT
 
 STEMS = ("1_theorem", "2_ablation", "3_benchmark")
 SMALL = {"EPOCHS": 2, "SEEDS": [0, 1], "N_COMPONENTS": 8, "N_TRAIN": 1000}
-OURS = {name: [[0.02, 1], 2] for name in ("bounded", "log det", "published form", "L1/K")}
+OURS = {
+    name: [[0.02, 1], 2]
+    for name in ("published form", "published + prior", "log det", "bounded", "L1/K")
+}
 SAES = {"L1 SAE": [0.1, 1, 4], "tied SAE": [0.1, 2], "TopK SAE": [2, 4], "tied, LSE": [40, 120]}
 TINY = {
     "1_theorem": {"N_RANDOM": 8, "N_MIXTURE": 200, "K_MIXTURE": 4, "EM_STEPS": 3, "SEEDS": [0, 1]},
