@@ -225,7 +225,7 @@ def law_figure(runs, met):
     b.text(2.2, 0.94, "the paper's tolerance", fontsize=7, color=GREY, va="top")
     for k, colour in shades.items():
         b.plot(k, 1, "|", color=colour, ms=9, mew=1.2)
-        b.annotate(f"{k}", (k, 1), (4, 3), textcoords="offset points", color=colour)
+        b.annotate(f"{k}", (k, 1), (4, 9), textcoords="offset points", color=colour)
     b.set(xscale="log", yscale="log", xlabel="epoch t", ylabel="fall in one epoch", xlim=(2, None))
     b.set(ylim=(0.4, 40), title="(b) by K / t, at every rate")
     sns.despine(fig)
