@@ -248,7 +248,7 @@ def ends_figure(losses, balance):
         b.barh(i + 0.34, -pull["volume"], 0.3, color="0.75")
         b.text(-pull["volume"] / 2, i + 0.34, "volume", ha="center", va="center", fontsize=7)
         inward = f"log-sum-exp {pull['log-sum-exp']:.1f}"
-        inward += f" + prior {pull['prior']:.0f}" * (pull["prior"] > 0)
+        inward += f" + prior {pull['prior']:.0f}" if pull["prior"] else ""
         b.text(0, i - 0.2, f"{model}, inward: {inward}", fontsize=7)
     b.set(yticks=[], ylim=(1.6, -0.6), xlabel="pull on the scale, |dL / d log c|")
     b.set_title("(b) who pulls back?")
