@@ -1,33 +1,20 @@
-"""Objective, models, training and read-outs of decoder-free sparse autoencoders by implicit EM.
+"""Decoder-free sparse autoencoders by implicit EM: objective, models, fit, decoders, measures.
 
-The module reads as the paper does: objective, models, training, what we measure, read-outs, data.
-The mathematics is that of *one* model; `train` maps it over a stack of models. Symbols: x (B, D)
-inputs, W (K, D) and b (K,) parameters, z = Wx + b (B, K) pre-activations, E (B, K) energies
-(lower = better match), r (B, K) responsibilities, A (B, K) features (the energies, where a ReLU
-makes them), V (K, D) decoder.
+This file is the paper, and needs nothing else of the repository. It reads from top to bottom as the
+paper does, and has the mathematics of *one* model; `lab.training.train` maps it over a stack.
+Symbols: x (B, D) inputs, W (K, D) and b (K,) parameters, z = Wx + b (B, K) pre-activations,
+E (B, K) energies (a low energy is a match), r (B, K) responsibilities, A (B, K) features (the
+energies, where a ReLU makes them), V (K, D) decoder, lam (lambda) the factor of the volume terms.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026.
 [I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based Neural Models", 2025.
 """
 
-import copy
-import hashlib
-import os
-import sys
 import warnings
-from functools import partial
-from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
-import tqdm.auto
 from torch import nn
-from torch.func import functional_call, stack_module_state, vmap
-
-ROOT = Path(__file__).resolve().parent
-if "OMP_NUM_THREADS" not in os.environ:  # joblib knows a container's quota of processors
-    torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
 # --- The objective: terms, of energies E (B, K) -------------------------------------------
 
@@ -67,11 +54,11 @@ def correlation(E):
 
 
 def log_det_loss(E, noise=1e-3):
-    """-log det(Cov(E) + noise * I), what L_var and L_dec stand for; (B, K) -> ().
+    """-log det(Cov(E) + noise I), in the place of variance and decorrelation; (B, K) -> ().
 
-    Twice the information (in nats, up to a constant) that a channel of this noise variance
-    carries, with its sign turned. In float64 whatever E is: in float32 large energies would drown
-    the noise. NaN where E is not finite, which `train` reports.
+    Up to a constant, minus twice the information (nats) that E carries about a Gaussian input
+    through channels of this noise variance. Computed in float64 whatever E is: in float32 large
+    energies would drown the noise. NaN where E is not finite.
     """
     C = torch.cov(E.double().T).reshape(E.shape[1], -1)
     C = C + noise * torch.eye(E.shape[1], dtype=C.dtype, device=C.device)
@@ -84,46 +71,46 @@ def l1_loss(E):
 
 
 # --- The objective: whole losses, of a model and inputs x (B, D) --------------------------
-# Volume terms do not grow with the batch, and the log-sum-exp does. Their weights are those for
-# 128 rows, as published, and the losses bring any other batch to it.
+# The log-sum-exp grows with the batch, and the volume terms do not. lam is the factor of the volume
+# terms at 128 rows, as published; the losses scale it to a batch of any other size.
 
 
-def published_loss(model, x, lse=1.0, variance=1.0, decorrelation=1.0, kappa=None):
-    """lse L_LSE + variance L_var + decorrelation L_dec of E = model.encode(x); -> (). [P]
+def published_loss(model, x, lam=1.0, kappa=0.0, lse=1.0, variance=1.0, decorrelation=1.0):
+    """lse L_LSE + lam (variance L_var + decorrelation L_dec) of E = model.encode(x); -> (). [P]
 
-    Not published: with kappa, + variance kappa |W|_F^2, the prior of `bounded_loss`.
+    Not published: the prior lam kappa |W|_F^2, as in `bounded_loss`.
     """
     E = model.encode(x)
     volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
-    if kappa is not None:
-        volume = volume + variance * kappa * model.W.square().sum()
-    return lse * lse_loss(E) + len(x) / 128 * volume
+    return lse * lse_loss(E) + len(x) / 128 * lam * (volume + kappa * model.W.square().sum())
 
 
-def bounded_loss(model, x, weight, kappa, noise=1e-3, sparsity=lse_loss):
-    """sparsity(E) + weight (-log det(Cov(E) + noise I) + kappa |W|_F^2); -> ().
+def bounded_loss(model, x, lam, kappa, noise=1e-3, sparsity=lse_loss):
+    """sparsity(E) + lam (-log det(Cov(E) + noise I) + kappa |W|_F^2); -> ().
 
     The prior kappa keeps W, and with it the energies, from growing without limit; its unit is
     that of the inputs' variance, and `prior` gives its value. kappa = 0: the log det form.
     """
     E = model.encode(x)
     volume = log_det_loss(E, noise) + kappa * model.W.square().sum()
-    return sparsity(E) + len(x) / 128 * weight * volume
+    return sparsity(E) + len(x) / 128 * lam * volume
 
 
-def sae_loss(model, x, weight=0.0, sparsity=l1_loss):
-    """Squared error + weight sparsity(A) of an SAE, both summed over the batch; -> ()."""
+def sae_loss(model, x, penalty=0.0, sparsity=l1_loss):
+    """Squared error + penalty * sparsity(A) of an SAE, both summed over the batch; -> ()."""
     A = model.encode(x)
-    return (model.decode(A) - x).square().sum() + weight * sparsity(A)
+    return (model.decode(A) - x).square().sum() + penalty * sparsity(A)
 
 
 def prior(x, n_components):
     """kappa = tr Cov(x) / K of the training inputs x (N, D), the unit in which W is measured.
 
-    Warns if x is far from centred, as what `bounded_loss` is trained on should not be.
+    Warns if x is far from centred; raises ValueError if it is constant.
     """
-    x = _tensor(x)
+    x = as_tensor(x).double()
     variance, mean = float(x.var(0).sum()), float(x.mean(0).square().sum())
+    if not variance > 0:
+        raise ValueError("x is constant: all rows are the same, and there is nothing to learn")
     if mean > 0.1 * variance:
         warnings.warn(
             f"the mean of x has {mean / variance:.2g} times the power of its variance; "
@@ -207,200 +194,138 @@ def _affine(n_in, n_out, seed):
 
 
 def _pre_activations(x, W, b):
-    x = _tensor(x, W)
+    x = as_tensor(x, W)
     if x.shape[-1] != W.shape[-1]:
         raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
     return (W @ x.T).T + b  # under vmap, with x shared, one wide product
 
 
-def _tensor(x, like=None):
-    """Inputs as a tensor in the number type of `like`: NumPy, float64 and integers are welcome."""
+def as_tensor(x, like=None):
+    """Inputs as a tensor, in the number type of `like`: NumPy, float64 and integers are welcome."""
     x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
     return x if like is None else x.to(like.dtype)
 
 
-# --- Training -----------------------------------------------------------------------------
-
-ADAM = partial(torch.optim.Adam, fused=True)
+# --- Training: one model, plain --------------------------------------------------------------
 
 
-class _Objective(nn.Module):
-    """A model and its loss as one module, for functional_call to put parameters into."""
+def fit(model, loss, x, *, epochs, batch_size=128, lr=1e-3, optimizer=torch.optim.Adam, seed=0):
+    """Train one model in place: the loop of which `lab.training.train` is the stacked form.
 
-    def __init__(self, model, loss):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, x, weights):
-        return self.loss(self.model, x, **weights)
-
-
-def train(
-    models,
-    loss,
-    x,
-    *,
-    weights=None,
-    epochs,
-    batch_size=128,
-    lr=1e-3,
-    optimizer=ADAM,
-    schedule=None,
-    seed=0,
-    unit_norm=None,
-    monitor=None,
-    every=None,
-    progress="training",
-):
-    """Train a list of models of one shape in lockstep; they are updated in place.
-
-    loss(model, x, **weights) -> () is the loss of one model on one minibatch x (B, D); `weights`
-    holds, per keyword, one number per model (or one for all). One vmapped loss and one optimizer
-    serve the whole stack. optimizer(parameters, lr=lr) must treat entries one by one, as SGD and
-    Adam do. schedule: {"lr" or a keyword: one factor per epoch}.
-
-    seed fixes the order of the data: an int for all models, or one int for each of several
-    equal groups of consecutive models, [group of seed 0, group of seed 1, ...]. Within a group
-    every model sees the same minibatches. Incomplete last minibatches are dropped: fewer rows
-    would shift the balance of summed and unsummed terms.
-
-    unit_norm: name of the parameter whose rows keep norm 1; as the field's libraries do it, the
-    gradient along the rows is removed before each step, and the rows are rescaled after it.
-    monitor(model) -> dict of numbers runs after each epoch, or before every `every`-th step.
-    progress: title of the progress bar, None for no bar.
-
-    Returns a dict of arrays (times, n_models): "loss", mean per row and epoch, and what monitor
-    gave. Raises ValueError for bad arguments or inputs, FloatingPointError when a loss turns
-    non-finite (parameters are as they were then). On Ctrl-C the models keep what they learned.
+    loss(model, x) -> () is the loss of a minibatch x (B, D); `seed` fixes the order of the data.
+    The last rows of an epoch, too few for a minibatch, are dropped. Returns the mean loss per row
+    of each epoch, a list. Raises ValueError for bad inputs, and FloatingPointError as soon as a
+    loss is not finite.
     """
-    seeds = [int(seed)] if np.ndim(seed) == 0 else [int(s) for s in seed]
-    weights, schedule = weights or {}, schedule or {}
-    if not models or not seeds or len(models) % len(seeds):
-        raise ValueError(f"{len(models)} models do not make {len(seeds)} equal groups, one a seed")
-    x = _tensor(x, models[0].W).detach()
-    _check_training(models, x, epochs, batch_size, schedule, weights)
-    group, n_batches = len(models) // len(seeds), len(x) // batch_size
-    objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
-    parameters = {
-        name: p.detach().to(x.device).requires_grad_()
-        for name, p in stack_module_state(models)[0].items()
-    }
-    weights = {  # one number a model
-        k: torch.as_tensor(v, dtype=x.dtype, device=x.device).expand(len(models))
-        for k, v in weights.items()
-    }
-
-    def one_loss(parameters, weights, x):
-        named = {f"model.{name}": p for name, p in parameters.items()}
-        return functional_call(objective, named, (x, weights))
-
-    # With one seed all models share a minibatch; with several each takes its seed's.
-    stack_loss = vmap(one_loss, in_dims=(0, 0, None if len(seeds) == 1 else 0))
-    step = optimizer(parameters.values(), lr=float(lr))
-    orders = [torch.Generator().manual_seed(s) for s in seeds]
-    history = {"loss": []}
-
-    def observe():
-        _unstack(parameters, models)
-        seen = [monitor(model) for model in models]
-        if "loss" in seen[0]:
-            raise ValueError("monitor: 'loss' is the training's own; give it another name")
-        for key in seen[0]:
-            history.setdefault(key, []).append([float(s[key]) for s in seen])
-
-    bar = progress_bar(epochs, progress)
-    try:
-        for epoch in range(epochs):
-            factors = {name: float(f[epoch]) for name, f in schedule.items()}
-            step.param_groups[0]["lr"] = lr * factors.get("lr", 1.0)
-            now = {name: w * factors.get(name, 1.0) for name, w in weights.items()}
-            order = torch.stack([torch.randperm(len(x), generator=g) for g in orders])
-            total = torch.zeros(len(models), dtype=x.dtype, device=x.device)
-            if len(seeds) > 1:
-                order = order.repeat_interleave(group, dim=0)
-            batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
-            for i, rows in enumerate(batches):
-                if monitor is not None and every and (epoch * n_batches + i) % every == 0:
-                    observe()
-                batch = x.index_select(0, rows.flatten())  # faster than x[rows]
-                if len(seeds) > 1:
-                    batch = batch.unflatten(0, rows.shape)
-                value = stack_loss(parameters, now, batch)
-                step.zero_grad()
-                value.sum().backward()
-                with torch.no_grad():
-                    total += value
-                    if unit_norm is not None:
-                        V = parameters[unit_norm]
-                        V.grad -= (V.grad * V).sum(-1, keepdim=True) * V
-                    step.step()
-                    if unit_norm is not None:
-                        V /= V.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-            losses = (total / (n_batches * batch_size)).cpu().numpy()
-            if not np.isfinite(losses).all():
-                m = int(np.flatnonzero(~np.isfinite(losses))[0])
+    x = training_inputs(x, model.W, batch_size)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    step, order, history = optimizer(learned, lr=lr), torch.Generator().manual_seed(seed), []
+    for epoch in range(epochs):
+        losses, rows = [], torch.randperm(len(x), generator=order).to(x.device)
+        for batch in rows.split(batch_size)[: len(x) // batch_size]:
+            losses.append(loss(model, x[batch]))
+            if not torch.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"the loss of model {m} became {losses[m]} in epoch {epoch + 1} of {epochs}; "
-                    f"training stopped. Try a smaller lr than {lr}, or smaller weights."
+                    f"the loss became {float(losses[-1])} in epoch {epoch + 1}; try a smaller lr"
                 )
-            history["loss"].append(losses)
-            if monitor is not None and not every:
-                observe()
-            bar.update()
-    finally:  # also on Ctrl-C
-        bar.close()
-        _unstack(parameters, models)
-    return {key: np.array(values) for key, values in history.items()}
+            step.zero_grad()
+            losses[-1].backward()
+            step.step()
+        history.append(float(torch.stack(losses).detach().mean()) / batch_size)
+    return history
 
 
-def _check_training(models, x, epochs, batch_size, schedule, weights):
-    kinds = [
-        (type(m), [(n, p.shape) for n, p in m.named_parameters()])
-        + tuple((k, v) for k, v in vars(m).items() if k[0] != "_")
-        for m in models
-    ]
-    if any(k != kinds[0] for k in kinds):
-        raise ValueError("models trained together must be of one class, size and options")
-    if epochs < 1 or batch_size < 2:
-        raise ValueError(f"at least 1 epoch and 2 rows a batch, got {epochs} and {batch_size}")
-    if any(np.ndim(w) and len(w) != len(models) for w in weights.values()):
-        raise ValueError(f"weights: one number, or one for each of {len(models)} models")
-    for name, factors in schedule.items():
-        if name not in {"lr", *weights} or len(factors) != epochs:
-            raise ValueError(f"schedule: {name!r} is no weight, or has not {epochs} factors")
-    if x.dim() != 2 or len(x) < batch_size:
-        raise ValueError(f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows")
+def training_inputs(x, like, batch_size):
+    """x (N, D) as a tensor like the parameters; ValueError if it cannot be trained on."""
+    x = as_tensor(x, like).detach()
+    if batch_size < 2 or x.dim() != 2 or len(x) < batch_size:
+        raise ValueError(
+            f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows (>= 2)"
+        )
     if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
         row, column = (int(i) for i in bad.nonzero()[0])
         raise ValueError(
             f"x holds {int(bad.sum())} non-finite values in {int(bad.any(1).sum())} rows, "
             f"the first at row {row}, column {column}; remove those rows or mend them"
         )
+    return x
+
+
+# --- Decoders: x_hat = A V + offset, of a trained encoder, fitted once on x (N, D) -----------
+
+
+def fit_decoder(model, x):
+    """Solve for the best linear decoder: least squares of x on A = model.encode(x).
+
+    -> V (K, D), offset (D,), float64. A constant unit gets a row of zeros. As scikit-learn's
+    LinearRegression, on features that are standardised first, so that a small variance counts.
+    """
+    mean, std, R, cross, x_mean = _code_moments(model, x)
+    # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
+    rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
+    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross / std.clamp_min(1e-300)[:, None]
+    return V, x_mean - mean @ V
+
+
+def transpose_decoder(model, x):
+    """The rows of W as the decoder (of an SAE: its own), with one gain and an offset fitted on x.
+
+    -> V (K, D), offset (D,), float64: x_hat = mean x + gain (A - mean A) W.
+    """
+    mean, std, R, cross, x_mean = _code_moments(model, x)
+    rows = std[:, None] * model.decoder.detach().double()
+    power = ((R @ rows) * rows).sum()
+    V = model.decoder.detach().double() * ((rows * cross).sum() / power if power > 0 else 0)
+    return V, x_mean - mean @ V
+
+
+def with_decoder(model, x, decoder=fit_decoder):
+    """A standard SAE with the model's code and the given decoder fitted on x: any tool takes it."""
+    if getattr(model, "signed", False):
+        raise ValueError("a signed encoder has no ReLU, and makes no sparse autoencoder")
+    K, D = model.W.shape
+    sae = SparseAutoencoder(D, K, k=getattr(model, "k", None)).to(model.W)
+    with torch.no_grad():
+        for p, value in zip((sae.W, sae.b, sae.V, sae.c), (model.W, model.b, *decoder(model, x))):
+            p.copy_(value)
+    return sae
 
 
 @torch.no_grad()
-def _unstack(parameters, models):
-    for name, stacked in parameters.items():
-        for model, p in zip(models, stacked):
-            model.get_parameter(name).copy_(p)
+def _code_moments(model, x, chunk=8192):
+    """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K),
+    covariances (K, D) of the standardised A with x, and the mean (D,) of x; in float64.
+
+    Centred before anything is multiplied, half precision in float32: nothing cancels or overflows.
+    """
+    x = as_tensor(x, model.W)
+    A = torch.cat([model.encode(X) for X in x.split(chunk)])
+    rounding, A, x_mean = 4 * torch.finfo(A.dtype).eps, A.double(), x.mean(0, dtype=torch.float64)
+    mean, std = A.mean(0), A.std(0, correction=0)
+    std = torch.where(std > rounding * mean.abs(), std, 0)  # what varies by rounding is constant
+    Z = (A - mean) / torch.where(std > 0, std, torch.inf)
+    wide, cross = torch.promote_types(x.dtype, torch.float32), 0
+    for z, X in zip(Z.split(chunk), x.split(chunk)):
+        cross = cross + (z.to(wide).T @ (X.to(wide) - x_mean.to(wide))).double()
+    return mean, std, Z.T @ Z / len(x), cross / len(x), x_mean
 
 
-def progress_bar(total, title, unit="epoch"):
-    """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
-    terminal, silent = os.environ.get("PROGRESS", ""), title is None
-    live = any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
-    bar = partial(tqdm.auto.tqdm, total=total, desc=title, unit=unit, leave=False)
-    if not silent and os.path.exists(terminal) and os.access(terminal, os.W_OK):
-        return partial(tqdm.tqdm, **bar.keywords)(file=open(terminal, "w"))
-    return bar(disable=bool(silent or terminal or ("ipykernel" in sys.modules and not live)))
+# --- What we measure, on held-out inputs: E or A (N, K) -------------------------------------
 
 
-# --- What we measure: features or energies of held-out inputs, E or A (N, K) -----------------
+def l0(A):
+    """Mean number of active (> 0) features per input. [P]"""
+    return float((A > 0).double().sum(1).mean())
 
 
-def dead_units(E, threshold=0.01):
-    """Number of units whose variance is below the threshold (published: 0.01). [P]"""
+def dead(A):
+    """Number of units that are active on no input."""
+    return int((A <= 0).all(0).sum())
+
+
+def low_variance(E, threshold=0.01):
+    """Number of units of variance below the threshold, which the paper calls dead. [P]"""
     return int((E.double().var(0, correction=0) < threshold).sum())
 
 
@@ -421,89 +346,9 @@ def usage(E):
     return responsibilities(E.double()).mean(0)
 
 
-def l0(A):
-    """Mean number of active (> 0) features per input. [P]"""
-    return float((A > 0).double().sum(1).mean())
-
-
-# --- Read-outs: linear decoders x_hat = A V + offset ------------------------------------------
-
-
 @torch.no_grad()
-def moments(encode, x, chunk=8192):
-    """What a linear read-out needs to know of features A = encode(x) (N, K) and inputs x (N, D).
-
-    Returns means "A" (K,) and "x" (D,), covariances "AA" (K, K) and "Ax" (K, D), and the total
-    variance of the inputs "xx" (), in float64. Rows are taken `chunk` at a time: float32 rows are
-    summed in float32 within a chunk, in float64 over chunks.
-    """
-    sums, x = {}, _tensor(x)
-    for X in x.split(chunk):
-        A = encode(X).to(X.dtype)
-        parts = {"A": A.sum(0), "x": X.sum(0), "AA": A.T @ A, "Ax": A.T @ X, "xx": X.square().sum()}
-        sums = {name: sums.get(name, 0) + part.double() for name, part in parts.items()}
-    m = {name: total / len(x) for name, total in sums.items()}
-    m["AA"] = m["AA"] - m["A"].outer(m["A"])
-    m["Ax"] = m["Ax"] - m["A"].outer(m["x"])
-    m["xx"] = m["xx"] - m["x"].square().sum()
-    return m
-
-
-def read_outs(V, m):
-    """Two decoders of features with `moments` m: {name: (V (K, D), offset (D,))}, float64.
-
-    "gain": rows V as they are, times one number, and an offset that makes the means agree,
-    x_hat = mean + g (A - mean A) V. "least squares": the best linear decoder, whatever V is.
-    """
-    V = V.detach().double()
-    power = ((m["AA"] @ V) * V).sum()
-    gain = (V * m["Ax"]).sum() / power if power > 0 else power
-    # float32 moments are exact to some 1e-7 of the largest: smaller directions are rounding
-    best = torch.linalg.pinv(m["AA"], rtol=1e-6, hermitian=True) @ m["Ax"]
-    decoders = {"gain": gain * V, "least squares": best}
-    return {name: (V, m["x"] - m["A"] @ V) for name, V in decoders.items()}
-
-
-def read_out_error(V, offset, m):
-    """Mean squared error per entry of x of x_hat = A V + offset, on data with `moments` m."""
-    bias = m["A"] @ V + offset - m["x"]
-    residual = m["xx"] - 2 * (V * m["Ax"]).sum() + ((m["AA"] @ V) * V).sum()
-    return float((residual + bias.square().sum()) / len(bias))
-
-
-def norm_matched_error(A, W, x):
-    """Mean squared error per entry when each A_i W is given the norm of its input x_i. [P]"""
-    x_hat = nn.functional.normalize(A @ W, dim=1) * x.norm(dim=1, keepdim=True)
-    return float((x_hat - x).square().mean())
-
-
-# --- Data ---------------------------------------------------------------------------------
-
-MNIST = ROOT / "data" / "mnist.npz"
-MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
-
-
-def load_mnist(device="cpu", path=MNIST):
-    """x_train (60000, 784), y_train, x_test (10000, 784), y_test: pixels in [0, 1], float32.
-
-    Raises FileNotFoundError or ValueError, saying how to restore it, if the file is missing or
-    is not the one whose checksum stands in data/README.md.
-    """
-    restore = "restore it with `git checkout -- data/mnist.npz`"
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is missing; {restore}")
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if digest != MNIST_SHA256:
-        raise ValueError(
-            f"{path} is corrupt: its SHA-256 is {digest}, not {MNIST_SHA256}; {restore}"
-        )
-    with np.load(path) as data:
-        arrays = {k: torch.from_numpy(data[k]).to(device) for k in data.files}
-    x = {k: arrays[k].flatten(1).float() / 255 for k in ("x_train", "x_test")}
-    return x["x_train"], arrays["y_train"].long(), x["x_test"], arrays["y_test"].long()
-
-
-def pick_device(name="auto"):
-    """torch.device; "auto" is the GPU if there is one."""
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(automatic if name == "auto" else name)
+def variance_explained(sae, x):
+    """1 - FVU: one minus the squared error of x_hat = sae(x) over that of the mean of x (N, D)."""
+    x = as_tensor(x, sae.c)
+    error, spread = (sae(x) - x).double(), x.double() - x.mean(0, dtype=torch.float64)
+    return float(1 - error.square().sum() / spread.square().sum())

@@ -1,1 +1,5 @@
-"""The apparatus around helpers.py: benchmark, figures, reports, a language model, the record."""
+"""The apparatus of the notebooks: none of it is needed to use helpers.py."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent

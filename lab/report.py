@@ -1,4 +1,4 @@
-"""What the notebooks show and save: figures, tables, claims and results as files."""
+"""What the notebooks show and save: figures, tables, claims and their verdicts, results as files."""
 
 import inspect
 import io
@@ -6,6 +6,8 @@ import json
 import operator
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import version
@@ -14,10 +16,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import scipy.stats
 import torch
 from IPython.display import Markdown, display
 
-from helpers import ROOT
+from lab import ROOT
 
 START = time.time()
 
@@ -51,38 +54,36 @@ def save_figure(fig, name, folder=ROOT / "figures", alt=""):
     plt.close(fig)
 
 
-def save_results(name, *, parameters, claims, table, folder=ROOT / "figures", **extra):
-    """Write <name>.json: parameters, environment, claims, table and extra, DataFrames by rows."""
+def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
+    """Write <name>.json: parameters, environment, claims judged, and extra, DataFrames by rows."""
     packages = "torch numpy scipy pandas matplotlib seaborn scikit-learn".split()
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     environment = {
         "python": platform.python_version(),
         **{p: version(p).split("+")[0] for p in packages},
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
         "wall_seconds": round(time.time() - START),
         "peak_memory_gb": _peak_memory(),
     }
-    content = dict(parameters=parameters, environment=environment, claims=claims, table=table)
+    content = dict(parameters=parameters, environment=environment, claims=claims.judge())
     text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
     _write(Path(folder) / f"{name}.json", text.encode())
 
 
-def keep_models(models, trained, path):
-    """Write trained models for another notebook; `trained`, a dict, says how they came about."""
-    with io.BytesIO() as buffer:
-        torch.save({"trained": trained, "states": [m.state_dict() for m in models]}, buffer)
-        _write(Path(path), buffer.getvalue())
+def parameters(variables):
+    """The settings among a notebook's variables: plain values in capitals, as its parameters are.
 
-
-def fill_models(models, trained, path):
-    """Give models the weights of a file of `keep_models`; False unless it was trained this way."""
-    kept = torch.load(path, map_location="cpu") if Path(path).exists() else {}
-    if kept.get("trained") != trained or len(kept["states"]) != len(models):
-        return False
-    for model, state in zip(models, kept["states"]):
-        model.load_state_dict(state)
-    return True
+    Functions, tensors and names of one letter, such as K, are none, in whatever order cells run.
+    """
+    plain = (int, float, str, list, dict, type(None))
+    return {
+        k: v
+        for k, v in variables.items()
+        if k.isupper() and len(k) > 1 and type(v) in plain + (bool,)
+    }
 
 
 def _processor():
@@ -97,7 +98,8 @@ def _peak_memory():
         import resource
     except ImportError:  # not on Windows
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)
 
 
 def _plain(value):
@@ -157,48 +159,96 @@ def number(v, digits=4):
         return "" if v is None else str(v)
     if not np.isfinite(v):
         return "–"
-    return f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
+    if v == 0 or abs(v) >= 10 ** (digits - 1):
+        return f"{v:,.0f}"
+    return f"{v:#.{digits}g}"  # 0.410 beside 0.538
 
 
 # --- Claims -------------------------------------------------------------------------------
 
 CLAIMS = ROOT / "notebooks" / "claims.csv"
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+STATISTICS = {  # of the values of all seeds: what is held against the bound
+    "each": None,  # every value
+    "mean": np.mean,
+    "|mean|": lambda v: abs(np.mean(v)),
+    "lower end": lambda v: interval(v)[1],
+}
 
 
-def judge(notebook, measured, data="digits"):
-    """Hold measurements against the claims of claims.csv: a list with a dict for each criterion.
+def interval(values):
+    """(mean, low, high): Student's 95 % interval of a few values; NaN for fewer than two."""
+    if len(values) < 2:
+        return (float(np.mean(values)) if len(values) else np.nan, np.nan, np.nan)
+    t = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return float(np.mean(values)), float(t.low), float(t.high)
 
-    measured: {key: one number or list of numbers for each criterion}. A list meets a criterion
-    if every number in it does; one that is undefined, or was not measured, does not. Raises
-    ValueError for what is no claim of this notebook and data.
+
+class Claims(dict):
+    """What a notebook measured for the criteria of claims.csv, by their ids.
+
+    claims["id"] = a number, a list with one number a seed, or {place: one of these}, where a place
+    is an L0, say. KeyError for an id that is not there, or is retired, or another notebook's.
     """
-    claims = pd.read_csv(CLAIMS, keep_default_na=False)
-    claims = claims[(claims.notebook == notebook) & (claims.data == data)]
-    if unknown := set(measured) - set(claims.key):
-        raise ValueError(f"{CLAIMS.name} has no claims {unknown} for {notebook} on the {data}")
-    judged = []
-    for key, rows in claims.groupby("key", sort=False):
-        for row, value in zip(
-            rows.to_dict("records"), measured.get(key, [None] * len(rows)), strict=True
-        ):
-            values = np.array(value, float)
-            holds = values.size > 0 and COMPARISONS[row["comparison"]](values, row["bound"]).all()
-            judged.append(row | {"measured": value, "holds": bool(holds)})
-    return judged
 
-
-def show_claims(judged):
-    """The verdicts of `judge` as a table, one line for each criterion."""
-    rows = [
-        {
-            "by": c["by"],
-            "claim": c["claim"],
-            "criterion": f"{c['quantity']} {c['comparison']} {c['bound']:g}",
-            "published": c["published"],
-            "measured": number(c["measured"], 3),
-            "holds": "yes" if c["holds"] else "**no**",
+    def __init__(self, notebook, path=None):
+        rows = pd.read_csv(path or CLAIMS, dtype=str, keep_default_na=False).to_dict("records")
+        self.rows = {
+            r["id"]: r | {"bound": float(r["bound"]), "floor": float(r["floor"])}
+            for r in rows
+            if r["notebook"] == notebook and not r["end"]
         }
-        for c in judged
-    ]
-    show_table(pd.DataFrame(rows))
+
+    def __setitem__(self, id, values):
+        if id not in self.rows:
+            raise KeyError(
+                f"claims.csv has no claim {id!r} of this notebook; it has {list(self.rows)}"
+            )
+        places = values if isinstance(values, dict) else {"": values}
+        super().__setitem__(
+            id, {str(k): np.atleast_1d(np.array(v, float)).tolist() for k, v in places.items()}
+        )
+
+    def judge(self, *ids):
+        """A dict for each criterion, in the file's order: its row, "measured" {place: values},
+        "judged" {place: what is held against the bound}, and "holds": whether it does at all
+        places, with NaN never; None if it was not measured."""
+        judged = []
+        for id, row in self.rows.items():
+            if ids and id not in ids:
+                continue
+            measured = self.get(id, {})
+            of_all = STATISTICS[row["statistic"]] or (lambda v: v)
+            held = {place: of_all(values) for place, values in measured.items()}
+            meets = COMPARISONS[row["comparison"]]
+            held = {place: np.atleast_1d(np.array(v, float)).tolist() for place, v in held.items()}
+            holds = [len(v) > 0 and all(meets(w, row["bound"]) for w in v) for v in held.values()]
+            verdict = all(holds) if holds else None
+            judged.append(row | {"measured": measured, "judged": held, "holds": verdict})
+        return judged
+
+    def show(self, *ids):
+        """The verdicts, all or those of the ids, as a table with a line for each criterion."""
+        rows = [
+            {
+                "by": c["by"],
+                "claim": c["claim"],
+                "criterion": criterion(c),
+                "the paper": c["paper"],
+                "here": number([v for w in c["judged"].values() for v in w], 3),
+                "holds": {True: "yes", False: "**no**", None: "not measured"}[c["holds"]],
+            }
+            for c in self.judge(*ids)
+        ]
+        show_table(pd.DataFrame(rows))
+
+
+def criterion(row):
+    """In words: what is measured, over seeds, and its bound."""
+    statistic = {
+        "each": "each",
+        "mean": "mean",
+        "|mean|": "mean, absolute",
+        "lower end": "95 %, lower end",
+    }
+    return f"{row['quantity']} ({statistic[row['statistic']]}) {row['comparison']} {row['bound']:g}"
