@@ -1,4 +1,4 @@
-"""What the notebooks show and save: figures, tables, claims and their verdicts, results as files."""
+"""What the notebooks show and save: figures, tables, verdicts on claims, and files."""
 
 import inspect
 import io

@@ -130,7 +130,7 @@ def train(
             losses = (total / (n_batches * batch_size)).cpu().numpy()
             for i in np.flatnonzero(finite & ~np.isfinite(losses)):
                 warnings.warn(
-                    f"{title}: the loss of model {i} of {n} became {losses[i]} in epoch {epoch + 1} "
+                    f"{title}: the loss of model {i} became {losses[i]} in epoch {epoch + 1} "
                     f"of {epochs}; it is NaN from here on. Try a smaller lr.",
                     RuntimeWarning,
                     stacklevel=2,
