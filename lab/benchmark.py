@@ -152,7 +152,7 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
         batch_size=batch_size,
         optimizer=method.optimizer,
         unit_norm=method.unit_norm,
-        title=name,
+        title=str(name),
     )
     if method.mean is not None:  # the same code, of x itself
         for model in stack:
@@ -218,9 +218,9 @@ def evaluate(model, x, x_test):
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         empty = dict.fromkeys(["l0", "dead", "parameters", *EXPLAINED, "share"], np.nan)
         return empty | {"parameters": parameters}
-    A = model.encode(x_test)
+    A, moments = model.encode(x_test), h.code_moments(model, x)
     transpose, solved = (
-        h.variance_explained(h.with_decoder(model, x, decoder), x_test)
+        h.variance_explained(h.with_decoder(model, x, partial(decoder, moments=moments)), x_test)
         for decoder in (h.transpose_decoder, h.fit_decoder)
     )
     own = h.variance_explained(model, x_test) if hasattr(model, "c") else np.nan
@@ -229,23 +229,31 @@ def evaluate(model, x, x_test):
     return found | {"share": transpose / solved if solved else np.nan}
 
 
-def tabulate(models, x, x_test, labels=None, probed=()):
-    """A table with a row for each of {(method, setting, seed): model}: what `evaluate` gives.
-
-    labels: (y, y_test), for "purity"; and for the "probe" of models whose key is among `probed`.
-    """
+def tabulate(models, x, x_test, y_test=None):
+    """A row for each of {(method, setting, seed): model}: what `evaluate` gives; with labels also
+    "purity"."""
 
     def row(key):
         found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
-        if labels is not None:
+        if y_test is not None:
             with torch.no_grad():
-                found["purity"] = units.purity(models[key].encode(x_test), labels[1])
-            found["probe"] = np.nan
-            if key in probed:
-                found["probe"] = units.probe(models[key], x, labels[0], x_test, labels[1])
+                found["purity"] = units.purity(models[key].encode(x_test), y_test)
         return found
 
     return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))
+
+
+def probes(table, models, x, y, x_test, y_test, *, l0, seeds, everywhere=()):
+    """A column for the table: accuracies of the probe, NaN where none was asked for.
+
+    Asked for are models of the seeds, with settings that bracket the L0, or of methods everywhere.
+    """
+    keys = list(zip(table.method, table.setting, table.seed))
+    wanted = {m: bracket(table, m, l0) for m in table.method.unique() if m not in everywhere}
+    asked = [k for k in keys if k[2] in seeds and (k[0] in everywhere or k[1] in wanted[k[0]])]
+    jobs = [partial(units.probe, models[key], x, y, x_test, y_test) for key in asked]
+    found = dict(zip(asked, side_by_side(*jobs, title="probes")))
+    return [found.get(key, np.nan) for key in keys]
 
 
 def interpolate(l0s, values, l0, explained=False):
@@ -308,3 +316,104 @@ def compare(table, column, l0s, other="L1 SAE", ratio=False):
         if method != other
     ]
     return pd.DataFrame(rows, columns=["method", "L0", "mean", "low", "high"])
+
+
+# --- Notebook 3's experiments -----------------------------------------------------------------
+
+HOW = {  # the two optimisers, neither of them tuned: without a prior no loss can choose a rate
+    "Adam": {"lr": 1e-3, "optimizer": ADAM},
+    "SGD": {"lr": 0.01, "optimizer": torch.optim.SGD, "slow_start": True},
+}
+
+
+def variants(named, mean):
+    """Methods under both optimisers, on raw and on centred inputs, at the same two rates.
+
+    {"method | optimiser | inputs": Method}
+    """
+    return {
+        f"{name} | {optimiser} | {inputs}": method._replace(
+            mean=mean if inputs == "raw" else None, **how
+        )
+        for name, method in named.items()
+        for optimiser, how in HOW.items()
+        for inputs in ("raw", "centred")
+    }
+
+
+def started_from(model, loss, x):
+    """An encoder with W and b of a trained SAE, at their common factor of the least loss on x."""
+
+    def at(factor):
+        encoder = h.Encoder(model.W.shape[1], len(model.W)).to(model.W)
+        encoder.W.data, encoder.b.data = factor * model.W.detach(), factor * model.b.detach()
+        with torch.no_grad():
+            return float(loss(encoder, x)), encoder
+
+    return min((at(2.0**i) for i in np.arange(-4, 4.5, 0.5)), key=lambda pair: pair[0])[1]
+
+
+def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
+    """Methods at several numbers of units K, each tuned and trained at each K: a table, with column
+    "units", and rates {(K, method): rate}.
+
+    settings: {K: {method: (below, above)}}, two settings that bracket the L0. Batches of 2K, or
+    128 rows; `steps` {method: about so many of them}.
+    """
+    tables, best, n = [], {}, len(x)
+    for K, chosen in settings.items():
+        size, named = max(128, 2 * K), methods(K, h.prior(x, K))
+        named = {m: named[m]._replace(settings=s, lr=None) for m, s in chosen.items()}
+        epochs = {m: max(4, round(steps[m] / (n // size))) for m in named}
+        lr = {}
+        for length in set(epochs.values()):
+            group = {m: named[m] for m in named if epochs[m] == length}
+            lr |= tune(group, x, K, rates, seed=seeds[0], epochs=length, batch_size=size)[0]
+        jobs = [partial(units.untrained, K, x, [l0], seed, ["k-means templates"]) for seed in seeds]
+        for m, method in named.items():
+            jobs += stacks(m, method, x, K, seeds, lr=lr[m], epochs=epochs[m], batch_size=size)
+        tables.append(tabulate(train_all(jobs, f"{K} units"), x, x_test).assign(units=K))
+        best |= {(K, m): rate for m, rate in lr.items()}
+    return pd.concat(tables, ignore_index=True), best
+
+
+def result(table, l0, names, variance, shape):
+    """The table at equal L0, as text. variance: of the test inputs, mean over entries; shape:
+    (K, D)."""
+    K, D = shape
+    rows = []
+    for name in names:
+        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "probe")}
+        row = {f"at L0 {l0:g}": name, "Wᵀ or own decoder": f"{value['transpose']:.3f}"}
+        row |= {"solved decoder": f"{value['solved']:.3f}"}
+        row |= {"MSE": f"{(1 - value['transpose']) * variance:.4f}"}
+        row |= {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
+        row |= {"with the solved decoder": f"{2 * K * D + K + D:,}"}
+        rows.append(row | {"probe, %": f"{value['probe']:.1f}"})
+    return pd.DataFrame(rows).replace("nan", "–")
+
+
+def numbers(table, names, l0s, floors):
+    """For `make check`: what seeds gave, of each method, column {name: floor} and L0."""
+    return [
+        {"method": name, "quantity": column, "place": f"L0 {l0:g}", "floor": floor}
+        | {"seeds": list(at_l0(table, name, column, l0))}
+        for name in names
+        for column, floor in floors.items()
+        for l0 in l0s
+    ]
+
+
+def nearest(table, models, method, l0, seed=0):
+    """The model of a method whose L0 is nearest."""
+    rows = table[(table.method == method) & (table.seed == seed)]
+    return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]
+
+
+def pca(x, x_test, counts):
+    """Variance explained on x_test by so many leading principal components of x: a list."""
+    variance = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
+    powers = ((x_test - x.mean(0)) @ variance).square().sum(0).cumsum(0)
+    total = (x_test - x_test.mean(0)).square().sum()
+    rest = (x_test - x.mean(0)).square().sum() - powers
+    return [float(1 - rest[n - 1] / total) for n in counts]
