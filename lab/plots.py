@@ -373,45 +373,38 @@ def _log_l0(axis):
 def dots_figure(shares, bases):
     """How much of its code Wᵀ reads: dots, one a seed.
 
-    shares: {(objective, optimiser, inputs): values}; bases: {(basis, optimiser): values}.
+    shares: {"objective | optimiser | inputs": values}; bases: {"basis | optimiser": values}.
     """
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.5), width_ratios=[1.5, 1], sharex=True)
-    looks = {
-        ("Adam", "raw"): ("C1", "o"),
-        ("Adam", "centred"): ("C1", "s"),
-        ("SGD", "raw"): ("C0", "o"),
-        ("SGD", "centred"): ("C0", "s"),
-    }
-    rows = list(dict.fromkeys(key[0] for key in shares))
-    for (row, *how), values in shares.items():
-        colour, marker = looks[tuple(how)]
-        y = rows.index(row) + 0.17 * (list(looks).index(tuple(how)) - 1.5)
-        a.plot(
-            values,
-            np.full(len(values), y),
-            marker,
-            color=colour,
-            ms=3.5,
-            mew=0.8,
-            mfc=colour if how[1] == "raw" else "w",
-            label=", ".join(how) if not rows.index(row) else None,
-        )
-    others = list(dict.fromkeys(key[0] for key in bases))
-    for (row, how), values in bases.items():
-        colour, marker = looks[how, "raw"]
-        y = others.index(row) + 0.15 * (1 if how == "SGD" else -1)
-        b.plot(values, np.full(len(values), y), marker, color=colour, ms=3.5)
-    for axis, names in ((a, rows), (b, others)):
-        axis.set(
-            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(0, 1)
-        )
+    looks = {"Adam | raw": ("C1", "o"), "Adam | centred": ("C1", "s")}
+    looks |= {"SGD | raw": ("C0", "o"), "SGD | centred": ("C0", "s")}
+    order = {how: i for i, how in enumerate(looks)}
+    for axis, found in ((a, shares), (b, {f"{key} | raw": v for key, v in bases.items()})):
+        rows = list(dict.fromkeys(key.partition(" | ")[0] for key in found))
+        for key, values in found.items():
+            row, _, how = key.partition(" | ")
+            colour, marker = looks[how]
+            height = np.full(len(values), rows.index(row) + 0.17 * (order[how] - 1.5))
+            face = colour if how.endswith("raw") else "w"
+            axis.plot(values, height, marker, color=colour, ms=3.5, mew=0.8, mfc=face)
+            if axis is a and row == rows[0]:
+                axis.annotate(
+                    how.replace(" | ", ", "),
+                    (min(values, default=0), height[0] if len(height) else 0),
+                    (-7, 0),
+                    textcoords="offset points",
+                    fontsize=6.5,
+                    color=colour,
+                    ha="right",
+                    va="center",
+                )
+        axis.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
         axis.tick_params(axis="y", length=0)
-        for i in range(1, len(names)):
+        for i in range(1, len(rows)):
             axis.axhline(i - 0.5, color="0.85", lw=0.5)
-        axis.set(xlabel="share of its code that Wᵀ reads")
-    a.legend(loc="lower left", frameon=False, handletextpad=0.1, borderaxespad=0.1)
+        axis.set(xlabel="share of its code that Wᵀ reads", xlim=(0, 1))
     a.set_title("(a) four objectives")
-    b.set_title("(b) published form, three bases")
+    b.set_title("(b) published form, raw, in three bases")
     sns.despine(fig)
     return fig
 

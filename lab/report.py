@@ -229,7 +229,7 @@ class Claims(dict):
                 continue
             measured = self.get(id, {})
             of_all = STATISTICS[row["statistic"]] or (lambda v: v)
-            held = {place: of_all(values) for place, values in measured.items()}
+            held = {place: of_all(v) if v else [] for place, v in measured.items()}
             meets = COMPARISONS[row["comparison"]]
             held = {place: np.atleast_1d(np.array(v, float)).tolist() for place, v in held.items()}
             holds = [len(v) > 0 and all(meets(w, row["bound"]) for w in v) for v in held.values()]
