@@ -1,76 +1,124 @@
-"""lab/record.py, on small records in a git repository made here."""
+"""lab/record.py, on two runs of one commit: the recorded one, and another machine's."""
 
+import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 
 from lab import record
 
-
-def claim(quantity, bound, measured, holds=True, data="digits"):
-    words = {"by": "us", "claim": "it |works|", "data": data, "published": "0.03", "key": "first"}
-    numbers = {"comparison": "<=", "bound": bound, "measured": measured, "holds": holds}
-    return words | {"quantity": quantity} | numbers
-
-
-def run():
-    row = {"method": "ours", "knob": 0.25, "fvu": 0.5, "probe": 93.2, "dead": 0, "l0": 17.0}
-    claims = [claim("|gap|", 0.05, [0.01, 0.0499]), claim("dE against it, relative", 1e-10, 1e-14)]
-    parts = {"claims": claims, "table": [row, row | {"l0": None}], "result": [{"method": "ours"}]}
-    return {"parameters": {"EPOCHS": 9}} | parts
+HERE = Path(__file__).parent
+RECORDED, OTHER = (
+    json.loads((HERE / f"{n}.json").read_text()) for n in ("recorded", "other_machine")
+)
+PLACES = (
+    "# Title\n<!-- result --><!-- /result -->\n<!-- verdicts -->former<!-- /verdicts -->\nEnd\n"
+)
 
 
-def call(folder, *command, stem="2_ablation", **parts):
-    """With parts of the results changed, and with no package in reach."""
-    (folder / "figures" / f"{stem}.json").write_text(json.dumps(run() | parts))
+def write(folder, runs):
+    for stem, run in runs.items():
+        (folder / "figures" / f"{stem}.json").write_text(json.dumps(run))
+
+
+def call(folder, *command):
+    """With no package in reach: exit status, and what is said."""
     line = [sys.executable, "-S", folder / "lab" / "record.py", *command]
     found = subprocess.run(line, capture_output=True, text=True)
     return found.returncode, found.stdout + found.stderr
 
 
-@pytest.fixture
-def clone(tmp_path):
-    (tmp_path / "lab").mkdir(), (tmp_path / "figures").mkdir()
-    shutil.copy(record.__file__, tmp_path / "lab")
-    for stem in record.NOTEBOOKS:
-        call(tmp_path, stem=stem)
-    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b@c"]
+def commit(folder, runs):
+    write(folder, runs)
+    assert call(folder, "readme") == (0, "")
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b@c"]
     for step in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "record"]):
         subprocess.run([*git, *step], check=True)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    for folder in ("lab", "figures", "notebooks"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(record.__file__, tmp_path / "lab")
+    shutil.copy(record.ROOT / "notebooks" / "claims.csv", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text(PLACES)
+    commit(tmp_path, RECORDED)
     return tmp_path
 
 
-FAULTS = [("claims", 0, {"measured": [0.04, 0.0499]}), ("claims", 0, {"bound": 0.06})]
-FAULTS += [("claims", 1, {"measured": 1e-9, "holds": False}), ("claims", 1, None)]
-FAULTS += [("claims", 0, {"measured": [0.01]})]
-FAULTS += [("table", 0, {k: v}) for k, v in (("knob", 0.2501), ("fvu", 0.47), ("probe", 91.6))]
-FAULTS += [("table", 0, {"dead": 3}), ("table", 0, {"l0": None}), ("table", 1, None)]
+def entry(runs, *which):
+    """A claim by its id, or a number by method and quantity."""
+    for row in (row for run in runs.values() for row in run["claims"] + run["numbers"]):
+        if which in ((row.get("id"),), (row.get("method"), row["quantity"])):
+            return row
 
 
-@pytest.mark.parametrize("part, i, fault", FAULTS)
-def test_a_fault_is_found(clone, part, i, fault):
-    items = run()[part]
-    items[i : i + 1] = [] if fault is None else [items[i] | fault]
-    status, said = call(clone, "check", **{part: items})
-    assert status == 1 and "NO  2_ablation, " in said
+def test_another_machine_agrees(clone):
+    write(clone, OTHER)
+    status, said = call(clone, "check")
+    assert status == 0 and "NO" not in said and "close" not in said
+    assert "tuned 3_benchmark, L1/K: to 0.008, in the record to 0.004" in said
+    assert "20 of 20 verdicts agree\n87 of 87 numbers agree\n" in said
+    assert "in standard errors: 1.8 (3_benchmark, tied SAE, L0" in said
+    runs = deepcopy(OTHER)
+    runs["1_theorem"]["parameters"] |= {"DEVICE": "cpu", "OUTPUT": "elsewhere"}  # may differ
+    runs["3_benchmark"]["rates"] = RECORDED["3_benchmark"]["rates"]  # so that L1/K is compared
+    write(clone, runs)
+    status, said = call(clone, "check")
+    found = re.findall("(?m)^NO .*", said)
+    assert status == 1 and found and all("L1/K, " in line for line in found)
 
 
-def test_small_differences_agree_and_are_told(clone):
-    (first, second), table = run()["claims"], run()["table"]
-    claims = [first | {"measured": [0.01, 0.0501], "holds": False}, second | {"measured": 3e-14}]
-    table[0] |= {"fvu": 0.505, "probe": 92.1, "dead": 1}
-    status, said = call(clone, "check", claims=claims, table=table)
-    assert status == 0 and "NO" not in said and "fvu 0.99 %" in said and "5 of 6 verdicts" in said
-    said = call(clone, "check")[1]
-    assert "all 6 verdicts agree" in said and "1_theorem.json is the record itself" in said
+FAULTS = [  # where, what is changed in your run, and what is said
+    (("bounded", "variance explained"), {"seeds": [0.63] * 5}, "0.6231, yours 0.63"),
+    (("bounded", "purity"), {"seeds": [None] * 5}, "not in both"),
+    (("bounded", "purity"), {"place": "elsewhere"}, "not in both"),
+    (("decorrelated",), {"measured": {"": [0] * 3}}, "0.01622, yours 0,"),
+    (("tenth_low",), {"holds": False}, "holds, yours fails; inf"),
+    (("tenth_low",), {"holds": None}, "holds, yours not measured"),
+    (("tenth_low",), {"bound": 0.7}, "not the same criterion"),
+    (("identity",), {"judged": {"": [5]}, "holds": False}, "holds, yours fails; 342"),
+]
+
+
+@pytest.mark.parametrize("which, change, said", FAULTS)
+def test_one_fault_is_found(clone, which, change, said):
+    entry(runs := deepcopy(OTHER), *which).update(change)
+    write(clone, runs)
+    status, out = call(clone, "check")
+    found = re.findall("(?m)^NO .*", out)
+    assert status == 1 and found and all(f"{which[0]}" in f and said in f for f in found), out
+
+
+@pytest.mark.parametrize(
+    "id, bound, outcome", [("tenth_low", 0.9162, "fails"), ("sparse", 0.316, "holds")]
+)
+def test_a_verdict_near_its_bound_may_differ(clone, id, bound, outcome):
+    """A mean 0.2 standard errors below its bound, and one seed 0.005 deviations."""
+    runs = deepcopy(RECORDED), deepcopy(OTHER)
+    for run, holds in zip(runs, (outcome == "holds", outcome != "holds")):
+        entry(run, id).update(bound=bound, holds=holds)
+    commit(clone, runs[0])
+    write(clone, runs[1])
+    status, said = call(clone, "check")
+    assert status == 0 and re.search(
+        rf"(?m)^close .*, {id}: {outcome}, yours .*; 0\.\d standard", said
+    )
 
 
 def test_what_cannot_be_compared(clone):
-    status, said = call(clone, "check", parameters={"EPOCHS": 8})
-    assert status == 2 and "other EPOCHS" in said
+    status, said = call(clone, "check")
+    assert status == 0 and said.count("is the record itself, not a run of yours") == 3
+    write(clone, {"2_ablation": OTHER["2_ablation"] | {"parameters": {"EPOCHS": 8}}})
+    status, said = call(clone, "check")
+    assert status == 2 and "other EPOCHS, SEEDS, N_COMPONENTS" in said
     (clone / "figures" / "1_theorem.json").unlink()
     assert "run `make figures`" in call(clone, "check")[1]
     shutil.rmtree(clone / ".git")
@@ -78,16 +126,23 @@ def test_what_cannot_be_compared(clone):
 
 
 def test_readme(clone):
-    places = (
-        "# Title\n<!-- result --><!-- /result -->\n<!-- claims -->former<!-- /claims -->\nEnd\n"
-    )
-    (clone / "README.md").write_text(places)
-    language = [claim("share", 0.85, [0.9, None], False, "language model")]
-    for _ in range(2):
-        assert call(clone, "readme", stem=record.LANGUAGE, claims=language)[0] == 0
+    """By stem: a missing file stops it, and the language model's table never takes the place."""
     text = (clone / "README.md").read_text()
-    assert text.startswith("# Title\n") and text.endswith("\nEnd\n") and "former" not in text
-    assert "-->\n\n| method |\n| --- |\n| ours |\n\n<!-- /result -->" in text
-    row = r"| it \|works\| | us | digits | \|gap\| <= 0.05 | 0.03 | 0.01 to 0.0499 | yes |"
-    assert text.count(row) == 3
-    assert "| us | language model | share <= 0.85 | 0.03 | 0.9 | **no** |" in text
+    assert (
+        "-->\n\n| at L0 10 | informative by |" in text and "| bounded | log det + prior |" in text
+    )
+    failed = entry(RECORDED, "features_published")["claim"]
+    rows = csv.DictReader((clone / "notebooks" / "claims.csv").read_text().splitlines())
+    live = sum(not row["end"] for row in rows)
+    assert f"of {live} criteria hold. 1 failed: *{failed}*" in text and "former" not in text
+    language = {"parameters": {}, "claims": [], "result": [{"a": 1}]}
+    write(clone, {"language": language})
+    assert call(clone, "readme")[0] == 0 and (clone / "README.md").read_text() == text
+    (clone / "figures" / "2_ablation.json").unlink()
+    status, said = call(clone, "readme")
+    assert status == 2 and "no figures/2_ablation.json" in said
+    write(clone, RECORDED)
+    for part in ("0.621", f"{live} criteria"):
+        (clone / "README.md").write_text(text.replace(part, "2.0"))
+        status, said = call(clone, "check")
+        assert status == 1 and re.search("(?m)^NO .*README.md, (result|verdicts)", said)
