@@ -227,7 +227,7 @@ def fit(model, loss, x, *, epochs, batch_size=128, lr=1e-3, optimizer=torch.opti
             losses.append(loss(model, x[batch]))
             if not torch.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"the loss became {float(losses[-1])} in epoch {epoch + 1}; try a smaller lr"
+                    f"the loss became {losses[-1].item()} in epoch {epoch + 1}; try a smaller lr"
                 )
             step.zero_grad()
             losses[-1].backward()
@@ -264,7 +264,8 @@ def fit_decoder(model, x):
     mean, std, R, cross, x_mean = _code_moments(model, x)
     # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
     rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
-    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross / std.clamp_min(1e-300)[:, None]
+    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross
+    V = V / torch.where(std > 0, std, torch.inf)[:, None]  # pinv leaves rounding, not 0
     return V, x_mean - mean @ V
 
 
