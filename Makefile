@@ -2,7 +2,8 @@
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 # What each notebook saves as .png and .pdf, beside one .json of its own name.
 FIGURES_1_theorem := 1_theorem 1_theorem_toy 1_theorem_relu 1_theorem_collapse
-FIGURES_2_ablation := 2_ablation 2_ablation_law
+FIGURES_2_ablation := 2_ablation 2_ablation_price 2_ablation_growth 2_ablation_law 2_ablation_killed \
+  2_ablation_ends
 FIGURES_3_benchmark := 3_benchmark 3_benchmark_input 3_benchmark_dots 3_benchmark_limits \
   3_benchmark_units
 made = $(foreach f,$(FIGURES_$1),figures/$f.png figures/$f.pdf) figures/$1.json
