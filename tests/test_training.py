@@ -74,15 +74,6 @@ def test_schedules_and_unit_norm_against_a_loop():
     assert all((model.c == 0).all() for model in models)
 
 
-@pytest.mark.parametrize("every, times", [(None, [10, 20, 30]), (7, [0, 7, 14, 21, 28])])
-def test_monitor_sees_every_epoch_or_some_steps(every, times):
-    """Of a loss under which b grows by lr a step."""
-    plan = dict(monitor=lambda model: {"b": model.b.mean().item()}, every=every, optimizer=SGD)
-    found = train(four(), loss=lambda m, x: 0 * m.W.sum() - m.b.sum(), lr=0.1, **plan)["b"]
-    start = [model.b.mean().item() for model in four()]
-    assert_allclose(found, np.add.outer(0.1 * np.array(times), start))
-
-
 def test_one_diverging_model_leaves_the_others_to_the_bit():
     stack, alone, others = four(), four(), [0, 2, 3]
     loss = lambda model, x, c: c * h.published_loss(model, x)  # noqa: E731
@@ -100,11 +91,7 @@ BAD = [
     (ONE * 2, {}, "each only once"),
     ([], {}, "at least one model"),
     ([h.Encoder(6, 4), h.Encoder(6, 4, signed=True)], {}, "one class, size and options"),
-    (ONE, {"arguments": {"lam": [1, 2]}}, "one for each of 1 models"),
-    (ONE, {"schedule": {"lr": [1, 2]}}, "has not 3 factors"),
-    (ONE, {"monitor": lambda m: {"loss": 0}}, "'loss' is the training's own"),
     (ONE, {"x": HOLES}, "3 non-finite values in 2 rows, the first at row 9, column 1"),
-    (ONE, {"x": X[:15]}, "no minibatch of 16 rows"),
     (ONE, {"x": X[:, 1:]}, "takes 6 inputs per row, got 5"),
 ]
 
