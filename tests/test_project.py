@@ -35,8 +35,8 @@ def test_package_lists_agree_and_the_record_ran_with_the_lock():
     lock = {name: str(pin)[2:] for name, pin in requirements("requirements.lock").items()}
     assert names == requirements("requirements.txt")
     assert all(specifier.contains(lock[name]) for name, specifier in names.items())
-    for stem in STEMS:
-        ran = json.loads(record.committed(f"figures/{stem}.json"))["environment"]
+    for text in filter(None, (record.committed(f"figures/{stem}.json") for stem in STEMS)):
+        ran = json.loads(text)["environment"]
         assert {k: v for k, v in ran.items() if lock.get(k, v) != v} == {}
         assert "python=" + ran["python"].rpartition(".")[0] in conda
 
@@ -79,9 +79,8 @@ def test_make(tmp_path):
     ignore = shutil.ignore_patterns(".*", "build", "mnist.npz")
     shutil.copytree(ROOT, tmp_path, ignore=ignore, dirs_exist_ok=True)
     fakes, new = (".venv/bin/python", "conda/bin/python"), ("lab/units.py", "data/mnist.npz")
-    pictures = [
-        f"figures/{f}.{k}" for s in STEMS for f in listed(f"FIGURES_{s} ") for k in ("png", "pdf")
-    ]
+    stems = [figure for stem in STEMS for figure in listed(f"FIGURES_{stem} ")]
+    pictures = [f"figures/{figure}.{kind}" for figure in stems for kind in ("png", "pdf")]
     for name in (*fakes, *new, *pictures, "figures/language.json", ".venv/.installed", "log"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(FAKE.format(sys.executable) * (name in fakes))
@@ -138,9 +137,8 @@ def test_one_public_address(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     for name in names:
         shutil.copy2(ROOT / name, tmp_path / name)
-    own, papers = re.findall(
-        'repository-code: "https://github.com/(.*)"', (ROOT / names[0]).read_text()
-    )
+    pattern = r'repository-code: "https://github.com/(.*)"'
+    own, papers = re.findall(pattern, (ROOT / names[0]).read_text())
     hosts = r"(?:github\.com|mybinder\.org/v2/gh|google\.com/github)/([\w.-]+/[\w.-]+)"
     monkeypatch.setattr(record, "ROOT", tmp_path)
     for new in (own, "new-owner/new.name", "a/b"):
