@@ -72,7 +72,6 @@ notebooks: figures $(FOR_TESTS)  ## the same, and put the executed notebooks int
 	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "$(TIMINGS)" \
 	  $(NOTEBOOKS:%=notebooks/%.ipynb)
 	touch $(NOTEBOOKS:%=build/%.ipynb)  # they are still newer than what they were made from
-	touch -c $(MADE)
 
 # The executed copy is written last, so an interrupted run leaves none, and its figures do not pass
 # as up to date. A clone has no copies: there `make figures` runs all notebooks.
@@ -82,7 +81,6 @@ build/%.ipynb: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	rm -f $@
 	$(PAPERMILL) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb $@
-	touch -c $(call made,$*)
 
 # Notebook 3 shows what notebook 2 measured and, at another time, `make language`.
 build/3_benchmark.ipynb: lab/benchmark.py lab/units.py build/2_ablation.ipynb figures/language.json
