@@ -43,9 +43,6 @@ def stop(message):
     sys.exit(2)
 
 
-# --- check --------------------------------------------------------------------------------
-
-
 def check():
     record, results = {}, []
     for stem in STEMS:
@@ -157,9 +154,6 @@ def margin(claim, place):
     return distance / unit if unit else distance and inf
 
 
-# --- readme -------------------------------------------------------------------------------
-
-
 def readme():
     runs = {}
     for stem in STEMS:
@@ -199,9 +193,6 @@ def fill(text, name, content):
     if not (mark and end):
         stop(f"README.md has no place from <!-- {name} --> to <!-- /{name} -->")
     return f"{before}{mark}\n\n{content}\n\n{end}{after}"
-
-
-# --- address ------------------------------------------------------------------------------
 
 
 def address(new=""):
