@@ -227,7 +227,7 @@ def fit(model, loss, x, *, epochs, batch_size=128, lr=1e-3, optimizer=torch.opti
             losses.append(loss(model, x[batch]))
             if not torch.isfinite(losses[-1]):
                 raise FloatingPointError(
-                    f"the loss became {float(losses[-1])} in epoch {epoch + 1}; try a smaller lr"
+                    f"the loss became {losses[-1].item()} in epoch {epoch + 1}; try a smaller lr"
                 )
             step.zero_grad()
             losses[-1].backward()
