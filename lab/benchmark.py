@@ -377,17 +377,6 @@ def spreads(share, names):
     return found
 
 
-def dots_rows(table, l0):
-    """Variants as text, a row each: what Wᵀ and the solved decoder explain at an L0."""
-    rows = []
-    for name in table.method.unique():
-        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "share")}
-        row = {"trained": name.replace(" | ", ", "), "Wᵀ": f"{value['transpose']:.2f}"}
-        row |= {"solved": f"{value['solved']:.2f}", "share": f"{value['share']:.2f}"}
-        rows.append(row | {"dead, at most": int(table.dead[table.method == name].max())})
-    return pd.DataFrame(rows)
-
-
 def paper_comparison(theirs, x, y, x_test, y_test, K, seeds, epochs):
     """The paper's model, which notebook 2 measured, and its SAE, trained here: a row a seed.
 
@@ -485,24 +474,21 @@ def gap_closed(table, l0):
     return list(((ours - floor) / (sae - floor)).dropna())
 
 
-def moved_rows(table, start, ended, loss, before, x, x_test):
-    """A tied SAE, what training on `bounded` makes of it, and others at the L0 of that: text."""
-    begun = pd.DataFrame([evaluate(model, x, x_test) for model in start.values()])
-    after = pd.DataFrame([evaluate(model, x, x_test) for model in ended.values()])
-    with torch.no_grad():
-        losses = [float(loss(model, x[:2000])) for model in ended.values()]
-    found = [("tied SAE", begun, np.mean(list(before.values())))]
-    found += [("the same, trained on", after, np.mean(losses))]
-    rows = [
-        {"": name, "L0": f"{v.l0.mean():.1f}", "Wᵀ": f"{v['transpose'].mean():.3f}"}
-        | {"solved": f"{v.solved.mean():.3f}", "loss of bounded": f"{value:.0f}"}
-        for name, v, value in found
-    ]
-    for name in ("bounded", "tied SAE", "L1 SAE"):
-        values = (at_l0(table, name, c, after.l0.mean()).mean() for c in ("transpose", "solved"))
-        row = {"": f"{name}, at that L0", "L0": f"{after.l0.mean():.1f}"}
-        rows.append(row | dict(zip(("Wᵀ", "solved"), (f"{v:.3f}" for v in values))))
-    return pd.DataFrame(rows).fillna("")
+def compare_moved(table, start, ended, x, x_test):
+    """A tied SAE, what training on `bounded` made of it, and others at the L0 of that.
+
+    start, ended: {key: model}. -> {name: (L0, by Wᵀ, solved)}, means over seeds.
+    """
+    columns = ["l0", "transpose", "solved"]
+    found = {}
+    for name, models in (("tied SAE", start), ("the same, then trained on bounded", ended)):
+        rows = [partial(evaluate, model, x, x_test) for model in models.values()]
+        found[name] = pd.DataFrame(side_by_side(*rows, title="decoders"))[columns].mean()
+    l0 = found["the same, then trained on bounded"].l0
+    for name in ("bounded", "L1 SAE"):
+        values = [at_l0(table, name, column, l0).mean() for column in columns[1:]]
+        found[f"{name}, at that L0"] = [l0, *values]
+    return {name: tuple(float(v) for v in values) for name, values in found.items()}
 
 
 def unit_rows(table, shared, l0s, l0):

@@ -387,15 +387,16 @@ def dots_figure(shares, bases):
             height = np.full(len(values), rows.index(row) + 0.17 * (order[how] - 1.5))
             face = colour if how.endswith("raw") else "w"
             axis.plot(values, height, marker, color=colour, ms=3.5, mew=0.8, mfc=face)
-            if axis is a and row == rows[0]:
+            if axis is a and row == rows[0] and len(values):
+                right = np.mean(values) < 0.4
                 axis.annotate(
                     how.replace(" | ", ", "),
-                    (min(values, default=0), height[0] if len(height) else 0),
-                    (-7, 0),
+                    ((max if right else min)(values), height[0]),
+                    (6 if right else -6, 0),
                     textcoords="offset points",
                     fontsize=6.5,
                     color=colour,
-                    ha="right",
+                    ha="left" if right else "right",
                     va="center",
                 )
         axis.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
@@ -404,7 +405,7 @@ def dots_figure(shares, bases):
             axis.axhline(i - 0.5, color="0.85", lw=0.5)
         axis.set(xlabel="share of its code that Wᵀ reads", xlim=(0, 1))
     a.set_title("(a) four objectives")
-    b.set_title("(b) published form, raw, in three bases")
+    b.set_title("(b) published form, three bases")
     sns.despine(fig)
     return fig
 

@@ -237,6 +237,14 @@ class Claims(dict):
             judged.append(row | {"measured": measured, "judged": held, "holds": verdict})
         return judged
 
+    def say(self, *ids):
+        """Print the verdicts of the ids, a line each."""
+        for c in self.judge(*ids):
+            values = number([v for w in c["judged"].values() for v in w], 3)
+            verdict = {True: "holds", False: "FAILS", None: "not measured"}[c["holds"]]
+            bound = f"{c['comparison']} {c['bound']:g}"
+            print(f"{verdict}: {c['claim']} Measured: {values}; bound: {bound}.")
+
     def show(self, *ids):
         """The verdicts, all or those of the ids, as a table with a line for each criterion."""
         rows = [
