@@ -422,7 +422,15 @@ def benchmark_figure(table, looks, lines):
             ends[method] = means.l0.iloc[-1], means[column].iloc[-1], colour
         for name, (l0s, values) in lines.items() if column == "solved" else ():
             axis.plot(l0s, values, "-", color=GREY, lw=0.6)
-            ends[name] = l0s[-1], values[-1], GREY
+            axis.annotate(
+                name,
+                (l0s[0], values[0]),
+                (4, -5),
+                textcoords="offset points",
+                fontsize=7,
+                color=GREY,
+                va="center",
+            )
         _log_l0(axis)
         right = max(end[0] for end in ends.values())
         label_ends(axis, {name: (right, *end[1:]) for name, end in ends.items()})
