@@ -47,41 +47,79 @@ def _top_k(D, K, seed, setting):
     return h.SparseAutoencoder(D, K, k=int(setting), seed=seed)
 
 
-def methods(K, kappa, mean=None, noise=1e-3):
-    """All methods {name: Method}, for K units on centred inputs; kappa: see `helpers.prior`.
+HOW = {  # two optimisers, neither of them tuned: without a prior no loss can choose a rate
+    "Adam": {"lr": 1e-3, "optimizer": ADAM},
+    "SGD": {"lr": 0.01, "optimizer": torch.optim.SGD, "slow_start": True},
+}
 
-    The published form and log det keep the paper's rate and its inputs, to which `mean` is added:
-    without a prior a larger rate always lowers the loss, so no held-out loss can choose one.
+
+def objectives(kappa, noise=1e-3):
+    """The four objectives without a decoder, {name: loss}; kappa: see `helpers.prior`."""
+    return {
+        "published form": h.published_loss,
+        "published + prior": partial(h.published_loss, kappa=kappa),
+        "log det": partial(h.bounded_loss, kappa=0.0, noise=noise),
+        "bounded": partial(h.bounded_loss, kappa=kappa, noise=noise),
+    }
+
+
+def methods(K, kappa, mean=None, noise=1e-3):
+    """What is compared at equal L0, {name: Method}, for K units on centred inputs.
+
+    The published form keeps the paper's rate and its inputs, to which `mean` is added: without a
+    prior a larger rate always lowers the loss, so no held-out loss can choose one.
     """
-    bounded = partial(h.bounded_loss, kappa=kappa, noise=noise)
-    as_published = {"lr": 1e-3, "mean": mean}
-    tied = partial(_sae, tied=True)
-    saes = {"argument": "penalty", "warm_up": True}
-    l1_over_k = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
+    losses = objectives(kappa, noise)
+    published, bounded = losses["published form"], losses["bounded"]
+    with_l1 = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
+    tied, saes = partial(_sae, tied=True), {"argument": "penalty", "warm_up": True}
     return {
         "published form": Method(
-            _encoder, h.published_loss, (0.15, 0.35, 0.8), ("C1", "v", ":"), **as_published
+            _encoder, published, (0.15, 0.35, 0.8), ("C1", "v", ":"), mean=mean, **HOW["Adam"]
+        ),
+        "published form, SGD": Method(
+            _encoder, published, (0.25, 0.5), ("C1", ">", "-"), mean=mean, **HOW["SGD"]
         ),
         "published + prior": Method(
-            _encoder, partial(h.published_loss, kappa=kappa), (0.1, 0.25, 0.65), ("C5", "<", "-.")
-        ),
-        "log det": Method(
-            _encoder,
-            partial(bounded, kappa=0.0),
-            (0.14, 0.35, 1.1),
-            ("C4", "^", ":"),
-            **as_published,
+            _encoder, losses["published + prior"], (0.1, 0.25, 0.65), ("C5", "<", "-.")
         ),
         "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.5, 1.0), ("k", "o", "-"), lr=0.008),
-        "bounded, L1": Method(_encoder, l1_over_k, (0.12, 0.35, 1.0), ("0.5", "o", "--")),
+        "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), ("0.5", "o", "--")),
         "L1 SAE": Method(
             _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
         ),
-        "tied SAE": Method(tied, h.sae_loss, (0.35, 0.7, 1.5), ("C2", "D", "-."), **saes),
+        "tied SAE": Method(tied, h.sae_loss, (0.6, 0.9), ("C2", "D", "-."), **saes),
         "TopK SAE": Method(
             _top_k, h.sae_loss, (5, 10, 20), ("C3", "X", "--"), argument=None, unit_norm="V"
         ),
     }
+
+
+def variants(K, kappa, mean):
+    """The objectives without a decoder, under both optimisers, on raw and on centred inputs.
+
+    {"objective | optimiser | inputs": Method}, with two settings on either side of L0 10.
+    """
+    return {
+        f"{name} | {optimiser} | {inputs}": Method(
+            _encoder, loss, BRACKETS[name, inputs], (), mean=added, **how
+        )
+        for name, loss in objectives(kappa).items()
+        for optimiser, how in HOW.items()
+        for inputs, added in (("raw", mean), ("centred", None))
+    }
+
+
+BRACKETS = {  # lambda on either side of L0 10, for 64 units on digits
+    ("published form", "raw"): (0.3, 0.5),
+    ("published form", "centred"): (0.15, 0.25),
+    ("published + prior", "raw"): (0.2, 0.35),
+    ("published + prior", "centred"): (0.2, 0.32),
+    ("log det", "raw"): (0.28, 0.5),
+    ("log det", "centred"): (0.14, 0.25),
+    ("bounded", "raw"): (0.17, 0.3),
+    ("bounded", "centred"): (0.17, 0.3),
+}
 
 
 def paper_sae(D, K, seed):
@@ -152,7 +190,7 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
         batch_size=batch_size,
         optimizer=method.optimizer,
         unit_norm=method.unit_norm,
-        title=name,
+        title=str(name),
     )
     if method.mean is not None:  # the same code, of x itself
         for model in stack:
@@ -218,9 +256,9 @@ def evaluate(model, x, x_test):
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         empty = dict.fromkeys(["l0", "dead", "parameters", *EXPLAINED, "share"], np.nan)
         return empty | {"parameters": parameters}
-    A = model.encode(x_test)
+    A, moments = model.encode(x_test), h.code_moments(model, x)
     transpose, solved = (
-        h.variance_explained(h.with_decoder(model, x, decoder), x_test)
+        h.variance_explained(h.with_decoder(model, x, partial(decoder, moments=moments)), x_test)
         for decoder in (h.transpose_decoder, h.fit_decoder)
     )
     own = h.variance_explained(model, x_test) if hasattr(model, "c") else np.nan
@@ -229,23 +267,31 @@ def evaluate(model, x, x_test):
     return found | {"share": transpose / solved if solved else np.nan}
 
 
-def tabulate(models, x, x_test, labels=None, probed=()):
-    """A table with a row for each of {(method, setting, seed): model}: what `evaluate` gives.
-
-    labels: (y, y_test), for "purity"; and for the "probe" of models whose key is among `probed`.
-    """
+def tabulate(models, x, x_test, y_test=None):
+    """A row for each of {(method, setting, seed): model}: what `evaluate` gives; with labels also
+    "purity"."""
 
     def row(key):
         found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
-        if labels is not None:
+        if y_test is not None:
             with torch.no_grad():
-                found["purity"] = units.purity(models[key].encode(x_test), labels[1])
-            found["probe"] = np.nan
-            if key in probed:
-                found["probe"] = units.probe(models[key], x, labels[0], x_test, labels[1])
+                found["purity"] = units.purity(models[key].encode(x_test), y_test)
         return found
 
     return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))
+
+
+def probes(table, models, x, y, x_test, y_test, *, l0, seeds, everywhere=()):
+    """A column for the table: accuracies of the probe, NaN where none was asked for.
+
+    Asked for are models of the seeds, with settings that bracket the L0, or of methods everywhere.
+    """
+    keys = list(zip(table.method, table.setting, table.seed))
+    wanted = {m: bracket(table, m, l0) for m in table.method.unique() if m not in everywhere}
+    asked = [k for k in keys if k[2] in seeds and (k[0] in everywhere or k[1] in wanted[k[0]])]
+    jobs = [partial(units.probe, models[key], x, y, x_test, y_test) for key in asked]
+    found = dict(zip(asked, side_by_side(*jobs, title="probes")))
+    return [found.get(key, np.nan) for key in keys]
 
 
 def interpolate(l0s, values, l0, explained=False):
@@ -308,3 +354,217 @@ def compare(table, column, l0s, other="L1 SAE", ratio=False):
         if method != other
     ]
     return pd.DataFrame(rows, columns=["method", "L0", "mean", "low", "high"])
+
+
+# --- Notebook 3's experiments -----------------------------------------------------------------
+
+
+def bases(x):
+    """Orthogonal matrices {name: (D, D)}: x @ Q are the inputs in another basis."""
+    some = torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(0))
+    return {
+        "random rotation": torch.linalg.qr(some)[0].to(x),
+        "principal axes": torch.linalg.eigh(torch.cov(x.T))[1].flip(1),
+    }
+
+
+def spreads(share, names):
+    """Of each objective the largest minus the smallest share over all optimisers and inputs."""
+    found = {}
+    for name in names:
+        values = pd.DataFrame({k: v for k, v in share.items() if k.startswith(f"{name} |")})
+        found[name] = list((values.max(1) - values.min(1)).dropna())
+    return found
+
+
+def dots_rows(table, l0):
+    """Variants as text, a row each: what Wᵀ and the solved decoder explain at an L0."""
+    rows = []
+    for name in table.method.unique():
+        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "share")}
+        row = {"trained": name.replace(" | ", ", "), "Wᵀ": f"{value['transpose']:.2f}"}
+        row |= {"solved": f"{value['solved']:.2f}", "share": f"{value['share']:.2f}"}
+        rows.append(row | {"dead, at most": int(table.dead[table.method == name].max())})
+    return pd.DataFrame(rows)
+
+
+def paper_comparison(theirs, x, y, x_test, y_test, K, seeds, epochs):
+    """The paper's model, which notebook 2 measured, and its SAE, trained here: a row a seed.
+
+    theirs: {"probe", "l0", "norm_matched_error", "transpose_error", "solved_error"}, each a list.
+    """
+    columns = ["probe, %", "L0", "norm-matched MSE", "MSE", "solved MSE"]
+    keys = ("probe", "l0", "norm_matched_error", "transpose_error", "solved_error")
+    model = dict(zip(columns, (theirs[key] for key in keys)))
+    stack = [paper_sae(x.shape[1], K, seed) for seed in seeds]
+    options = {"epochs": epochs, "seed": list(seeds), "lr": 1e-3, "title": "the paper's SAE"}
+    side_by_side(partial(train, stack, paper_sae_loss, x, **options))
+    variance = float(x_test.var(0, correction=0).mean())
+
+    def row(sae):
+        found = evaluate(sae, x, x_test)
+        errors = [(1 - found[c]) * variance for c in ("own", "solved")]
+        probe = units.probe(sae, x, y, x_test, y_test)
+        return dict(zip(columns, (probe, found["l0"], norm_matched_error(sae, x_test), *errors)))
+
+    sae = pd.DataFrame(side_by_side(*[partial(row, sae) for sae in stack], title="probes"))
+    both = {"model": pd.DataFrame(model), "SAE": sae}
+    return pd.concat(both, names=["the paper's", "seed"]).reset_index()
+
+
+def started_from(model, loss, x):
+    """An encoder with W and b of a trained SAE, at their common factor of the least loss on x."""
+
+    def at(factor):
+        encoder = h.Encoder(model.W.shape[1], len(model.W)).to(model.W)
+        encoder.W.data, encoder.b.data = factor * model.W.detach(), factor * model.b.detach()
+        with torch.no_grad():
+            return float(loss(encoder, x)), encoder
+
+    return min((at(2.0**i) for i in np.arange(-4, 4.5, 0.5)), key=lambda pair: pair[0])[1]
+
+
+def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
+    """Methods at several numbers of units K, each tuned and trained there.
+
+    settings: {K: {method: (below, above)}}, on either side of the L0; steps: {method: about so many
+    of them}. Batches of 2K rows, or 128. Returns a table with a column "units", and the rates
+    {"method, K": lr}.
+    """
+    tables, best = [], {}
+    for K, chosen in settings.items():
+        size, named = max(128, 2 * K), methods(K, h.prior(x, K))
+        named = {m: named[m]._replace(settings=s, lr=None) for m, s in chosen.items()}
+        epochs = {m: max(4, round(steps[m] / (len(x) // size))) for m in named}
+        lr = {}
+        for length in set(epochs.values()):
+            group = {m: named[m] for m in named if epochs[m] == length}
+            half = max(4, length // 2)
+            lr |= tune(group, x, K, rates, seed=seeds[0], epochs=half, batch_size=size)[0]
+        jobs = [partial(units.untrained, K, x, [l0], s, ["k-means templates"]) for s in seeds]
+        for m, method in named.items():
+            jobs += stacks(m, method, x, K, seeds, lr=lr[m], epochs=epochs[m], batch_size=size)
+        tables.append(tabulate(train_all(jobs, f"{K} units"), x, x_test).assign(units=K))
+        best |= {f"{m}, {K} units": rate for m, rate in lr.items()}
+    return pd.concat(tables, ignore_index=True), best
+
+
+MORE_UNITS = {  # settings on either side of L0 10, for 25 to 200 units on 50 components
+    25: {"bounded": (1.6, 3.4), "L1 SAE": (0.5, 1.0), "tied SAE": (0.4, 0.8), "TopK SAE": (8, 13)},
+    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "tied SAE": (0.6, 1.0), "TopK SAE": (8, 13)},
+    100: {
+        "bounded": (0.07, 0.14),
+        "L1 SAE": (0.9, 1.8),
+        "tied SAE": (0.7, 1.2),
+        "TopK SAE": (8, 13),
+    },
+    200: {
+        "bounded": (0.015, 0.04),
+        "L1 SAE": (1.2, 2.0),
+        "tied SAE": (0.7, 1.3),
+        "TopK SAE": (8, 13),
+    },
+}
+
+
+def by_units(table, l0):
+    """{(method, column): {K: values of seeds at an L0}} of the table of `overcomplete`."""
+    found = {}
+    for method in table.method.unique():
+        for column in ("transpose", "solved"):
+            by_k = {k: list(at_l0(rows, method, column, l0)) for k, rows in table.groupby("units")}
+            if method != "k-means templates" or column == "solved":
+                found[method, column] = by_k
+    return found
+
+
+def gap_closed(table, l0):
+    """(bounded - k-means) / (L1 SAE - k-means), variance explained by solved decoders, by seed."""
+    names = ("bounded", "L1 SAE", "k-means templates")
+    ours, sae, floor = (at_l0(table, name, "solved", l0) for name in names)
+    return list(((ours - floor) / (sae - floor)).dropna())
+
+
+def moved_rows(table, start, ended, loss, before, x, x_test):
+    """A tied SAE, what training on `bounded` makes of it, and others at the L0 of that: text."""
+    begun = pd.DataFrame([evaluate(model, x, x_test) for model in start.values()])
+    after = pd.DataFrame([evaluate(model, x, x_test) for model in ended.values()])
+    with torch.no_grad():
+        losses = [float(loss(model, x[:2000])) for model in ended.values()]
+    found = [("tied SAE", begun, np.mean(list(before.values())))]
+    found += [("the same, trained on", after, np.mean(losses))]
+    rows = [
+        {"": name, "L0": f"{v.l0.mean():.1f}", "Wᵀ": f"{v['transpose'].mean():.3f}"}
+        | {"solved": f"{v.solved.mean():.3f}", "loss of bounded": f"{value:.0f}"}
+        for name, v, value in found
+    ]
+    for name in ("bounded", "tied SAE", "L1 SAE"):
+        values = (at_l0(table, name, c, after.l0.mean()).mean() for c in ("transpose", "solved"))
+        row = {"": f"{name}, at that L0", "L0": f"{after.l0.mean():.1f}"}
+        rows.append(row | dict(zip(("Wᵀ", "solved"), (f"{v:.3f}" for v in values))))
+    return pd.DataFrame(rows).fillna("")
+
+
+def unit_rows(table, shared, l0s, l0):
+    """Purity at each L0, and agreement, probe and solved decoder at one: text, a row a method."""
+    rows = []
+    for method in table.method.unique():
+        row = {f"at L0 {l0:g}": method}
+        for at in l0s:
+            row[f"purity, L0 {at:g}"] = f"{at_l0(table, method, 'purity', at).mean():.2f}"
+        pairs = at_l0(shared, method, "agreement", l0)
+        row["agreement"] = f"{pairs.min():.2f} to {pairs.max():.2f}"
+        row["probe, %"] = f"{at_l0(table, method, 'probe', l0).mean():.1f}"
+        rows.append(row | {"solved": f"{at_l0(table, method, 'solved', l0).mean():.3f}"})
+    return pd.DataFrame(rows).replace({"nan": "–", "nan to nan": "–"})
+
+
+def agreement_margin(shared, l0):
+    """Smallest agreement of a pair of seeds of bounded, minus the largest of tied and TopK."""
+    pairs = {m: at_l0(shared, m, "agreement", l0) for m in ("bounded", "tied SAE", "TopK SAE")}
+    others = [pairs[m].max() for m in ("tied SAE", "TopK SAE")]
+    return float(pairs["bounded"].min() - np.max(others))
+
+
+def floors(table, x, x_test):
+    """What needs no training, {name: (L0s, variance explained)}: solved templates, and PCA."""
+    rows = table[table.method == "k-means templates"].groupby("setting")[["l0", "solved"]].mean()
+    counts = [5, 7, 10, 14, 20]
+    variance = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
+    power = ((x_test - x.mean(0)) @ variance).square().sum(0).cumsum(0)
+    total = (x_test - x_test.mean(0)).square().sum()
+    pca = [float(power[n - 1] / total) for n in counts]
+    return {"k-means": (list(rows.l0), list(rows.solved)), "PCA": (counts, pca)}
+
+
+def result(table, l0, names, variance, shape):
+    """The table at equal L0, as text. variance: of the test inputs, mean over entries; shape:
+    (K, D)."""
+    K, D = shape
+    rows = []
+    for name in names:
+        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "probe")}
+        row = {f"at L0 {l0:g}": name, "Wᵀ or own decoder": f"{value['transpose']:.3f}"}
+        row |= {"solved decoder": f"{value['solved']:.3f}"}
+        row |= {"MSE": f"{(1 - value['transpose']) * variance:.4f}"}
+        row |= {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
+        row |= {"with the solved decoder": f"{2 * K * D + K + D:,}"}
+        rows.append(row | {"probe, %": f"{value['probe']:.1f}"})
+    return pd.DataFrame(rows).replace("nan", "–")
+
+
+def numbers(table, names, l0s, floors):
+    """For `make check`: what seeds gave, of each method, column {name: floor} and L0."""
+    return [
+        {"method": name, "quantity": column, "place": f"L0 {l0:g}", "floor": floor}
+        | {"seeds": list(at_l0(table, name, column, l0))}
+        for name in names
+        for column, floor in floors.items()
+        for l0 in l0s
+    ]
+
+
+def nearest(table, models, method, l0, seed=0):
+    """The model of a method whose L0 is nearest."""
+    rows = table[(table.method == method) & (table.seed == seed)]
+    return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]

@@ -2,35 +2,32 @@
 
 check               compare figures/ with the record: exit status 0 if they agree, 1 if not, 2 if
                     they cannot be compared (other parameters, no git clone, a file missing)
-readme              renew the tables of README.md from figures/
+readme              fill the places of README.md that show results, from figures/
 address owner/name  set the public address, and the badges and buttons that need one
+
+Another machine is another draw of seeds. Two means over seeds agree within 5 standard errors of
+their difference or within the floor of that number, whichever is larger. A verdict may differ where
+the record is within 3 standard errors of its bound (standard deviations, if each seed is judged).
+What a method measured is left out where tuning chose another rate for it.
 """
 
+import csv
 import json
+import operator
 import os
 import re
 import subprocess
 import sys
-from itertools import zip_longest
+from math import hypot, inf
 from pathlib import Path
+from statistics import fmean, stdev
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ("1_theorem", "2_ablation", "3_benchmark")
-LANGUAGE = "3_benchmark_language"  # written by `make language`, so not always there
-FREE = float("inf")
-# Two numbers agree within the absolute or the relative tolerance, whichever is larger, of the
-# first pattern found in the name of their column or quantity. Other processors and numbers of
-# threads add in another order, and training amplifies the difference.
-TOLERANCES = (
-    (r"^(seed|knob|size)$", 0, 0),  # by choice
-    (r"rounding|absolute|relative$|^largest", FREE, 0),  # of rounding only the verdict counts
-    (r"^probe$", 1.5, 0),  # points, of a single model
-    (r"probe|^mean L0", 0.5, 0),  # of means over models
-    (r"dead", 2, 0),  # units close to the threshold
-    (r"redundancy", 0, 0.25),  # of units that are almost copies of each other
-    (r"norm-matched", 0.002, 0.05),
-    (r"", 0.02, 0.05),
-)
+STEMS = (*NOTEBOOKS, "language")  # the last is of `make language`, and not always there
+FREE = ("DEVICE", "OUTPUT")  # parameters that may differ
+FAR, CLOSE = 5, 3  # standard errors
+COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 LINKS = {
     "Binder": "https://mybinder.org/v2/gh/{}/HEAD?urlpath=lab/tree/notebooks/{}.ipynb",
     "Colab": "https://colab.research.google.com/github/{}/blob/main/notebooks/{}.ipynb",
@@ -41,98 +38,151 @@ BADGES = """\
 [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({Colab})"""
 
 
+def stop(message):
+    print(f"record.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 def check():
-    fine, verdicts = True, []
-    for stem in (*NOTEBOOKS, LANGUAGE):
+    record, results = {}, []
+    for stem in STEMS:
         path = f"figures/{stem}.json"
-        git = ["git", "-C", ROOT, "show", f"HEAD:./{path}"]
-        record, here = subprocess.run(git, capture_output=True).stdout, (ROOT / path).exists()
-        if record and here:
-            if record == (ROOT / path).read_bytes():
+        there, here = committed(path), (ROOT / path).exists()
+        if there and here:
+            record[stem], yours = json.loads(there), json.loads((ROOT / path).read_text())
+            if record[stem] == yours:
                 print(f"{path} is the record itself, not a run of yours")
-            record, yours = json.loads(record), json.loads((ROOT / path).read_text())
-            a, b = record["parameters"], yours["parameters"]
-            if other := [k for k in {**a, **b} if a.get(k) != b.get(k)]:
-                stop(f"{path} cannot be compared with the record: other {', '.join(other)}")
-            fine &= compare(stem, values(record), values(yours), verdicts)
-        elif stem != LANGUAGE:
-            stop(f"no {path} " + ("here: run `make figures`" if record else "in a clone's commit"))
-    print("all" if all(verdicts) else f"{sum(verdicts)} of", len(verdicts), "verdicts agree")
-    sys.exit(not fine)
+            results += compare(stem, record[stem], yours)
+        elif stem in NOTEBOOKS:
+            stop(f"no {path} " + ("here: run `make figures`" if there else "in a clone's commit"))
+    readme = (ROOT / "README.md").read_text()
+    for name, content in places(record, committed("notebooks/claims.csv")).items():
+        if fill(readme, name, content) != readme:
+            results.append(("", "NO", f"README.md, {name}: not what the record says", 0))
+    for _, outcome, line, _ in results:
+        if outcome != "agrees":
+            print(f"{outcome:6}{line}")
+    for kind in ("verdicts", "numbers"):
+        outcomes = [outcome for k, outcome, *_ in results if k == kind]
+        print(f"{outcomes.count('agrees')} of {len(outcomes)} {kind} agree")
+    *_, line, errors = max(results, key=lambda r: r[3])
+    if errors:  # that is, above a floor
+        print(f"the largest difference, in standard errors: {errors:.1f} ({line})")
+    sys.exit(any(outcome == "NO" for _, outcome, *_ in results))
 
 
-def values(run):
-    """{(where, what): criterion, or an entry of the table in the same form}."""
-    found = {(c["key"], criterion(c)): c for c in run["claims"]}
-    for i, row in enumerate(run["table"], 1):
-        found.update({(f"row {i}", k): {"quantity": k, "measured": v} for k, v in row.items()})
-    return found
+def compare(stem, record, yours):
+    """[(kind, "agrees", "close" or "NO", line, standard errors)] of all verdicts and numbers."""
+    settings = pairs(record["parameters"], yours["parameters"])
+    if other := [name for name, a, b in settings if a != b and name not in FREE]:
+        stop(f"figures/{stem}.json cannot be compared with the record: other {', '.join(other)}")
+    results, retuned = [], []
+    for id, *claims in pairs(*({c["id"]: c for c in run["claims"]} for run in (record, yours))):
+        results.append(("verdicts", *compare_verdicts(f"{stem}, {id}", *claims), 0))
+    for method, a, b in pairs(record.get("rates", {}), yours.get("rates", {})):
+        if a != b:
+            print(f"tuned {stem}, {method}: to {b}, in the record to {a}; so left out below")
+            retuned.append(method)
+    for key, a, b in pairs(numbers(record), numbers(yours)):
+        if not any(method in key[1] + (a or b)[2] for method in retuned):
+            name = ", ".join(filter(None, (stem, *key)))
+            results.append(("numbers", *compare_numbers(name, a, b)))
+    return results
 
 
-def compare(stem, record, yours, verdicts):
-    """Print what disagrees, a line a criterion or column, and how far numbers differ; return
-    whether all agrees. `verdicts` gets an entry a criterion: whether it is that of the record."""
-    wrong, gaps = {}, {}
-    for key in {**record, **yours}:
-        x, y = (run.get(key, {"measured": "missing"}) for run in (record, yours))
-        what = {**x, **y}
-        limits = next(t[1:] for t in TOLERANCES if re.search(t[0], what["quantity"], re.I))
-        fine, gap = differ(x["measured"], y["measured"], *limits)
-        if "holds" in what:
-            verdicts.append(x.get("holds") == y.get("holds"))
-            # Within its tolerance a number may come to lie on the other side of its bound.
-            fine &= verdicts[-1] or limits[0] < FREE
-        group = "what claims measure" if "holds" in what else what["quantity"]
-        gaps[group] = max(gaps.get(group, 0), gap)
-        if not fine:
-            line = f"NO  {stem}, {': '.join(key)}: {words(x)}; yours {words(y)}"
-            wrong.setdefault(key if "holds" in what else group, line)
-    told = [f"{group} {100 * gap:.2g} %" for group, gap in gaps.items() if gap]
-    told = f"{stem}, largest relative differences: {', '.join(told) or 'none'}"
-    print(*wrong.values(), told, sep="\n")
-    return not wrong
+def committed(path):
+    git = ["git", "-C", str(ROOT), "show", f"HEAD:./{path}"]
+    return subprocess.run(git, capture_output=True).stdout.decode()
 
 
-def differ(x, y, absolute, relative):
-    """Whether two values, or two lists item by item, agree; and their largest difference, relative
-    to the larger, or to the absolute tolerance if that is larger still."""
-    fine, largest = True, 0
-    for a, b in zip_longest(*(v if isinstance(v, list) else [v] for v in (x, y))):
-        if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-            gap, size = abs(a - b), max(abs(a), abs(b), absolute, 1e-9)
-            fine &= gap <= absolute or gap <= relative * size
-            largest = max(largest, gap / size)
-        else:
-            fine &= a == b
-    return fine, largest
+def pairs(a, b):
+    return [(k, a.get(k), b.get(k)) for k in {**a, **b}]
+
+
+def numbers(run):
+    """{(method or id, quantity, place): (a value a seed, floor, method or claim)} where a floor."""
+    found = {
+        (n["method"], n["quantity"], str(n["place"])): (n["seeds"], n["floor"], n["method"])
+        for n in run.get("numbers", [])
+    }
+    for c in run["claims"]:
+        for place, values in c["measured"].items():
+            found[c["id"], c["quantity"], place] = values, c["floor"], c["claim"]
+    return {key: n for key, n in found.items() if n[1] is not None}
+
+
+def compare_numbers(name, record, yours):
+    a, b = ([v for v in run[0] if v is not None] if run else [] for run in (record, yours))
+    if not (a and b):
+        missing = record is None or yours is None or a or b
+        return ("NO" if missing else "agrees"), f"{name}: not in both", inf if missing else 0
+    gap = abs(fmean(a) - fmean(b))
+    error = hypot(*(stdev(v) / len(v) ** 0.5 for v in (a, b) if len(v) > 1))
+    errors = gap / error if error else inf
+    line = f"{name}: {fmean(a):.4g}, yours {fmean(b):.4g}, {errors:.1f} standard errors"
+    if gap <= max(record[1], 1e-9 * abs(fmean(a))):
+        return "agrees", line, 0
+    return ("agrees" if errors <= FAR else "NO"), line, errors
+
+
+def compare_verdicts(name, record, yours):
+    rule = ("comparison", "bound", "statistic")
+    if not (record and yours) or any(record[k] != yours[k] for k in rule):
+        return "NO", f"{name}: not the same criterion in both"
+    if record["holds"] == yours["holds"]:
+        return "agrees", name
+    both = [place for place in record["judged"] if place in yours["judged"]]
+    crossed = [margin(record, p) for p in both if meets(record, p) != meets(yours, p)]
+    far, words = max(crossed, default=inf), {True: "holds", False: "fails", None: "not measured"}
+    line = f"{name}: {words[record['holds']]}, yours {words[yours['holds']]}"
+    return ("close" if far <= CLOSE else "NO"), f"{line}; {far:.1f} standard errors from its bound"
+
+
+def meets(claim, place):
+    compare, bound = COMPARISONS[claim["comparison"]], claim["bound"]
+    return all(v is not None and compare(v, bound) for v in claim["judged"][place])
+
+
+def margin(claim, place):
+    """How far from its bound, in standard errors (or deviations, where each value is judged)."""
+    values, judged = claim["measured"][place], claim["judged"][place]
+    if None in values + judged:
+        return inf
+    distance, unit = min(abs(v - claim["bound"]) for v in judged), 0
+    if len(values) > 1:
+        unit = stdev(values) / (1 if claim["statistic"] == "each" else len(values) ** 0.5)
+    return distance / unit if unit else distance and inf
 
 
 def readme():
+    runs = {}
+    for stem in STEMS:
+        if (path := ROOT / "figures" / f"{stem}.json").exists():
+            runs[stem] = json.loads(path.read_text())
+        elif stem in NOTEBOOKS:
+            stop(f"no figures/{stem}.json: run `make figures`")
     text = (ROOT / "README.md").read_text()
-    for name, content in tables().items():
+    for name, content in places(runs, (ROOT / "notebooks" / "claims.csv").read_text()).items():
         text = fill(text, name, content)
     (ROOT / "README.md").write_text(text)
 
 
-def tables():
-    """{place in README.md: Markdown}: the result of the benchmark, and all claims."""
-    paths = [ROOT / "figures" / f"{stem}.json" for stem in (*NOTEBOOKS, LANGUAGE)]
-    runs = [json.loads(path.read_text()) for path in paths if path.exists()]
-    claims = [
-        {k: c[k] for k in ("claim", "by", "data")}
-        | {"criterion": criterion(c), "published": c["published"] or "–"}
-        | {"here": words({"measured": c["measured"]}), "holds": "yes" if c["holds"] else "**no**"}
-        for run in runs
-        for c in run["claims"]
-    ]
-    left_out = ("informative by", "by least squares")
-    result = [{k: v for k, v in row.items() if k not in left_out} for row in runs[2]["result"]]
-    return {"result": table(result), "claims": table(claims)}
+def places(runs, claims):
+    """{place in README.md: Markdown}: the benchmark's table, and what came of the criteria."""
+    rows = list(csv.DictReader(claims.splitlines()))
+    outcome = {c["id"]: c["holds"] for run in runs.values() for c in run["claims"]}
+    live = [r for r in rows if not r["end"]]
+    of = {v: [r["claim"] for r in live if outcome.get(r["id"]) is v] for v in (True, False, None)}
+    text = f"{len(of[True])} of {len(live)} criteria hold."
+    for value, words in ((False, "failed"), (None, "not measured")):
+        if of[value]:
+            text += f" {len(of[value])} {words}: *{'* *'.join(of[value])}*"
+    text += f" {len(rows) - len(live)} criteria of earlier editions were retired."
+    return {"result": table(runs["3_benchmark"]["result"]), "verdicts": text}
 
 
 def table(rows):
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([str(row[k]) for k in head] for row in rows)]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in n) + " |" for n in lines)
 
 
@@ -167,25 +217,6 @@ def address(new=""):
         times = path.stat()
         path.write_text(text)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # no run becomes out of date
-
-
-def criterion(c):
-    return f"{c['quantity']} {c['comparison']} {c['bound']:g}"
-
-
-def words(c):
-    """What was measured in a few characters, of several the smallest and the largest; verdict."""
-    known = c["measured"] if isinstance(c["measured"], list) else [c["measured"]]
-    known = sorted(v for v in known if v is not None)
-    ends = known[:1] + known[-1:]
-    ends = [v if isinstance(v, str) else f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in ends]
-    verdict = {True: ", holds", False: ", fails"}.get(c.get("holds"), "")
-    return (" to ".join(dict.fromkeys(ends)) or "–") + verdict
-
-
-def stop(message):
-    print(f"record.py: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,93 +1,112 @@
-"""lab/record.py, on small records in a git repository made here."""
+"""lab/record.py, on two runs of one commit: the recorded one, and another machine's."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 
 import pytest
 
-from lab import record
+from lab import ROOT
+
+BOTH = [
+    json.loads((ROOT / "tests" / f"{n}.json").read_text()) for n in ("recorded", "other_machine")
+]
+MARKS = "<!-- result -->former<!-- /result -->\n<!-- verdicts -->former<!-- /verdicts -->\n"
 
 
-def claim(quantity, bound, measured, holds=True, data="digits"):
-    words = {"by": "us", "claim": "it |works|", "data": data, "published": "0.03", "key": "first"}
-    numbers = {"comparison": "<=", "bound": bound, "measured": measured, "holds": holds}
-    return words | {"quantity": quantity} | numbers
-
-
-def run():
-    row = {"method": "ours", "knob": 0.25, "fvu": 0.5, "probe": 93.2, "dead": 0, "l0": 17.0}
-    claims = [claim("|gap|", 0.05, [0.01, 0.0499]), claim("dE against it, relative", 1e-10, 1e-14)]
-    parts = {"claims": claims, "table": [row, row | {"l0": None}], "result": [{"method": "ours"}]}
-    return {"parameters": {"EPOCHS": 9}} | parts
-
-
-def call(folder, *command, stem="2_ablation", **parts):
-    """With parts of the results changed, and with no package in reach."""
-    (folder / "figures" / f"{stem}.json").write_text(json.dumps(run() | parts))
-    line = [sys.executable, "-S", folder / "lab" / "record.py", *command]
+def call(folder, command, runs=None):
+    """With no package in reach: exit status, and what is said."""
+    for stem, run in (runs or {}).items():
+        (folder / "figures" / f"{stem}.json").write_text(json.dumps(run))
+    line = [sys.executable, "-S", folder / "lab" / "record.py", command]
     found = subprocess.run(line, capture_output=True, text=True)
     return found.returncode, found.stdout + found.stderr
 
 
-@pytest.fixture
-def clone(tmp_path):
-    (tmp_path / "lab").mkdir(), (tmp_path / "figures").mkdir()
-    shutil.copy(record.__file__, tmp_path / "lab")
-    for stem in record.NOTEBOOKS:
-        call(tmp_path, stem=stem)
-    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=b@c"]
+def commit(folder, runs):
+    for name in ("lab/record.py", "notebooks/claims.csv", "figures/1_theorem.json"):
+        (folder / name).parent.mkdir(), shutil.copy(ROOT / name, folder / name)
+    (folder / "README.md").write_text(MARKS)
+    assert call(folder, "readme", runs) == (0, "")
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=b@c"]
     for step in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "record"]):
         subprocess.run([*git, *step], check=True)
-    return tmp_path
 
 
-FAULTS = [("claims", 0, {"measured": [0.04, 0.0499]}), ("claims", 0, {"bound": 0.06})]
-FAULTS += [("claims", 1, {"measured": 1e-9, "holds": False}), ("claims", 1, None)]
-FAULTS += [("claims", 0, {"measured": [0.01]})]
-FAULTS += [("table", 0, {k: v}) for k, v in (("knob", 0.2501), ("fvu", 0.47), ("probe", 91.6))]
-FAULTS += [("table", 0, {"dead": 3}), ("table", 0, {"l0": None}), ("table", 1, None)]
+def entry(runs, what):
+    """A claim by its id, or a number by method and quantity."""
+    rows = [row for run in runs.values() for row in run["claims"] + run["numbers"]]
+    return next(r for r in rows if what in (r.get("id"), f"{r.get('method')}, {r['quantity']}"))
 
 
-@pytest.mark.parametrize("part, i, fault", FAULTS)
-def test_a_fault_is_found(clone, part, i, fault):
-    items = run()[part]
-    items[i : i + 1] = [] if fault is None else [items[i] | fault]
-    status, said = call(clone, "check", **{part: items})
-    assert status == 1 and "NO  2_ablation, " in said
+CHANGES = [  # where, what is changed in both runs, what in yours, what is said
+    ("identity", {}, {}, "20 of 20 verdicts agree\n87 of 87 numbers agree"),
+    ("identity", {}, {}, "tuned 3_benchmark, L1/K: to 0.008, in the record to 0.004"),
+    ("identity", {}, {}, "in standard errors: 1.8 (3_benchmark, tied SAE, L0, setting 0.7: 10.98"),
+    (
+        "tenth_low",
+        {"bound": 0.9162, "holds": False},
+        {"holds": True},
+        "close 3_benchmark, tenth_low",
+    ),
+    ("sparse", {"bound": 0.316}, {"holds": False}, "close 2_ablation, sparse: holds, yours fails"),
+    (
+        "bounded, solved",
+        {},
+        {"seeds": [0.67] * 5},
+        "NO    3_benchmark, bounded, solved, setting 0.25",
+    ),
+    ("bounded, purity", {}, {"seeds": [None] * 5}, "NO    3_benchmark, bounded, purity"),
+    (
+        "bounded, purity",
+        {},
+        {"place": "new"},
+        "NO    3_benchmark, bounded, purity, new: not in both",
+    ),
+    ("decorrelated", {}, {"measured": {"": [0] * 3}}, "NO    2_ablation, decorrelated"),
+    ("tenth_low", {}, {"holds": False}, "NO    3_benchmark, tenth_low: holds, yours fails; inf"),
+    ("tenth_low", {}, {"holds": None}, "NO    3_benchmark, tenth_low: holds, yours not measured"),
+    ("tenth_low", {}, {"bound": 0.7}, "NO    3_benchmark, tenth_low: not the same criterion"),
+    ("identity", {}, {"judged": {"": [5]}, "holds": False}, "NO    1_theorem, identity: holds"),
+]
 
 
-def test_small_differences_agree_and_are_told(clone):
-    (first, second), table = run()["claims"], run()["table"]
-    claims = [first | {"measured": [0.01, 0.0501], "holds": False}, second | {"measured": 3e-14}]
-    table[0] |= {"fvu": 0.505, "probe": 92.1, "dead": 1}
-    status, said = call(clone, "check", claims=claims, table=table)
-    assert status == 0 and "NO" not in said and "fvu 0.99 %" in said and "5 of 6 verdicts" in said
-    said = call(clone, "check")[1]
-    assert "all 6 verdicts agree" in said and "1_theorem.json is the record itself" in said
+@pytest.mark.parametrize("what, in_both, in_yours, message", CHANGES)
+def test_check(tmp_path, what, in_both, in_yours, message):
+    record, yours = deepcopy(BOTH)
+    entry(record, what).update(in_both), entry(yours, what).update(in_both | in_yours)
+    yours["1_theorem"]["parameters"] |= {"DEVICE": "cpu", "OUTPUT": "elsewhere"}  # may differ
+    commit(tmp_path, record)
+    status, said = call(tmp_path, "check", yours)
+    assert message in said and status == message.startswith("NO")
+    assert set(re.findall("(?m)^(?:NO|close) +[^,]*, ([a-z_]+)", said)) <= {what.partition(",")[0]}
 
 
-def test_what_cannot_be_compared(clone):
-    status, said = call(clone, "check", parameters={"EPOCHS": 8})
-    assert status == 2 and "other EPOCHS" in said
-    (clone / "figures" / "1_theorem.json").unlink()
-    assert "run `make figures`" in call(clone, "check")[1]
-    shutil.rmtree(clone / ".git")
-    assert call(clone, "check")[0] == 2 == call(clone)[0] == call(clone, "nonsense")[0]
+def test_a_rate_is_named_since_numbers_depend_on_it(tmp_path):
+    commit(tmp_path, BOTH[0])
+    yours = deepcopy(BOTH[1])
+    yours["3_benchmark"]["rates"] = BOTH[0]["3_benchmark"]["rates"]
+    assert "NO    3_benchmark, L1/K, variance explained" in call(tmp_path, "check", yours)[1]
+    yours["2_ablation"]["parameters"] = {}
+    status, said = call(tmp_path, "check", yours)
+    assert status == 2 and "other EPOCHS, SEEDS, N_COMPONENTS" in said
 
 
-def test_readme(clone):
-    places = (
-        "# Title\n<!-- result --><!-- /result -->\n<!-- claims -->former<!-- /claims -->\nEnd\n"
-    )
-    (clone / "README.md").write_text(places)
-    language = [claim("share", 0.85, [0.9, None], False, "language model")]
-    for _ in range(2):
-        assert call(clone, "readme", stem=record.LANGUAGE, claims=language)[0] == 0
-    text = (clone / "README.md").read_text()
-    assert text.startswith("# Title\n") and text.endswith("\nEnd\n") and "former" not in text
-    assert "-->\n\n| method |\n| --- |\n| ours |\n\n<!-- /result -->" in text
-    row = r"| it \|works\| | us | digits | \|gap\| <= 0.05 | 0.03 | 0.01 to 0.0499 | yes |"
-    assert text.count(row) == 3
-    assert "| us | language model | share <= 0.85 | 0.03 | 0.9 | **no** |" in text
+def test_readme(tmp_path):
+    """By stem: a missing file stops it, and the language model's table never takes the place."""
+    commit(tmp_path, BOTH[0] | {"language": {"parameters": {}, "claims": [], "result": [{"a": 1}]}})
+    text, failed = (tmp_path / "README.md").read_text(), entry(BOTH[0], "features_published")
+    assert "-->\n\n| at L0 10 | informative by |" in text and "former<" not in text
+    assert f" criteria hold. 1 failed: *{failed['claim']}*" in text
+    status, said = call(tmp_path, "check")
+    assert status == 0 and said.count("is the record itself, not a run of yours") == 4
+    for name, part in (("result", "0.621"), ("verdicts", " criteria hold")):
+        (tmp_path / "README.md").write_text(text.replace(part, "2.0"))
+        assert f"NO    README.md, {name}: not what the record says" in call(tmp_path, "check")[1]
+    (tmp_path / "figures" / "2_ablation.json").unlink()
+    for command in ("check", "readme"):
+        status, said = call(tmp_path, command)
+        assert status == 2 and "no figures/2_ablation.json" in said and "make figures" in said
