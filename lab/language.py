@@ -30,21 +30,22 @@ class Part(NamedTuple):
     settings: dict  # of each method
 
 
-SETTINGS = {  # in parts (a) and (b)
-    "published form": ((0.0048, 0.0115, 0.025), (0.006, 0.03)),
-    "published + prior": ((0.013, 0.043, 0.07), (0.01, 0.04)),
-    "bounded": ((0.019, 0.04, 0.07), (0.011, 0.03)),
-    "L1 SAE": ((2.2, 3.2, 4.8), (0.7, 1.2)),
-    "tied SAE": ((2.2, 3.0, 5.2), (0.7, 1.2)),
-    "TopK SAE": ((9, 16, 25), (9, 17)),
+SETTINGS = {  # in parts (a) and (b): on either side of the judged L0s, at the best rate
+    "published form": ((0.0044, 0.0135), (0.0022, 0.0075)),
+    "published + prior": ((0.02, 0.07), (0.0115, 0.055)),
+    "bounded": ((0.0175, 0.047), (0.0145, 0.037)),
+    "L1 SAE": ((2.8, 5.0), (1.1, 2.3)),
+    "tied SAE": ((2.6, 5.4), (1.15, 1.95)),
+    "TopK SAE": ((9, 17), (9, 17)),
 }
 GATED, RESIDUAL = ({name: both[i] for name, both in SETTINGS.items()} for i in (0, 1))
 PARTS = {
-    "(a)": Part("layers.11.mlp.down_proj", "input", 256, 0, (10, 16, 24), {512: 6}, GATED),
-    "(b)": Part("layers.11", "output", 288, 144, (10, 16), {576: 8, 128: 4}, RESIDUAL),
+    "(a)": Part("layers.11.mlp.down_proj", "input", 256, 0, (10, 16), {512: 6}, GATED),
+    "(b)": Part("layers.11", "output", 288, 144, (10, 16), {576: 10, 128: 8}, RESIDUAL),
 }
 RATES = (0.002, 0.004, 0.008, 0.016)
 PUBLISHED, KMEANS = "published form", "k-means templates"
+FLOORS = {"transpose": 0.005, "solved": 0.005}  # of columns, for `make check`
 
 
 def components(x, x_test, n):
@@ -82,16 +83,18 @@ def tune(chosen, x, K, epochs, batch_size, rates=RATES):
 
 
 def beyond(seen, l0s):
-    """Settings with which models {(setting, seed): L0} of a method would enclose the L0s, if they
-    do not; log setting is taken as linear in log L0."""
-    seen = pd.Series({key: l0 for key, l0 in seen.items() if l0 > 0})
-    ends = seen.groupby(level=0).agg(["max", "min"]) if len(seen) else ()
-    if len(ends) < 2:
-        return ()
-    slope, level = np.polyfit(np.log(seen), np.log(seen.index.get_level_values(0)), 1)
-    goals = [0.85 * l0s[0]] * (ends["max"].min() > l0s[0])
-    goals += [1.2 * l0s[-1]] * (ends["min"].max() < l0s[-1])
-    return tuple(float(f"{np.exp(level + slope * np.log(goal)):.3g}") for goal in goals)
+    """Settings with which a method's models {setting: [L0 of each seed]} would enclose all of l0s,
+    if they do not: log setting is taken as linear in log L0 beyond the nearest two."""
+    ends = sorted((np.mean(v), s, min(v), max(v)) for s, v in seen.items() if min(v) > 0)
+    low = 0.85 * l0s[0], ends[:2], all(end[3] > l0s[0] for end in ends)
+    high = 1.2 * l0s[-1], ends[-2:], all(end[2] < l0s[-1] for end in ends)
+    more = []
+    for goal, two, needed in (low, high):
+        if needed and len(two) > 1 and two[0][0] < two[1][0]:
+            (a, setting, *_), (b, other, *_) = two
+            power = np.log(other / setting) / np.log(b / a)
+            more.append(float(f"{setting * np.clip((goal / a) ** power, 0.1, 10):.3g}"))
+    return more
 
 
 def experiment(part, x, x_test, seeds):
@@ -111,40 +114,39 @@ def experiment(part, x, x_test, seeds):
     best = {n: min(t, key=t.get) if t else (first, chosen[n].lr) for n, t in tried.items()}
     models, wanted = {}, part.settings
     for _ in range(4):
-        jobs = []
+        jobs, seen = [], {name: {} for name in chosen}
         for name, settings in wanted.items():
             size, lr = best[name]
             options = {"lr": lr, "batch_size": size, "epochs": part.batches[size], "most": 5}
             jobs += benchmark.stacks(name, chosen[name], x, K, seeds, settings=settings, **options)
         models |= benchmark.train_all(jobs)
-        seen = {name: {} for name in chosen}
         with torch.no_grad():
-            for (name, *key), model in models.items():
-                seen[name][tuple(key)] = h.l0(model.encode(x_test))
+            for (name, setting, _), model in models.items():
+                seen[name].setdefault(setting, []).append(h.l0(model.encode(x_test)))
         wanted = {n: more for n in chosen if (more := beyond(seen[n], part.l0s))}
         if not wanted:
             break
-        print("not all L0s are enclosed; further settings:", wanted)
+        print("the judged L0s are not enclosed; settings to try:", wanted)
     ends = 0.8 * part.l0s[0], 1.25 * part.l0s[-1]
     for seed in seeds:
         models |= units.untrained(K, x, ends, seed, (KMEANS,))
     return models, benchmark.tabulate(models, x, x_test), best, tried
 
 
-def recover(model, part, rows, models, table, device):
+def recover(model, part, rows, models, table, seeds):
     """`loss_recovered` by Wᵀ or own decoder of each method's models nearest to the middle L0:
     {method: [% of each seed]}, and what mean ablation costs."""
-    means = table.groupby(["method", "setting"]).l0.mean()
-    gaps = (means - part.l0s[len(part.l0s) // 2]).abs()
-    nearest = {method: gaps[method].idxmin() for method in part.settings}
+    x, middle = rows.x_train[:20_000], part.l0s[len(part.l0s) // 2]
     saes = {
-        (method, seed): h.with_decoder(m, rows.x_train[:20_000], h.transpose_decoder)
-        for (method, setting, seed), m in models.items()
-        if nearest.get(method) == setting
+        (m, seed): h.with_decoder(
+            benchmark.nearest(table, models, m, middle, seed), x, h.transpose_decoder
+        )
+        for m in part.settings
+        for seed in seeds[:3]
     }
-    _, network = language_model(model, device)
+    _, network = language_model(model, x.device)
     lost = loss_recovered(network, (part.module, part.side), rows, saes)
-    found = {m: [v for key, v in lost.items() if key[0] == m] for m in nearest}
+    found = {m: [v for key, v in lost.items() if key[0] == m] for m in part.settings}
     return found | {"mean ablation, nats": [lost["mean ablation"]]}
 
 
@@ -184,7 +186,7 @@ def main(arguments=None):
         ("side", "output", "of the module: input or output"),
         ("units", 256, "how many"),
         ("components", 0, "how many leading principal components; 0: the rows as they are"),
-        ("l0", [10, 16, 24], "where methods are compared"),
+        ("l0", [10, 16], "where methods are compared"),
         ("epochs", 10, "of training"),
         ("tokens", 160_000, "of training and test"),
         ("seeds", [0, 1, 2], "one model each"),
@@ -198,9 +200,10 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     parts = PARTS
     if args.module:
-        own, batches = (args.units, args.components), {max(128, 2 * args.units): args.epochs}
-        l0s = tuple(sorted(args.l0))
-        parts = {"(a)": Part(args.module, args.side, *own, l0s, batches, GATED)}
+        l0s, batches = tuple(sorted(args.l0)), {max(128, 2 * args.units): args.epochs}
+        top = tuple(min(args.units, max(1, round(k))) for k in (0.85 * l0s[0], 1.1 * l0s[-1]))
+        own = (args.module, args.side, args.units, args.components, l0s, batches)
+        parts = {"(a)": Part(*own, GATED | {"TopK SAE": top})}
     elif args.model != "smollm2":
         parser.error("name a --module of this model")
     folder, device = report.output_folder(args.output), data.pick_device(args.device)
@@ -224,19 +227,19 @@ def main(arguments=None):
             found["batches"][key], found["rates"][key] = best[method]
             found["tried"][key] = [(*how, loss) for how, loss in losses.items()]
         for method in (*part.settings, KMEANS):
-            row = {"part": name, "method": method, "L0": ", ".join(map(str, part.l0s))}
-            for quantity in ("transpose", "solved"):
-                at = {k: list(benchmark.at_l0(table, method, quantity, k)) for k in part.l0s}
-                row[quantity] = ", ".join(f"{np.mean(v):.3f}" if v else "–" for v in at.values())
-                what = {"method": f"{name} {method}", "quantity": quantity, "floor": 0.005}
-                numbers += [what | {"place": f"L0 {k}", "seeds": v} for k, v in at.items()]
+            own = benchmark.numbers(table, [method], part.l0s, FLOORS)
+            row = {"part": name, "method": method, "L0": ", ".join(f"{k:g}" for k in part.l0s)}
+            for column in FLOORS:
+                seeds = [n["seeds"] for n in own if n["quantity"] == column]
+                row[column] = ", ".join(f"{np.mean(v):.3f}" if v else "–" for v in seeds)
             result.append(row)
+            numbers += [n | {"method": f"{name} {method}"} for n in own]
         for k in part.l0s:
-            place = f"{name}, L0 {k}"
+            place = f"{name}, L0 {k:g}"
             share[place] = list(benchmark.at_l0(table, "bounded", "share", k))
             ratio[place] = benchmark.difference(table, "transpose", k, "bounded", ratio=True)
         if not part.components:
-            recovered = recover(args.model, part, rows, models, table, device)
+            recovered = recover(args.model, part, rows, models, table, args.seeds)
             found["recovered"] |= {f"{name} {k}": v for k, v in recovered.items()}
     claims, table = report.Claims("language"), pd.concat(tables, ignore_index=True)
     claims["language_transpose"], claims["language_floor"] = share, ratio
