@@ -30,17 +30,17 @@ class Part(NamedTuple):
     settings: dict  # of each method
 
 
-SETTINGS = {  # in parts (a) and (b): on either side of the judged L0s, at the best rate
+SETTINGS = {  # in parts (a) and (b): below and above the judged L0s; rates are tuned at the second
     "published form": ((0.0044, 0.0135), (0.0022, 0.0075)),
-    "published + prior": ((0.02, 0.07), (0.0115, 0.055)),
-    "bounded": ((0.0175, 0.047), (0.0145, 0.037)),
-    "L1 SAE": ((2.8, 5.0), (1.1, 2.3)),
-    "tied SAE": ((2.6, 5.4), (1.15, 1.95)),
+    "published + prior": ((0.022, 0.08), (0.014, 0.07)),
+    "bounded": ((0.018, 0.048), (0.0135, 0.037)),
+    "L1 SAE": ((4.4, 2.3), (2.6, 0.9)),
+    "tied SAE": ((4.4, 2.2), (2.2, 0.9)),
     "TopK SAE": ((9, 17), (9, 17)),
 }
 GATED, RESIDUAL = ({name: both[i] for name, both in SETTINGS.items()} for i in (0, 1))
 PARTS = {
-    "(a)": Part("layers.11.mlp.down_proj", "input", 256, 0, (10, 16), {512: 6}, GATED),
+    "(a)": Part("layers.11.mlp.down_proj", "input", 256, 0, (10, 16), {512: 8}, GATED),
     "(b)": Part("layers.11", "output", 288, 144, (10, 16), {576: 10, 128: 8}, RESIDUAL),
 }
 RATES = (0.002, 0.004, 0.008, 0.016)
@@ -150,7 +150,7 @@ def recover(model, part, rows, models, table, seeds):
     return found | {"mean ablation, nats": [lost["mean ablation"]]}
 
 
-def figure(table):
+def figure(table, titles):
     """Variance explained against L0, a panel for each part of the table (a row a model)."""
     looks = {n: m.look for n, m in benchmark.methods(1, 1.0).items()}
     fig, axes = plt.subplots(1, table.part.nunique(), figsize=(plots.TWO, 2.9), squeeze=False)
@@ -165,7 +165,7 @@ def figure(table):
             face = {"ms": 4, "mew": 0.8, "mfc": colour if method == "bounded" else "w"}
             axis.plot(curve.l0, curve[column], marker + ls, color=colour, **wide, **face)
             ends[label] = curve.l0.iloc[-1], curve[column].iloc[-1], colour
-        axis.set(xscale="log", xlabel="L0: active units per input", title=part)
+        axis.set(xscale="log", xlabel="L0: active units per input", title=titles[part])
         low, high = axis.get_xlim()
         ticks = [t for t in (5, 7, 10, 15, 20, 30, 50) if low < t < high]
         axis.set_xticks(ticks, ticks)
@@ -186,13 +186,13 @@ def main(arguments=None):
         ("side", "output", "of the module: input or output"),
         ("units", 256, "how many"),
         ("components", 0, "how many leading principal components; 0: the rows as they are"),
-        ("l0", [10, 16], "where methods are compared"),
+        ("l0", [10.0, 16.0], "where methods are compared"),
         ("epochs", 10, "of training"),
         ("tokens", 160_000, "of training and test"),
         ("seeds", [0, 1, 2], "one model each"),
         ("corpus", "", "a text file; without it data/corpus.txt"),
         ("device", "auto", "cpu, cuda or auto"),
-        ("output", "figures", "folder for language.json, .png and .pdf"),
+        ("output", "", "folder for the results; without it figures, or build of a named module"),
     ):
         many = {"nargs": "+"} if isinstance(default, list) else {}
         kind = type(default[0] if many else default)
@@ -206,9 +206,11 @@ def main(arguments=None):
         parts = {"(a)": Part(*own, GATED | {"TopK SAE": top})}
     elif args.model != "smollm2":
         parser.error("name a --module of this model")
+    args.output = args.output or ("build/language" if args.module else "figures")
     folder, device = report.output_folder(args.output), data.pick_device(args.device)
     found = {k: {} for k in ("rates", "batches", "tried", "recovered", "variance_held")}
-    tables, numbers, result, share, ratio = [], [], [], {}, {}
+    claims, share, ratio = report.Claims("language"), {}, {}
+    tables, titles, numbers, result = [], {}, [], []
     try:
         places = [(part.module, part.side) for part in parts.values()]
         options = {"n_tokens": args.tokens, "device": device}
@@ -219,7 +221,8 @@ def main(arguments=None):
         x, x_test = rows.x_train, rows.x_test
         if part.components:
             x, x_test, found["variance_held"][name] = components(x, x_test, part.components)
-        print(f"{name} {part.units} units on {x.shape[1]} inputs, {len(x)} rows")
+        titles[name] = f"{name} {part.units} units on {x.shape[1]} inputs"
+        print(f"{titles[name]}, {len(x)} rows")
         models, table, best, tried = experiment(part, x, x_test, args.seeds)
         tables.append(table.assign(part=name))
         for method, losses in tried.items():
@@ -241,10 +244,10 @@ def main(arguments=None):
         if not part.components:
             recovered = recover(args.model, part, rows, models, table, args.seeds)
             found["recovered"] |= {f"{name} {k}": v for k, v in recovered.items()}
-    claims, table = report.Claims("language"), pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     claims["language_transpose"], claims["language_floor"] = share, ratio
     plots.style()
-    report.save_figure(figure(table), "language", folder)
+    report.save_figure(figure(table, titles), "language", folder)
     found |= {"table": table, "numbers": numbers, "result": result, "claims": claims}
     settings = {k.upper(): v for k, v in vars(args).items()}
     settings["PARTS"] = {name: part._asdict() for name, part in parts.items()}
