@@ -35,8 +35,7 @@ def values(models):
 
 
 def assert_close(models, others):
-    error = (values(models) - values(others)).abs().max()
-    assert error < 1e-5 * values(others).abs().max()
+    assert (values(models) - values(others)).abs().max() < 1e-5 * values(others).abs().max()
 
 
 @pytest.mark.parametrize("kind, loss, arguments", LOSSES)
@@ -54,10 +53,9 @@ def test_a_stack_equals_the_plain_loop(kind, loss, arguments, optimizer):
 
 
 def test_schedules_and_unit_norm_against_a_loop():
-    models, loops = four(h.SparseAutoencoder), four(h.SparseAutoencoder)
+    models, loops, lr, factors = *map(four, [h.SparseAutoencoder] * 2), [1, 0.1, 3], [0, 1, 0.5]
     for model in models + loops:
         model.c.requires_grad_(False)  # and stays as it is
-    lr, factors = [1, 0.1, 3], [0, 1, 0.5]
     plan = dict(schedule={"lr": lr, "penalty": factors}, lr=0.01, unit_norm="V", optimizer=SGD)
     train(models, loss=h.sae_loss, arguments={"penalty": FOUR}, **plan)
     for model, penalty in zip(loops, FOUR):
@@ -74,7 +72,7 @@ def test_schedules_and_unit_norm_against_a_loop():
     assert all((model.c == 0).all() for model in models)
 
 
-def test_one_diverging_model_leaves_the_others_to_the_bit():
+def test_one_diverging_model_is_nan_and_leaves_the_others_to_the_bit():
     stack, alone, others = four(), four(), [0, 2, 3]
     loss = lambda model, x, c: c * h.published_loss(model, x)  # noqa: E731
     calm = train(alone, loss=loss, arguments={"c": [1, 1, 2, 1]})["loss"]
@@ -85,23 +83,6 @@ def test_one_diverging_model_leaves_the_others_to_the_bit():
     assert values(stack).equal(values(alone))
 
 
-ONE, HOLES = four()[:1], X.clone()
-HOLES[[9, 9, 30], [1, 4, 0]] = torch.inf
-BAD = [
-    (ONE * 2, {}, "each only once"),
-    ([], {}, "at least one model"),
-    ([h.Encoder(6, 4), h.Encoder(6, 4, signed=True)], {}, "one class, size and options"),
-    (ONE, {"x": HOLES}, "3 non-finite values in 2 rows, the first at row 9, column 1"),
-    (ONE, {"x": X[:, 1:]}, "takes 6 inputs per row, got 5"),
-]
-
-
-@pytest.mark.parametrize("models, options, message", BAD)
-def test_bad_arguments(models, options, message):
-    with pytest.raises(ValueError, match=message):
-        train(models, **options)
-
-
 @pytest.mark.parametrize("cores", [1, 2])
 def test_side_by_side_is_one_after_the_other_to_the_bit(cores, monkeypatch):
     monkeypatch.setattr(training.joblib, "cpu_count", lambda: cores)
@@ -109,15 +90,13 @@ def test_side_by_side_is_one_after_the_other_to_the_bit(cores, monkeypatch):
     look = lambda model: seen.add((threading.get_ident(), torch.get_num_threads())) or {}  # noqa: E731
     jobs = [partial(train, models, seed=i, monitor=look) for i, models in enumerate(stacks)]
     together = training.side_by_side(*jobs, title=None)
-    for i, models in enumerate(stacks):
-        alone = four()
+    for i, (models, alone) in enumerate(zip(stacks, (four() for _ in range(3)))):
         assert np.array_equal(train(alone, seed=i)["loss"], together[i]["loss"])
         assert values(models).equal(values(alone))
     assert len(seen) == cores and {threads for _, threads in seen} == {1}
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, ZeroDivisionError])
-def test_a_fault_ends_all_within_two_seconds(fault, monkeypatch):
+def test_an_interrupt_ends_all_within_two_seconds(monkeypatch):
     monkeypatch.setattr(training.joblib, "cpu_count", lambda: 2)
     models, seen, at = four()[:2], set(), []
 
@@ -125,13 +104,11 @@ def test_a_fault_ends_all_within_two_seconds(fault, monkeypatch):
         seen.add(threading.get_ident())
         if len(seen) == 2 and not at:  # both have learned something
             at.append(time.time())
-            if fault is ZeroDivisionError:
-                raise fault
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         return {}
 
     jobs = [partial(train, [model], epochs=10**6, monitor=look) for model in models]
-    with pytest.raises(fault):
+    with pytest.raises(KeyboardInterrupt):
         training.side_by_side(*jobs, title=None)
     assert time.time() - at[0] < 2
     for model, fresh in zip(models, four()):
