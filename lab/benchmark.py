@@ -281,14 +281,14 @@ def tabulate(models, x, x_test, y_test=None):
     return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))
 
 
-def probes(table, models, x, y, x_test, y_test, *, l0, seeds, everywhere=()):
-    """A column for the table: accuracies of the probe, NaN where none was asked for.
+def probes(table, models, x, y, x_test, y_test, l0, seeds):
+    """A column for the table: accuracies of the probe where settings bracket the L0, else NaN.
 
-    Asked for are models of the seeds, with settings that bracket the L0, or of methods everywhere.
+    seeds: {method: seeds}, with None for all other methods.
     """
     keys = list(zip(table.method, table.setting, table.seed))
-    wanted = {m: bracket(table, m, l0) for m in table.method.unique() if m not in everywhere}
-    asked = [k for k in keys if k[2] in seeds and (k[0] in everywhere or k[1] in wanted[k[0]])]
+    near = {method: bracket(table, method, l0) for method in table.method.unique()}
+    asked = [(m, s, i) for m, s, i in keys if s in near[m] and i in seeds.get(m, seeds[None])]
     jobs = [partial(units.probe, models[key], x, y, x_test, y_test) for key in asked]
     found = dict(zip(asked, side_by_side(*jobs, title="probes")))
     return [found.get(key, np.nan) for key in keys]
@@ -430,7 +430,10 @@ def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
             group = {m: named[m] for m in named if epochs[m] == length}
             half = max(4, length // 2)
             lr |= tune(group, x, K, rates, seed=seeds[0], epochs=half, batch_size=size)[0]
-        jobs = [partial(units.untrained, K, x, [l0], s, ["k-means templates"]) for s in seeds]
+        jobs = [
+            partial(units.untrained, K, x, [0.8 * l0, 1.25 * l0], s, ["k-means templates"])
+            for s in seeds
+        ]
         for m, method in named.items():
             jobs += stacks(m, method, x, K, seeds, lr=lr[m], epochs=epochs[m], batch_size=size)
         tables.append(tabulate(train_all(jobs, f"{K} units"), x, x_test).assign(units=K))
@@ -438,21 +441,10 @@ def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
     return pd.concat(tables, ignore_index=True), best
 
 
-MORE_UNITS = {  # settings on either side of L0 10, for 25 to 200 units on 50 components
-    25: {"bounded": (1.6, 3.4), "L1 SAE": (0.5, 1.0), "tied SAE": (0.4, 0.8), "TopK SAE": (8, 13)},
-    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "tied SAE": (0.6, 1.0), "TopK SAE": (8, 13)},
-    100: {
-        "bounded": (0.07, 0.14),
-        "L1 SAE": (0.9, 1.8),
-        "tied SAE": (0.7, 1.2),
-        "TopK SAE": (8, 13),
-    },
-    200: {
-        "bounded": (0.015, 0.04),
-        "L1 SAE": (1.2, 2.0),
-        "tied SAE": (0.7, 1.3),
-        "TopK SAE": (8, 13),
-    },
+MORE_UNITS = {  # settings on either side of L0 10, for 50 to 200 units on 50 components
+    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "TopK SAE": (8, 13)},
+    100: {"bounded": (0.07, 0.14), "L1 SAE": (0.9, 1.8), "TopK SAE": (8, 13)},
+    200: {"bounded": (0.015, 0.04), "L1 SAE": (1.2, 2.0), "TopK SAE": (8, 13)},
 }
 
 

@@ -506,7 +506,7 @@ def limits_figure(values, looks, D):
                 continue
             colour, marker, ls = looks[method]
             ratios = [k / D for k in by_k]
-            means = [np.mean(v) for v in by_k.values()]
+            means = [np.mean(v) if len(v) else np.nan for v in by_k.values()]
             for ratio, v in zip(ratios, by_k.values()):
                 axis.plot(np.full(len(v), ratio), v, ".", color=colour, ms=2, alpha=0.4)
             axis.plot(
