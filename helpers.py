@@ -255,25 +255,27 @@ def training_inputs(x, like, batch_size):
 # --- Decoders: x_hat = A V + offset, of a trained encoder, fitted once on x (N, D) -----------
 
 
-def fit_decoder(model, x):
+def fit_decoder(model, x, moments=None):
     """Solve for the best linear decoder: least squares of x on A = model.encode(x).
 
     -> V (K, D), offset (D,), float64. A constant unit gets a row of zeros. As scikit-learn's
     LinearRegression, on features that are standardised first, so that a small variance counts.
+    moments: those of `code_moments`, where they are known already.
     """
-    mean, std, R, cross, x_mean = _code_moments(model, x)
+    mean, std, R, cross, x_mean = moments or code_moments(model, x)
     # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
     rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
-    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross / std.clamp_min(1e-300)[:, None]
+    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross
+    V = V / torch.where(std > 0, std, torch.inf)[:, None]
     return V, x_mean - mean @ V
 
 
-def transpose_decoder(model, x):
+def transpose_decoder(model, x, moments=None):
     """The rows of W as the decoder (of an SAE: its own), with one gain and an offset fitted on x.
 
     -> V (K, D), offset (D,), float64: x_hat = mean x + gain (A - mean A) W.
     """
-    mean, std, R, cross, x_mean = _code_moments(model, x)
+    mean, std, R, cross, x_mean = moments or code_moments(model, x)
     rows = std[:, None] * model.decoder.detach().double()
     power = ((R @ rows) * rows).sum()
     V = model.decoder.detach().double() * ((rows * cross).sum() / power if power > 0 else 0)
@@ -293,22 +295,25 @@ def with_decoder(model, x, decoder=fit_decoder):
 
 
 @torch.no_grad()
-def _code_moments(model, x, chunk=8192):
+def code_moments(model, x, chunk=8192):
     """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K),
     covariances (K, D) of the standardised A with x, and the mean (D,) of x; in float64.
 
     Centred before anything is multiplied, half precision in float32: nothing cancels or overflows.
     """
     x = as_tensor(x, model.W)
+    wide, n = torch.promote_types(x.dtype, torch.float32), len(x)
+    x_mean = sum(X.to(wide).sum(0).double() for X in x.split(chunk)) / n
     A = torch.cat([model.encode(X) for X in x.split(chunk)])
-    rounding, A, x_mean = 4 * torch.finfo(A.dtype).eps, A.double(), x.mean(0, dtype=torch.float64)
+    rounding, A = 4 * torch.finfo(A.dtype).eps, A.double()
     mean, std = A.mean(0), A.std(0, correction=0)
     std = torch.where(std > rounding * mean.abs(), std, 0)  # what varies by rounding is constant
     Z = (A - mean) / torch.where(std > 0, std, torch.inf)
-    wide, cross = torch.promote_types(x.dtype, torch.float32), 0
-    for z, X in zip(Z.split(chunk), x.split(chunk)):
-        cross = cross + (z.to(wide).T @ (X.to(wide) - x_mean.to(wide))).double()
-    return mean, std, Z.T @ Z / len(x), cross / len(x), x_mean
+    centred = (
+        (z.to(wide), X.to(wide) - x_mean.to(wide)) for z, X in zip(Z.split(chunk), x.split(chunk))
+    )
+    cross = sum((z.T @ X).double() for z, X in centred)
+    return mean, std, Z.T @ Z / n, cross / n, x_mean
 
 
 # --- What we measure, on held-out inputs: E or A (N, K) -------------------------------------
@@ -350,5 +355,7 @@ def usage(E):
 def variance_explained(sae, x):
     """1 - FVU: one minus the squared error of x_hat = sae(x) over that of the mean of x (N, D)."""
     x = as_tensor(x, sae.c)
-    error, spread = (sae(x) - x).double(), x.double() - x.mean(0, dtype=torch.float64)
-    return float(1 - error.square().sum() / spread.square().sum())
+    wide = torch.promote_types(x.dtype, torch.float32)
+    errors = (sae(x) - x).to(wide), x.to(wide) - x.to(wide).mean(0)
+    left, total = (e.square().sum(0).double().sum() for e in errors)
+    return float(1 - left / total)

@@ -1,76 +1,86 @@
-"""Notebook 3's contestants: their losses, their training, and how they are compared.
+"""Notebook 3's methods: their losses, how they are tuned and trained, and tables at equal L0.
 
-A table has one row a trained model: method, knob, seed, what `evaluate` gives, and of labelled
-inputs "probe" and "purity". `pairs` makes one of the agreement between seeds: a row a pair.
+Models are kept as {(name, setting, seed): model}; a table has a row for each of them.
 """
 
-import contextlib
+import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import combinations
 from typing import NamedTuple
 
-import joblib
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch.nn.functional import normalize
+from torch.nn.functional import mse_loss, normalize
 
 import helpers as h
+from lab import units
+from lab.report import interval
+from lab.training import ADAM, side_by_side, train
 
-# --- Contestants --------------------------------------------------------------------------
+# --- Methods ------------------------------------------------------------------------------
 
 
-class Contestant(NamedTuple):
-    make: Callable  # (seed, knob) -> model
+class Method(NamedTuple):
+    model: Callable  # (D, K, seed, setting) -> model
     loss: Callable
-    knobs: tuple = ("weight",)  # the weights of the loss that the knob sets; TopK's is in the model
+    settings: tuple  # the values that are swept
+    look: tuple  # colour, marker and line
+    argument: str | None = "lam"  # of the loss, which the setting is; None: it is in the model
+    lr: float | None = None  # None: tuned
+    mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
+    optimizer: Callable = ADAM
+    slow_start: bool = False  # the first epoch at a twentieth of the rate
     warm_up: bool = False  # the penalty grows over the first two epochs
     unit_norm: str | None = None  # the parameter whose rows keep norm 1
-    rate: float | None = None  # of Adam; None: to be tuned
-    mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
 
 
-def contestants(D, K, kappa, noise=1e-3, mean=None):
-    """The paper's objective, ours, three kinds of SAE, and two crosses: {name: Contestant}.
+def _encoder(D, K, seed, setting):
+    return h.Encoder(D, K, seed=seed)
 
-    The paper's objective keeps its rate, 0.001, and inputs with their mean: without a prior a
-    larger rate always lowers the loss, which so cannot choose one. "published + prior" and "log
-    det" change one thing each, and are trained in the same way.
+
+def _sae(D, K, seed, setting, **options):
+    return h.SparseAutoencoder(D, K, seed=seed, **options)
+
+
+def _top_k(D, K, seed, setting):
+    return h.SparseAutoencoder(D, K, k=int(setting), seed=seed)
+
+
+def methods(K, kappa, mean=None, noise=1e-3):
+    """All methods {name: Method}, for K units on centred inputs; kappa: see `helpers.prior`.
+
+    The published form and log det keep the paper's rate and its inputs, to which `mean` is added:
+    without a prior a larger rate always lowers the loss, so no held-out loss can choose one.
     """
-
-    def encoder(seed, _):
-        return h.Encoder(D, K, seed=seed)
-
-    def sae(seed, k=None, **options):
-        return h.SparseAutoencoder(D, K, k=k, seed=seed, **options)
-
-    def untied(seed, _):
-        return sae(seed)
-
-    def tied(seed, _):
-        return sae(seed, tied=True)
-
-    both, published = ("variance", "decorrelation"), {"rate": 1e-3, "mean": mean}
     bounded = partial(h.bounded_loss, kappa=kappa, noise=noise)
+    as_published = {"lr": 1e-3, "mean": mean}
+    tied = partial(_sae, tied=True)
+    saes = {"argument": "penalty", "warm_up": True}
+    l1_over_k = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
     return {
-        # L_LSE + knob (L_var + L_dec), without and with a prior kappa |W|^2
-        "published form": Contestant(encoder, h.published_loss, both, **published),
-        "published + prior": Contestant(
-            encoder, partial(h.published_loss, kappa=kappa), both, **published
+        "published form": Method(
+            _encoder, h.published_loss, (0.15, 0.35, 0.8), ("C1", "v", ":"), **as_published
         ),
-        # sparsity(E) + knob (-log det(Cov(E) + noise I) + kappa |W|^2)
-        "log det": Contestant(encoder, partial(bounded, kappa=0), **published),
-        "bounded": Contestant(encoder, bounded),
-        "L1/K": Contestant(encoder, partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)),
-        # squared error + knob sparsity(A)
-        "L1 SAE": Contestant(untied, h.sae_loss, warm_up=True, unit_norm="V"),
-        "tied SAE": Contestant(tied, h.sae_loss, warm_up=True),
-        "tied, LSE": Contestant(tied, partial(h.sae_loss, sparsity=h.lse_loss), warm_up=True),
-        # squared error; the knob is k, applied after the ReLU
-        "TopK SAE": Contestant(sae, h.sae_loss, knobs=(), unit_norm="V"),
+        "published + prior": Method(
+            _encoder, partial(h.published_loss, kappa=kappa), (0.1, 0.25, 0.65), ("C5", "<", "-.")
+        ),
+        "log det": Method(
+            _encoder,
+            partial(bounded, kappa=0.0),
+            (0.14, 0.35, 1.1),
+            ("C4", "^", ":"),
+            **as_published,
+        ),
+        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.5, 1.0), ("k", "o", "-"), lr=0.008),
+        "bounded, L1": Method(_encoder, l1_over_k, (0.12, 0.35, 1.0), ("0.5", "o", "--")),
+        "L1 SAE": Method(
+            _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
+        ),
+        "tied SAE": Method(tied, h.sae_loss, (0.35, 0.7, 1.5), ("C2", "D", "-."), **saes),
+        "TopK SAE": Method(
+            _top_k, h.sae_loss, (5, 10, 20), ("C3", "X", "--"), argument=None, unit_norm="V"
+        ),
     }
 
 
@@ -85,287 +95,325 @@ def paper_sae(D, K, seed):
 def paper_sae_loss(model, x):
     """Mean squared error + 0.01 times the mean activation."""
     a = model.encode(x)
-    return torch.nn.functional.mse_loss(model.decode(a), x) + 0.01 * a.mean()
+    return mse_loss(model.decode(a), x) + 0.01 * a.mean()
 
 
 @torch.no_grad()
-def paper_measures(model, x, x_test):
-    """What the paper reports of a model, and mean squared errors of its two `h.read_outs`."""
-    A, m, m_test = model.encode(x_test), h.moments(model.encode, x), h.moments(model.encode, x_test)
-    errors = {f"{name}, error": h.read_out_error(*decoder, m_test)
-              for name, decoder in h.read_outs(model.decoder, m).items()}  # fmt: skip
-    matched = h.norm_matched_error(A, model.decoder, x_test)
-    size = sum(p.numel() for p in model.parameters())
-    return {"L0": h.l0(A), "norm-matched error": matched} | errors | {"parameters": size}
+def norm_matched_error(model, x):
+    """Mean squared error per entry when each A_i W is given the norm of its input x_i; -> float.
 
-
-def fit(contestant, knobs, seeds, x, *, rate, epochs, batch_size, title=None):
-    """Train a contestant at every knob and seed, the last quarter of the epochs at a tenth of the
-    rate: [(knob, seed, model)], models that read x."""
-    mean, epoch, trained = contestant.mean, np.arange(epochs), []
-    inputs = x if mean is None else x + mean
-    schedule = {"lr": np.where(epoch < 0.75 * epochs, 1, 0.1)}
-    if contestant.warm_up:
-        schedule["weight"] = np.clip(epoch / 2, 0, 1)
-    for group in [knobs] if contestant.knobs else [[k] for k in knobs]:  # one k a stack
-        stack = [(k, s, contestant.make(s, k).to(x.device)) for s in seeds for k in group]
-        h.train(
-            [model for *_, model in stack], contestant.loss, inputs, epochs=epochs,
-            weights={name: [k for k, *_ in stack] for name in contestant.knobs},
-            batch_size=batch_size, lr=rate, schedule=schedule, seed=seeds,
-            unit_norm=contestant.unit_norm, progress=title,
-        )  # fmt: skip
-        for *_, model in stack if mean is not None else ():  # the same codes, of x itself
-            model.b.data += model.W.data @ mean
-        trained += stack
-    return trained
-
-
-def tune(contestant, knob, x, rates, *, seed, epochs, batch_size, title=None):
-    """The rate of the lowest validation loss.
-
-    One model a rate learns from the first half of x, and is judged on its last sixth.
+    The reconstruction of the paper's code; its text does not mention it.
     """
-    held_out = x[-(len(x) // 6) :]
-    if len(held_out) < batch_size:
+    x_hat = normalize(model.encode(x) @ model.decoder, dim=1) * x.norm(dim=1, keepdim=True)
+    return float((x_hat - x).square().mean())
+
+
+# --- Training and tuning ------------------------------------------------------------------
+
+
+def stacks(name, method, x, K, seeds, *, lr=None, settings=None, epochs, batch_size=128, most=12):
+    """Jobs for `side_by_side`, each of which trains at most so many models of a method.
+
+    The last quarter of the epochs has a tenth of the rate. lr and settings: None for the method's
+    own. The models read x (N, D), also where the method's `mean` was added for training.
+    """
+    settings = method.settings if settings is None else settings
+    if method.argument is None:  # the setting is in the model, and a stack has models of one kind
+        groups = [[(s, seed) for seed in seeds] for s in settings]
+    else:
+        both = [(s, seed) for seed in seeds for s in settings]
+        groups = np.array_split(np.arange(len(both)), -(-len(both) // most))
+        groups = [[both[i] for i in group] for group in groups]
+    options = {"lr": lr or method.lr, "epochs": epochs, "batch_size": batch_size}
+    return [partial(_train_stack, name, method, x, K, group, **options) for group in groups]
+
+
+def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
+    """Train a model of each (setting, seed) in group: {(name, setting, seed): model}.
+
+    lr: one rate for all, or a list of one for each, which then is in the place of the setting.
+    """
+    stack = [method.model(x.shape[1], K, seed, s).to(x.device) for s, seed in group]
+    epoch = np.arange(epochs)
+    schedule = {"lr": np.where(epoch < 0.75 * epochs, 1.0, 0.1)}
+    if method.slow_start:
+        schedule["lr"][0] = 0.05
+    if method.warm_up and method.argument:
+        schedule[method.argument] = np.clip(epoch / 2, 0, 1)
+    train(
+        stack,
+        method.loss,
+        x if method.mean is None else x + method.mean,
+        arguments={method.argument: [s for s, _ in group]} if method.argument else None,
+        schedule=schedule,
+        seed=[seed for _, seed in group],
+        lr=lr,
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=method.optimizer,
+        unit_norm=method.unit_norm,
+        title=str(name),
+    )
+    if method.mean is not None:  # the same code, of x itself
+        for model in stack:
+            model.b.data += model.W.data @ method.mean
+    keys = group if np.ndim(lr) == 0 else [(rate, seed) for rate, (_, seed) in zip(lr, group)]
+    return {(name, *key): model for key, model in zip(keys, stack)}
+
+
+def train_all(jobs, title="training"):
+    """Run the jobs of `stacks` side by side: {(name, setting, seed): model}."""
+    return {key: model for part in side_by_side(*jobs, title=title) for key, model in part.items()}
+
+
+def tune(chosen, x, K, rates, *, seed=0, epochs, batch_size=128):
+    """The rate of the lowest validation loss for each of the methods {name: Method}, at its middle
+    setting: {name: rate}, and {name: {rate: loss}} with NaN where training diverged.
+
+    Models learn from the first half of x, and are judged on its last sixth.
+    """
+    held_out = x[-(len(x) // 6) :].split(batch_size)
+    if len(held_out[0]) < batch_size:
         raise ValueError(f"{len(x)} rows: a sixth of them, for validation, is no batch")
-    losses = []
-    for rate in rates:
-        options = {"epochs": epochs, "batch_size": batch_size, "title": title}
-        weights, loss = dict.fromkeys(contestant.knobs, knob), np.inf
-        with contextlib.suppress(FloatingPointError):  # of a rate that is too large
-            ((*_, model),) = fit(contestant, [knob], [seed], x[: len(x) // 2], rate=rate, **options)
-            with torch.no_grad():
-                batches = [b for b in held_out.split(batch_size) if len(b) == batch_size]
-                loss = float(sum(contestant.loss(model, batch, **weights) for batch in batches))
-        losses.append(np.nan_to_num(loss, nan=np.inf))
-    return rates[int(np.argmin(losses))]
 
-
-def train_all(entrants, chosen, seeds, x, rates, *, epochs, batch_size):
-    """Tune and train contestants: models {(method, knob, seed): model} and rates {method: rate}.
-
-    chosen: {method: (knobs, number of seeds)}. A rate that is not fixed is that of the middle
-    knob, tried on the first seed for half of the epochs.
-    """
-    models, best = {}, {}
-    for method, (knobs, n_seeds) in chosen.items():
-        entrant, middle = entrants[method], knobs[len(knobs) // 2]
-        trial = {"epochs": max(4, epochs // 2), "batch_size": batch_size, "seed": seeds[0]}
-        best[method] = entrant.rate or tune(
-            entrant, middle, x, rates, title=f"{method}, rate", **trial
+    def losses(name, method):
+        setting = method.settings[len(method.settings) // 2]
+        arguments = {method.argument: setting} if method.argument else {}
+        group, options = (
+            [(setting, seed)] * len(rates),
+            {"epochs": epochs, "batch_size": batch_size},
         )
-        options = {"rate": best[method], "epochs": epochs, "batch_size": batch_size}
-        for knob, seed, model in fit(entrant, knobs, seeds[:n_seeds], x, title=method, **options):
-            models[method, knob, seed] = model
-    return models, best
+        models = _train_stack(name, method, x[: len(x) // 2], K, group, lr=list(rates), **options)
+        full = [batch for batch in held_out if len(batch) == batch_size]
+        with torch.no_grad():
+            return [
+                sum(method.loss(m, x, **arguments) for x in full).item() for m in models.values()
+            ]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN below
+        jobs = [partial(losses, name, method) for name, method in chosen.items()]
+        found = side_by_side(*jobs, title="tuning")
+    tried = {name: dict(zip(rates, values)) for name, values in zip(chosen, found)}
+    best = {
+        name: min(t, key=lambda lr: np.nan_to_num(t[lr], nan=np.inf)) for name, t in tried.items()
+    }
+    return best, tried
 
 
-def against_l1(x, x_test, K, chosen, seeds, rates, noise, *, epochs, batch_size):
-    """bounded and the L1 SAE on other data: a table of all models, and rows that compare them.
+# --- Tables -------------------------------------------------------------------------------
 
-    chosen: {method: knobs}. A row for each knob of bounded and read-out: FVU of both methods at
-    the same L0, and the share of what the L1 SAE explains; means over seeds.
-    """
-    entrants, models, rows = contestants(x.shape[1], K, h.prior(x, K), noise), {}, []
-    for method, knobs in chosen.items():
-        options = {"rate": rates[method], "epochs": epochs, "batch_size": batch_size}
-        for knob, seed, model in fit(entrants[method], knobs, seeds, x, title=method, **options):
-            models[method, knob, seed] = model
-    table = tabulate(models, x, x_test)
-    for knob, ours in table[table.method == "bounded"].groupby("knob"):
-        for column, name in (("fvu", "Wᵀ or decoder"), ("fvu least squares", "least squares")):
-            own, l0 = ours[column].mean(), ours.l0.mean()
-            other = by_seed(table, "L1 SAE", column, l0).mean()
-            rows.append({"λ": knob, "L0": l0, "read by": name, "FVU": own, "L1 SAE's": 1 - other,
-                         "share of the variance explained": (1 - own) / other})  # fmt: skip
-    return table, rows
-
-
-# --- What is measured of one model, or of two ------------------------------------------------
+EXPLAINED = ("transpose", "own", "solved")  # columns of variance explained
 
 
 @torch.no_grad()
 def evaluate(model, x, x_test):
-    """A model's code on test inputs, and its read-outs, fitted on x and tested on x_test: a dict.
+    """A model's code on test inputs, and what its decoders, fitted on x, explain of x_test: a dict.
 
-    "l0"; "dead", units active on no test input; "size", parameters; the fraction of the test
-    inputs' variance that is left unexplained (FVU) by an SAE's own decoder with its own offset
-    ("fvu own"), by that or Wᵀ with one gain and an offset ("fvu"), and by "fvu least squares".
+    "l0"; "dead" units; "parameters"; variance explained by Wᵀ or an SAE's own rows with one gain
+    and an offset ("transpose"), by an SAE as it is ("own"), and by the solved decoder ("solved");
+    "share", that of Wᵀ in what the solved decoder explains. NaN for a model that diverged.
     """
-    m, m_test, A = h.moments(model.encode, x), h.moments(model.encode, x_test), model.encode(x_test)
-    decoders = {"fvu" + " least squares" * (name == "least squares"): decoder
-                for name, decoder in h.read_outs(model.decoder, m).items()}  # fmt: skip
-    if hasattr(model, "c"):
-        decoders["fvu own"] = model.decoder.double(), model.c.double()
-    variance = float(m_test["xx"]) / x.shape[1]
-    return {
-        "l0": h.l0(A),
-        "dead": int((A <= 0).all(0).sum()),
-        "size": sum(p.numel() for p in model.parameters()),
-        **{name: h.read_out_error(*d, m_test) / variance for name, d in decoders.items()},
-    }
+    parameters = sum(p.numel() for p in model.parameters())
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        empty = dict.fromkeys(["l0", "dead", "parameters", *EXPLAINED, "share"], np.nan)
+        return empty | {"parameters": parameters}
+    A, moments = model.encode(x_test), h.code_moments(model, x)
+    transpose, solved = (
+        h.variance_explained(h.with_decoder(model, x, partial(decoder, moments=moments)), x_test)
+        for decoder in (h.transpose_decoder, h.fit_decoder)
+    )
+    own = h.variance_explained(model, x_test) if hasattr(model, "c") else np.nan
+    found = {"l0": h.l0(A), "dead": h.dead(A), "parameters": parameters}
+    found |= {"transpose": transpose, "own": own, "solved": solved}
+    return found | {"share": transpose / solved if solved else np.nan}
 
 
-def purity(A, y):
-    """Class purity of features A (N, K) of inputs with labels y (N,), mean over living units.
+def tabulate(models, x, x_test, y_test=None):
+    """A row for each of {(method, setting, seed): model}: what `evaluate` gives; with labels also
+    "purity"."""
 
-    Of unit j: max_c a_jc / sum_c a_jc, with its mean activation a_jc over inputs of class c.
-    """
-    a = torch.stack([A[y == c].double().mean(0) for c in y.unique()], 1)
-    a = a[a.sum(1) > 0]
-    return float((a.amax(1) / a.sum(1)).mean())
-
-
-def agreement(one, other, x):
-    """How much two models have the same units: (by activations, by rows).
-
-    Units are matched one to one (Hungarian) so that the mean is largest: of the correlations of
-    their activations on x (0 for a constant unit), or of the cosines of the rows that write.
-    """
-    with torch.no_grad():
-        A = torch.cat([m.encode(x) for m in (one, other)], 1).double()
-        rows = normalize(torch.cat([m.decoder for m in (one, other)]).double(), dim=1)
-    K = len(rows) // 2
-    matched = []
-    for similarity in (h.correlation(A), rows @ rows.T):
-        block = similarity[:K, K:].cpu().numpy()
-        matched.append(float(block[linear_sum_assignment(block, maximize=True)].mean()))
-    return tuple(matched)
-
-
-def tabulate(models, x, x_test, y=None, y_test=None, probe=True):
-    """A row for each of {(method, knob, seed): model}; with labels also purity and the probe."""
-    rows = []
-    for (method, knob, seed), model in models.items():
-        rows.append({"method": method, "knob": knob, "seed": seed} | evaluate(model, x, x_test))
-        if y is not None:
+    def row(key):
+        found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
+        if y_test is not None:
             with torch.no_grad():
-                rows[-1]["purity"] = purity(model.encode(x_test), y_test)
-    table = pd.DataFrame(rows)
-    if y is not None and probe:
-        codes = [model.encode for model in models.values()]
-        table["probe"] = probe_accuracies(codes, x, y, x_test, y_test)
-    return table
+                found["purity"] = units.purity(models[key].encode(x_test), y_test)
+        return found
+
+    return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))
 
 
-def pairs(models, x):
-    """Agreement of every pair of seeds at equal knobs: a table; models: {(method, knob, seed)}."""
-    rows = []
-    for (method, knob, a), (method_b, knob_b, b) in combinations(models, 2):
-        if (method, knob) == (method_b, knob_b):
-            one, other = models[method, knob, a], models[method, knob, b]
-            by_activations, by_rows = agreement(one, other, x)
-            with torch.no_grad():
-                l0 = (h.l0(one.encode(x)) * h.l0(other.encode(x))) ** 0.5
-            rows.append({
-                "method": method, "knob": knob, "seed": f"{a}, {b}", "l0": l0,
-                "agreement": by_activations, "agreement of rows": by_rows,
-            })  # fmt: skip
-    return pd.DataFrame(rows)
+def probes(table, models, x, y, x_test, y_test, *, l0, seeds, everywhere=()):
+    """A column for the table: accuracies of the probe, NaN where none was asked for.
 
-
-def templates(rows, x, l0):
-    """An encoder that nobody trained: the rows (K, D) at norm 1 and one bias, which makes its
-    mean number of active units on x (N, D) the l0 asked for."""
-    model = h.Encoder(rows.shape[1], len(rows)).to(x)
-    with torch.no_grad():
-        model.W.copy_(normalize(rows, dim=1))
-        scores = (x[:20_000] @ model.W.T).flatten()
-        model.b.fill_(
-            -float(scores.kthvalue(max(1, round(len(scores) * (1 - l0 / len(rows))))).values)
-        )
-    return model
-
-
-def controls(K, x, l0s, seeds):
-    """`templates` of k-means centroids, of inputs and of random weights: {(name, l0, seed)}."""
-    from sklearn.cluster import KMeans
-
-    models = {}
-    for seed in seeds:
-        some, few = torch.Generator().manual_seed(seed), x[:20_000].cpu().numpy()
-        centroids = KMeans(K, n_init=1, random_state=seed).fit(few).cluster_centers_
-        rows = {
-            "k-means centroids": torch.from_numpy(centroids).to(x),
-            "random inputs": x[torch.randperm(len(x), generator=some)[:K].to(x.device)],
-            "random weights": torch.randn(K, x.shape[1], generator=some).to(x),
-        }
-        models |= {(name, l0, seed): templates(W, x, l0) for name, W in rows.items() for l0 in l0s}
-    return models
-
-
-def probe_accuracies(encoders, x_train, y_train, x_test, y_test):
-    """Test accuracy, in %, of logistic regression on each encoder's standardised features.
-
-    encoders: functions x (N, D) -> A (N, K); y: class labels. Probes run side by side, one thread
-    each: alone, a second thread makes one slower. They stop some 0.03 points from where they
-    would converge.
+    Asked for are models of the seeds, with settings that bracket the L0, or of methods everywhere.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    def probe(A_train, A_test):
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=3e-4))
-        return 100 * model.fit(A_train, y_train.cpu()).score(A_test, y_test.cpu())
-
-    codes = ([e(x).detach().cpu().numpy() for x in (x_train, x_test)] for e in encoders)
-    with threadpool_limits(1):
-        parallel = joblib.Parallel(torch.get_num_threads(), prefer="threads", pre_dispatch="n_jobs")
-        return parallel(joblib.delayed(probe)(*code) for code in codes)
+    keys = list(zip(table.method, table.setting, table.seed))
+    wanted = {m: bracket(table, m, l0) for m in table.method.unique() if m not in everywhere}
+    asked = [k for k in keys if k[2] in seeds and (k[0] in everywhere or k[1] in wanted[k[0]])]
+    jobs = [partial(units.probe, models[key], x, y, x_test, y_test) for key in asked]
+    found = dict(zip(asked, side_by_side(*jobs, title="probes")))
+    return [found.get(key, np.nan) for key in keys]
 
 
-# --- Comparison at equal L0 ---------------------------------------------------------------
+def interpolate(l0s, values, l0, explained=False):
+    """A method's value at a given L0, between its models, in log L0.
 
-
-def interpolate(l0s, values, l0, log=False):
-    """A method's value at a given L0, between its models, in log L0 (log: and in log value).
-
-    NaN outside of them: nothing is extrapolated. A model without active units does not count.
+    explained: of a variance explained, 1 - FVU, by the logarithm of the FVU. NaN outside of the
+    models: nothing is extrapolated. A model without active units does not count.
     """
     l0s, values = np.asarray(l0s, float), np.asarray(values, float)
     order = [i for i in np.argsort(l0s) if l0s[i] > 0 and np.isfinite(values[i])]
     if not order:
         return np.nan
-    y = np.log(values[order]) if log else values[order]
-    at = np.interp(np.log(l0), np.log(l0s[order]), y, left=np.nan, right=np.nan)
-    return float(np.exp(at) if log else at)
+    y = np.log1p(-values[order]) if explained else values[order]
+    found = np.interp(np.log(l0), np.log(l0s[order]), y, left=np.nan, right=np.nan)
+    return float(-np.expm1(found) if explained else found)
 
 
-def by_seed(table, method, column, l0):
-    """A method's value at an L0, seed by seed where its models enclose that L0: a Series.
-
-    FVUs are interpolated by their logarithm, and then turned into the variance explained, 1 - FVU.
-    """
-    error = column.startswith("fvu")
+def at_l0(table, method, column, l0):
+    """A method's value at an L0, seed by seed where its models enclose that L0: a Series."""
     values = {
-        seed: interpolate(rows.l0, rows[column], l0, log=error)
+        seed: interpolate(rows.l0, rows[column], l0, column in EXPLAINED)
         for seed, rows in table[table.method == method].groupby("seed")
     }
-    values = pd.Series(values, dtype=float).dropna()
-    return 1 - values if error else values
+    return pd.Series(values, dtype=float).dropna()
 
 
-def interval(values):
-    """(mean, low, high): Student's 95 % interval of a few values; NaN for fewer than two."""
-    if len(values) < 2:
-        return (float(np.mean(values)) if len(values) else np.nan, np.nan, np.nan)
-    t = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return float(np.mean(values)), float(t.low), float(t.high)
+def l0_at(table, method, column, explained):
+    """The L0 at which a method explains so much variance, seed by seed: a Series."""
+    values = {}
+    for seed, rows in table[table.method == method].groupby("seed"):
+        rows = rows.dropna(subset=[column]).sort_values(column)
+        log_fvu, log_l0 = -np.log1p(-rows[column]), np.log(rows.l0)
+        at = np.interp(-np.log1p(-explained), log_fvu, log_l0, left=np.nan, right=np.nan)
+        values[seed] = float(np.exp(at))
+    return pd.Series(values, dtype=float).dropna()
 
 
-def compare(table, column, l0s, to):
-    """Every method's value at equal L0 relative to a method's, paired by seed: a DataFrame.
+def bracket(table, method, l0, column="l0"):
+    """The settings of a method's models just below and just above an L0, by their means."""
+    means = table[table.method == method].groupby("setting").l0.mean().sort_values()
+    below, above = means[means <= l0].index, means[means > l0].index
+    return [*below[-1:], *above[:1]]
 
-    Columns method, L0, mean, low, high (95 % t interval over seeds). Variances explained are
-    divided; of other columns the difference is taken. NaN where nothing can be compared.
+
+def difference(table, column, l0, method, other="L1 SAE", ratio=False):
+    """A method's values at an L0 relative to another's, paired by seed: a list."""
+    ours, theirs = (at_l0(table, m, column, l0) for m in (method, other))
+    return list((ours / theirs if ratio else ours - theirs).dropna())
+
+
+def compare(table, column, l0s, other="L1 SAE", ratio=False):
+    """Every method relative to another at equal L0, paired by seed: a DataFrame.
+
+    Columns method, L0, mean, low, high (95 % t interval over seeds). NaN where nothing compares.
     """
-    rows = []
-    for method in table.method.unique():
-        for l0 in l0s if method != to else ():
-            ours, theirs = (by_seed(table, m, column, l0) for m in (method, to))
-            ours = ours / theirs if column.startswith("fvu") else ours - theirs
-            rows.append((method, l0, *interval(ours.dropna())))
+    rows = [
+        (method, l0, *interval(difference(table, column, l0, method, other, ratio)))
+        for method in table.method.unique()
+        for l0 in l0s
+        if method != other
+    ]
     return pd.DataFrame(rows, columns=["method", "L0", "mean", "low", "high"])
+
+
+# --- Notebook 3's experiments -----------------------------------------------------------------
+
+HOW = {  # the two optimisers, neither of them tuned: without a prior no loss can choose a rate
+    "Adam": {"lr": 1e-3, "optimizer": ADAM},
+    "SGD": {"lr": 0.01, "optimizer": torch.optim.SGD, "slow_start": True},
+}
+
+
+def variants(named, mean):
+    """Methods under both optimisers, on raw and on centred inputs, at the same two rates.
+
+    {"method | optimiser | inputs": Method}
+    """
+    return {
+        f"{name} | {optimiser} | {inputs}": method._replace(
+            mean=mean if inputs == "raw" else None, **how
+        )
+        for name, method in named.items()
+        for optimiser, how in HOW.items()
+        for inputs in ("raw", "centred")
+    }
+
+
+def started_from(model, loss, x):
+    """An encoder with W and b of a trained SAE, at their common factor of the least loss on x."""
+
+    def at(factor):
+        encoder = h.Encoder(model.W.shape[1], len(model.W)).to(model.W)
+        encoder.W.data, encoder.b.data = factor * model.W.detach(), factor * model.b.detach()
+        with torch.no_grad():
+            return float(loss(encoder, x)), encoder
+
+    return min((at(2.0**i) for i in np.arange(-4, 4.5, 0.5)), key=lambda pair: pair[0])[1]
+
+
+def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
+    """Methods at several numbers of units K, each tuned and trained at each K: a table, with column
+    "units", and rates {(K, method): rate}.
+
+    settings: {K: {method: (below, above)}}, two settings that bracket the L0. Batches of 2K, or
+    128 rows; `steps` {method: about so many of them}.
+    """
+    tables, best, n = [], {}, len(x)
+    for K, chosen in settings.items():
+        size, named = max(128, 2 * K), methods(K, h.prior(x, K))
+        named = {m: named[m]._replace(settings=s, lr=None) for m, s in chosen.items()}
+        epochs = {m: max(4, round(steps[m] / (n // size))) for m in named}
+        lr = {}
+        for length in set(epochs.values()):
+            group = {m: named[m] for m in named if epochs[m] == length}
+            lr |= tune(group, x, K, rates, seed=seeds[0], epochs=length, batch_size=size)[0]
+        jobs = [partial(units.untrained, K, x, [l0], seed, ["k-means templates"]) for seed in seeds]
+        for m, method in named.items():
+            jobs += stacks(m, method, x, K, seeds, lr=lr[m], epochs=epochs[m], batch_size=size)
+        tables.append(tabulate(train_all(jobs, f"{K} units"), x, x_test).assign(units=K))
+        best |= {(K, m): rate for m, rate in lr.items()}
+    return pd.concat(tables, ignore_index=True), best
+
+
+def result(table, l0, names, variance, shape):
+    """The table at equal L0, as text. variance: of the test inputs, mean over entries; shape:
+    (K, D)."""
+    K, D = shape
+    rows = []
+    for name in names:
+        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "probe")}
+        row = {f"at L0 {l0:g}": name, "Wᵀ or own decoder": f"{value['transpose']:.3f}"}
+        row |= {"solved decoder": f"{value['solved']:.3f}"}
+        row |= {"MSE": f"{(1 - value['transpose']) * variance:.4f}"}
+        row |= {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
+        row |= {"with the solved decoder": f"{2 * K * D + K + D:,}"}
+        rows.append(row | {"probe, %": f"{value['probe']:.1f}"})
+    return pd.DataFrame(rows).replace("nan", "–")
+
+
+def numbers(table, names, l0s, floors):
+    """For `make check`: what seeds gave, of each method, column {name: floor} and L0."""
+    return [
+        {"method": name, "quantity": column, "place": f"L0 {l0:g}", "floor": floor}
+        | {"seeds": list(at_l0(table, name, column, l0))}
+        for name in names
+        for column, floor in floors.items()
+        for l0 in l0s
+    ]
+
+
+def nearest(table, models, method, l0, seed=0):
+    """The model of a method whose L0 is nearest."""
+    rows = table[(table.method == method) & (table.seed == seed)]
+    return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]
+
+
+def pca(x, x_test, counts):
+    """Variance explained on x_test by so many leading principal components of x: a list."""
+    variance = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
+    powers = ((x_test - x.mean(0)) @ variance).square().sum(0).cumsum(0)
+    total = (x_test - x_test.mean(0)).square().sum()
+    rest = (x_test - x.mean(0)).square().sum() - powers
+    return [float(1 - rest[n - 1] / total) for n in counts]

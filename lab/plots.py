@@ -393,13 +393,13 @@ def digit_figure(x, E, r, W, x_hat, n=7):
     return fig
 
 
-def decoder_figure(pairs, n=4):
+def decoder_figure(pairs, n=3):
     """pairs: {title: (W, V)}: n rows of W, each beside its row of the best decoder V."""
-    fig, axes = plt.subplots(1, len(pairs), figsize=(TWO, 3.25))
+    fig, axes = plt.subplots(1, len(pairs), figsize=(TWO, 2.6))
     for axis, (title, (W, V)) in zip(axes, pairs.items()):
         tiles(axis, torch.stack([W[:n], V[:n]], 1).flatten(0, 1), 2)
         axis.set_title(title, loc="center")
-        axis.set_xlabel("$W_j$ | best $V_j$")
+        axis.set_xlabel("$W_j$ | solved $V_j$")
     return fig
 
 
@@ -412,70 +412,124 @@ def units_figure(rows, columns=4):
     return fig
 
 
-METHODS = {  # colour, marker and line of each method
-    "published form": ("C1", "v", ":"),
-    "published + prior": ("C5", "<", "-."),
-    "log det": ("C4", "^", ":"),
-    "bounded": ("k", "o", "-"),
-    "L1 SAE": ("C0", "s", "--"),
-    "tied SAE": ("C2", "D", "-."),
-    "TopK SAE": ("C3", "X", "--"),
-}
+def benchmark_figure(table, looks, lines):
+    """Variance explained against L0 by Wᵀ or an SAE's own decoder, and by the solved one.
 
-
-def benchmark_figure(table, relative, l0, points=None, strips=None):
-    """Variance explained against L0; every method relative to the L1 SAE at one L0; pictures.
-
-    table: a row a model; relative: {title: DataFrame of `compare`}; points: {name: (L0, variance
-    explained)}; strips: {name: (n, D)}.
+    table: a row a model; looks: {method: (colour, marker, line)}; lines: {name: (L0s, variance
+    explained)}, thin, in the panel of solved decoders.
     """
-    fig = plt.figure(figsize=(TWO, 4.3 if strips else 3.0))
-    upper, lower = fig.subfigures(2, 1, height_ratios=[3, 1.3]) if strips else (fig, None)
-    a, *others = upper.subplots(1, 1 + len(relative), width_ratios=[2.2] + [1] * len(relative))
-    ends = {}
-    for method, (colour, marker, ls) in METHODS.items():
-        rows = table[table.method == method]
-        a.scatter(rows.l0, 1 - rows.fvu, s=3, color=colour, alpha=0.35, lw=0)
-        means = rows.groupby("knob")[["l0", "fvu", "fvu least squares"]].mean().sort_values("l0")
-        face = {"mfc": colour if method == "bounded" else "w", "ms": 4, "mew": 0.8}
-        a.plot(means.l0, 1 - means.fvu, marker + ls, color=colour, lw=0.9, **face)
-        ends[method] = means.l0.iloc[-1], 1 - means.fvu.iloc[-1], colour
-        if method == "bounded":
-            best = 1 - means["fvu least squares"]
-            a.plot(means.l0, best, "-", color="0.6", lw=2.5, zorder=0)
-            ends["bounded, least squares"] = means.l0.iloc[-1], best.iloc[-1], GREY
-    ticks = [t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if a.get_xlim()[0] < t < a.get_xlim()[1]]
-    a.set(xscale="log", xlabel="L0: active units per input", ylabel="variance explained")
-    a.set_xticks(ticks, ticks)
-    a.xaxis.set_minor_formatter(plt.NullFormatter())
-    a.set_title("(a) by Wᵀ or decoder")
-    for name, at in (points or {}).items():
-        a.plot(*at, "*", color="C1", ms=7)
-        a.annotate(
-            name, at, (-5, -8), textcoords="offset points", ha="right", fontsize=7, color="C1"
+    fig, axes = plt.subplots(1, 2, figsize=(TWO, 2.7), sharey=True)
+    for axis, column in zip(axes, ("transpose", "solved")):
+        ends = {}
+        for method, (colour, marker, ls) in looks.items():
+            rows = table[table.method == method]
+            axis.scatter(rows.l0, rows[column], s=3, color=colour, alpha=0.35, lw=0)
+            means = rows.groupby("setting")[["l0", column]].mean().sort_values("l0")
+            face = {"mfc": colour if method == "bounded" else "w", "ms": 4, "mew": 0.8}
+            axis.plot(means.l0, means[column], marker + ls, color=colour, lw=0.9, **face)
+            ends[method] = means.l0.iloc[-1], means[column].iloc[-1], colour
+        for name, (l0s, values) in lines.items() if column == "solved" else ():
+            axis.plot(l0s, values, "-", color=GREY, lw=0.6)
+            ends[name] = l0s[-1], values[-1], GREY
+        _log_l0(axis)
+        right = max(end[0] for end in ends.values())
+        label_ends(axis, {name: (right, *end[1:]) for name, end in ends.items()})
+    axes[0].set(ylabel="variance explained", title="(a) by Wᵀ, or an SAE's own decoder")
+    axes[1].set(title="(b) solved for afterwards")
+    sns.despine(fig)
+    return fig
+
+
+def _log_l0(axis):
+    ticks = [
+        t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if axis.get_xlim()[0] < t < axis.get_xlim()[1]
+    ]
+    axis.set(xscale="log", xlabel="L0: active units per input")
+    axis.set_xticks(ticks, ticks)
+    axis.xaxis.set_minor_formatter(plt.NullFormatter())
+
+
+def dots_figure(shares, bases):
+    """How much of its code Wᵀ reads: dots, one a seed.
+
+    shares: {(objective, optimiser, inputs): values}; bases: {(basis, optimiser): values}.
+    """
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.5), width_ratios=[1.5, 1], sharex=True)
+    looks = {
+        ("Adam", "raw"): ("C1", "o"),
+        ("Adam", "centred"): ("C1", "s"),
+        ("SGD", "raw"): ("C0", "o"),
+        ("SGD", "centred"): ("C0", "s"),
+    }
+    rows = list(dict.fromkeys(key[0] for key in shares))
+    for (row, *how), values in shares.items():
+        colour, marker = looks[tuple(how)]
+        y = rows.index(row) + 0.17 * (list(looks).index(tuple(how)) - 1.5)
+        a.plot(
+            values,
+            np.full(len(values), y),
+            marker,
+            color=colour,
+            ms=3.5,
+            mew=0.8,
+            mfc=colour if how[1] == "raw" else "w",
+            label=", ".join(how) if not rows.index(row) else None,
         )
-    right = max(x for x, *_ in ends.values())
-    label_ends(a, {name: (right, *end[1:]) for name, end in ends.items()})
-    for axis, (title, frame), letter in zip(others, relative.items(), "bc"):
-        frame = frame[(frame.L0 == l0) & frame.method.isin(METHODS)].set_index("method")
-        frame = frame.reindex([m for m in METHODS if m in frame.index])
-        for i, (method, row) in enumerate(frame.iterrows()):
-            colour, marker, _ = METHODS[method]
-            axis.plot([row.low, row.high], [i, i], color=colour, lw=1)
-            axis.plot(row["mean"], i, marker, color=colour, ms=4)
-        axis.axvline(1 if "explained" in title else 0, color=GREY, lw=0.6, ls=":")
-        first = axis is others[0]
-        axis.set(yticks=range(len(frame)), yticklabels=frame.index if first else [])
-        axis.set_xlabel(f"{title},\n" + ("over the L1 SAE's" if first else "minus the L1 SAE's"))
-        axis.invert_yaxis()
-        axis.set_title(f"({letter}) at L0 {l0:g}")
-    sns.despine(upper)
-    if strips:
-        for axis, (name, X) in zip(lower.subplots(len(strips), 1), strips.items()):
-            side = round(X.shape[1] ** 0.5)
-            strip = X.cpu().view(-1, side, side).permute(1, 0, 2).reshape(side, -1)
-            axis.imshow(strip, cmap="gray_r", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-            axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
-            sns.despine(ax=axis, left=True, bottom=True)
+    others = list(dict.fromkeys(key[0] for key in bases))
+    for (row, how), values in bases.items():
+        colour, marker = looks[how, "raw"]
+        y = others.index(row) + 0.15 * (1 if how == "SGD" else -1)
+        b.plot(values, np.full(len(values), y), marker, color=colour, ms=3.5)
+    for axis, names in ((a, rows), (b, others)):
+        axis.set(
+            yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(0, 1)
+        )
+        axis.tick_params(axis="y", length=0)
+        for i in range(1, len(names)):
+            axis.axhline(i - 0.5, color="0.85", lw=0.5)
+        axis.set(xlabel="share of its code that Wᵀ reads")
+    a.legend(loc="lower left", frameon=False, handletextpad=0.1, borderaxespad=0.1)
+    a.set_title("(a) four objectives")
+    b.set_title("(b) published form, three bases")
+    sns.despine(fig)
+    return fig
+
+
+def limits_figure(values, looks, D):
+    """Variance explained at one L0 against the number of units per input.
+
+    values: {(method, column): {K: values of seeds}}; looks: {method: (colour, marker, line)}.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(TWO, 2.6), sharey=True)
+    titles = {
+        "transpose": "(a) by Wᵀ, or an SAE's own decoder",
+        "solved": "(b) solved for afterwards",
+    }
+    for axis, (column, title) in zip(axes, titles.items()):
+        ends = {}
+        for (method, which), by_k in values.items():
+            if which != column:
+                continue
+            colour, marker, ls = looks[method]
+            ratios = [k / D for k in by_k]
+            means = [np.mean(v) for v in by_k.values()]
+            for ratio, v in zip(ratios, by_k.values()):
+                axis.plot(np.full(len(v), ratio), v, ".", color=colour, ms=2, alpha=0.4)
+            axis.plot(
+                ratios,
+                means,
+                marker + ls,
+                color=colour,
+                lw=0.9,
+                ms=4,
+                mew=0.8,
+                mfc=colour if method == "bounded" else "w",
+            )
+            ends[method] = ratios[-1], means[-1], colour
+        axis.set(xscale="log", xlabel="units per input, K / D", title=title)
+        axis.set_xticks(ratios, [f"{r:g}" for r in ratios])
+        axis.xaxis.set_minor_locator(plt.NullLocator())
+        label_ends(axis, ends)
+    axes[0].set_ylabel("variance explained at L0 10")
+    sns.despine(fig)
     return fig

@@ -73,6 +73,16 @@ def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
     _write(Path(folder) / f"{name}.json", text.encode())
 
 
+def read_results(name, folder=ROOT / "figures"):
+    """The content of <name>.json in a folder, or else in figures/."""
+    for path in (Path(folder) / f"{name}.json", ROOT / "figures" / f"{name}.json"):
+        if path.exists():
+            return json.loads(path.read_text())
+    raise FileNotFoundError(
+        f"{name}.json is not in {folder}: run the notebook that writes it first"
+    )
+
+
 def parameters(variables):
     """The settings among a notebook's variables: plain values in capitals, as its parameters are.
 

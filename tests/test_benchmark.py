@@ -1,65 +1,72 @@
-"""lab/benchmark.py against scikit-learn, SciPy, pandas, NumPy, and by hand."""
+"""lab/benchmark.py against scikit-learn, NumPy, a plain loop, theory, and by hand."""
 
-from itertools import permutations
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-import sklearn.datasets
 import torch
 from numpy.testing import assert_allclose
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression
 
 import helpers as h
 from lab import benchmark
+from lab.training import train
 
-torch.set_num_threads(1)
-D, K, NAN, OPTIONS = 6, 5, np.nan, {"epochs": 4, "batch_size": 16}
+D, K, NAN = 6, 5, np.nan
 X = torch.randn(200, D, generator=torch.Generator().manual_seed(0)) + 0.3
 MEAN = torch.linspace(-1, 1, D)
-CONTESTANTS = {  # the loss of knob k, and of an SAE whether it is tied
-    "published form": (lambda m, x, k: h.published_loss(m, x + MEAN, 1, k, k), None),
-    "published + prior": (lambda m, x, k: h.published_loss(m, x + MEAN, 1, k, k, 0.7), None),
-    "log det": (lambda m, x, k: h.bounded_loss(m, x + MEAN, k, 0, 0.01), None),
-    "bounded": (lambda m, x, k: h.bounded_loss(m, x, k, 0.7, 0.01), None),
-    "L1/K": (lambda m, x, k: h.bounded_loss(m, x, k, 0.7, 0.01, lambda E: E.sum() / K), None),
-    "L1 SAE": (lambda m, x, k: h.sae_loss(m, x, k), False),
-    "tied SAE": (lambda m, x, k: h.sae_loss(m, x, k), True),
-    "tied, LSE": (lambda m, x, k: h.sae_loss(m, x, k, h.lse_loss), True),
-    "TopK SAE": (lambda m, x, k: h.sae_loss(m, x), False),
+METHODS = benchmark.methods(K, 0.7, MEAN, 0.01)
+LOSSES = {  # the loss at setting s, of a model that reads x
+    "published form": lambda m, x, s: h.published_loss(m, x + MEAN, s),
+    "published + prior": lambda m, x, s: h.published_loss(m, x, s, 0.7),
+    "log det": lambda m, x, s: h.bounded_loss(m, x + MEAN, s, 0, 0.01),
+    "bounded": lambda m, x, s: h.bounded_loss(m, x, s, 0.7, 0.01),
+    "bounded, L1": lambda m, x, s: h.bounded_loss(m, x, s, 0.7, 0.01, lambda E: E.sum() / K),
+    "L1 SAE": lambda m, x, s: h.sae_loss(m, x, s),
+    "tied SAE": lambda m, x, s: h.sae_loss(m, x, s),
+    "TopK SAE": lambda m, x, s: h.sae_loss(m, x),
 }
 
 
-@pytest.mark.parametrize("name", CONTESTANTS)
-def test_fit_trains_a_contestant_as_its_loss_alone(name):
-    (loss, tied), contestants = CONTESTANTS[name], benchmark.contestants(D, K, 0.7, 0.01, MEAN)
-    trained = benchmark.fit(contestants[name], [2, 3], [0, 1], X, rate=0.01, **OPTIONS)
-    assert list(contestants) == list(CONTESTANTS) and len({t[:2] for t in trained}) == 4
-    for knob, seed, model in trained:
-        top, norm = knob if name == "TopK SAE" else None, "V" if tied is False else None
-        kind, args = (h.Encoder, [0]) if tied is None else (h.SparseAutoencoder, [tied, top])
-        plan = {"lr": [1, 1, 1, 0.1], "k": [1] * 4 if tied is None or top else [0, 0.5, 1, 1]}
-        own = {"weights": {"k": knob}, "seed": seed, "schedule": plan, "unit_norm": norm}
-        h.train([one := kind(D, K, *args, seed)], loss, X, lr=0.01, progress=None, **own, **OPTIONS)
-        if published := name in (
-            "published form",
-            "published + prior",
-            "log det",
-        ):  # its codes are those of x + MEAN
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_method_is_trained_by_its_loss(name):
+    """With the schedules of the rate and the penalty, and the mean folded into b afterwards."""
+    method, loss = METHODS[name], LOSSES[name]
+    jobs = benchmark.stacks(
+        name, method, X, K, [0, 1], settings=[2, 3], lr=0.01, epochs=4, batch_size=16
+    )
+    trained = benchmark.train_all(jobs)
+    assert list(METHODS) == list(LOSSES) and {k[0] for k in trained} == {name} and len(trained) == 4
+    for (_, setting, seed), model in trained.items():
+        one = method.model(D, K, seed, setting)
+        plan = {
+            "lr": [1, 1, 1, 0.1],
+            "s": [0, 0.5, 1, 1] if method.warm_up and method.argument else [1] * 4,
+        }
+        options = {"arguments": {"s": setting}, "schedule": plan, "unit_norm": method.unit_norm}
+        options |= {"lr": 0.01, "epochs": 4, "batch_size": 16, "seed": seed, "title": None}
+        if method.mean is None:
+            train([one], loss, X, **options)
+        else:
+            train([one], lambda m, x, s: loss(m, x - MEAN, s), X + MEAN, **options)
             one.b.data += one.W.data @ MEAN
-        assert contestants[name].rate == (1e-3 if published else None)
         torch.testing.assert_close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
 
 
-def test_tune_judges_on_the_last_sixth():
+def test_tune_judges_on_the_last_sixth_and_passes_over_what_diverges():
     """b learns a move by 1 from the first half of x, and the last sixth says how far is best."""
-    x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2]  # no rows between are used
-    loss = lambda m, x, weight: 1 + weight * (m.b - x).square().sum()  # noqa: E731
-    contestant = benchmark.Contestant(lambda seed, _: h.Encoder(D, D, seed=seed), loss)
-    for move, weight in ((0.1, 1), (1, 1)):  # 0.01 a step comes closest to 0.1
-        x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1]], [[move]]])
-        best.append(benchmark.tune(contestant, weight, x, rates, seed=0, **OPTIONS))
+    x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2, 1e30]
+    loss = lambda m, x, lam: 1 + lam * (m.b - x).square().sum() + m.b.exp().sum() * 1e-30  # noqa: E731
+    method = METHODS["bounded"]._replace(
+        model=lambda D, K, seed, s: h.Encoder(D, D, seed=seed), loss=loss
+    )
+    for move in (0.1, 1.0):  # 0.01 a step comes closest to 0.1
+        x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1.0]], [[move]]])
+        found, tried = benchmark.tune({"a": method}, x, K, rates, epochs=4, batch_size=16)
+        best.append(found["a"])
+        assert np.isnan(tried["a"][1e30])
     assert best == [1e-2, 0.1]
 
 
@@ -67,73 +74,116 @@ def test_tune_judges_on_the_last_sixth():
 def test_evaluate(tied, size):
     model = h.Encoder(D, K) if tied is None else h.SparseAutoencoder(D, K, tied)
     model.double().b.data[1] = -100  # dead
-    x, x_test = X[:120].double().numpy(), 1.5 * X[120:].double().numpy()
+    x, x_test = X[:120].double(), 1.5 * X[120:].double()
     a, a_test = (model.encode(t).detach().numpy() for t in (x, x_test))
+    x, y = x.numpy(), x_test.numpy()
     u = (a - a.mean(0)) @ (V := model.decoder.detach().numpy())
     gain = (u * (x - x.mean(0))).sum() / (u * u).sum()
-    guesses = {"fvu": x.mean(0) + gain * (a_test - a.mean(0)) @ V}
-    guesses["fvu least squares"] = LinearRegression().fit(a, x).predict(a_test)
+    guesses = {"transpose": x.mean(0) + gain * (a_test - a.mean(0)) @ V}
+    guesses["solved"] = LinearRegression().fit(a, x).predict(a_test)
     if tied is not None:
         model.c.data += 0.2
-        guesses["fvu own"] = a_test @ V + 0.2
-    expected = {k: ((x_test - g) ** 2).mean() / x_test.var(0).mean() for k, g in guesses.items()}
-    expected |= {"l0": (a_test > 0).sum(1).mean(), "dead": 1, "size": size}
-    got = benchmark.evaluate(model, torch.tensor(x), torch.tensor(x_test))
-    assert got == pytest.approx(expected, rel=1e-9)
-
-
-def test_agreement_and_pairs():
-    models = {("a", 1, s): h.SparseAutoencoder(D, K, seed=s) for s in range(3)}
-    models |= {("a", 2, 0): h.SparseAutoencoder(D, K), ("b", 1, 0): h.Encoder(D, K)}
-    one, other, third, *_ = models.values()
-    one.V.data[:, 0], other.b.data[2] = 1, -100  # constant: correlations of 0
-    (a, v), (b, w) = ((m.encode(X).T.detach().numpy(), m.V.detach().numpy()) for m in (one, other))
-    correlations = pd.DataFrame(np.vstack([a, b]).T).corr().fillna(0).to_numpy()[:K, K:]
-    cosines = v @ w.T / np.outer(np.linalg.norm(v, axis=1), np.linalg.norm(w, axis=1))
-    orders = [list(p) for p in permutations(range(K))]
-    expected = [max(s[range(K), p].mean() for p in orders) for s in (correlations, cosines)]
-    table = benchmark.pairs(models, X)
-    compared = {("a", 1, "0, 1"), ("a", 1, "0, 2"), ("a", 1, "1, 2")}
-    assert set(zip(table.method, table.knob, table.seed)) == compared
-    l0 = ((a > 0).sum() * (b > 0).sum()) ** 0.5 / 200
-    assert_allclose(table.iloc[0, 3:].astype(float), [l0, *expected], rtol=1e-5)
-    for p, q in zip(third.parameters(), one.parameters()):
-        p.data = q.data[[3, 1, 4, 0, 2]] if len(q) == K else q.data
-    assert_allclose(benchmark.agreement(one, third, X), (1, 1), rtol=1e-6)
-
-
-def test_purity_and_templates():
-    A, y = torch.relu(X), (torch.arange(200) % 7).clamp_max(3)
-    A[:, 2] = 0  # dead: does not count
-    means = pd.DataFrame(A.double()).groupby(y.numpy()).mean().drop(columns=2)
-    assert benchmark.purity(A, y) == pytest.approx((means.max() / means.sum()).mean())
-    model = benchmark.templates(10 * X[:K], X, l0=1.3)
-    assert h.l0(model.encode(X)) == pytest.approx(1.3, abs=0.011) and len(model.b.unique()) == 1
-    assert_allclose(model.W.detach(), X[:K] / X[:K].norm(dim=1, keepdim=True), rtol=1e-6)
-
-
-def test_probes_side_by_side_are_those_one_by_one():
-    x, y = map(torch.tensor, sklearn.datasets.load_iris(return_X_y=True))
-    z = (x - x[::2].mean(0)) / x[::2].std(0, correction=0)
-    encoders = [lambda x, n=n: x[:, :n] for n in range(1, 5)]
-    got = benchmark.probe_accuracies(encoders, x[::2], y[::2], x[1::2], y[1::2])
-    alone = [LogisticRegression(max_iter=1000).fit(z[::2, :n], y[::2]) for n in range(1, 5)]
-    expected = [100 * p.score(z[1::2, :n], y[1::2]) for n, p in enumerate(alone, 1)]
-    assert got == pytest.approx(expected) and len(set(expected)) > 2
+        guesses["own"] = a_test @ V + 0.2
+    expected = {
+        k: 1 - ((y - g) ** 2).sum() / ((y - y.mean(0)) ** 2).sum() for k, g in guesses.items()
+    }
+    expected |= {"l0": (a_test > 0).sum(1).mean(), "dead": 1, "parameters": size}
+    expected |= {
+        "own": expected.get("own", NAN),
+        "share": expected["transpose"] / expected["solved"],
+    }
+    got = benchmark.evaluate(model, torch.tensor(x), x_test)
+    assert got == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    model.W.data[0, 0] = NAN  # diverged
+    got = benchmark.evaluate(model, torch.tensor(x), x_test)
+    assert got["parameters"] == size and all(
+        np.isnan(v) for k, v in got.items() if k != "parameters"
+    )
 
 
 def test_comparison_at_equal_l0():
     l0s = np.array([20.0, 5, 9, 0, 7])  # in any order; the last two do not count
-    line, law = (np.append(v, [9, NAN]) for v in (2 + 3 * np.log(l0s[:3]), 3 * l0s[:3] ** -0.7))
+    line, law = (
+        np.append(v, [9, NAN]) for v in (2 + 3 * np.log(l0s[:3]), 1 - 0.9 * l0s[:3] ** -0.7)
+    )
     assert benchmark.interpolate(l0s, line, 7) == pytest.approx(2 + 3 * np.log(7))
-    assert benchmark.interpolate(l0s, law, 12, log=True) == pytest.approx(3 * 12**-0.7)
-    assert np.isnan([benchmark.interpolate(l0s, law, at) for at in (1, 4.9, 20.1)]).all()
-    rows = [("ours", s, n, f / n, 90 + s) for s, f in enumerate((1.2, 1.4, 1)) for n in (9, 3)]
-    rows += [("SAE", s, n, 0.8 / n, 90 - 3 * s) for s in range(3) for n in (2, 12 - 8 * (s == 2))]
-    table = pd.DataFrame(rows, columns=["method", "seed", "l0", "fvu", "probe"])  # FVU f / L0
+    assert benchmark.interpolate(l0s, law, 12, True) == pytest.approx(1 - 0.9 * 12**-0.7)
+    assert np.isnan([benchmark.interpolate(l0s, law, at, True) for at in (1, 4.9, 20.1)]).all()
+    rows = [("ours", s, n, 1 - f / n, 90 + s) for s, f in enumerate((1.2, 1.4, 1)) for n in (9, 3)]
+    rows += [
+        ("L1 SAE", s, n, 1 - 0.8 / n, 90 - 3 * s) for s in range(3) for n in (2, 12 - 8 * (s == 2))
+    ]
+    table = pd.DataFrame(rows, columns=["method", "seed", "l0", "solved", "probe"])
+    table["setting"] = table.l0
     explained = [(1 - f / 6) / (1 - 0.8 / 6) for f in (1.2, 1.4)]
-    for column, values in (("fvu", explained), ("probe", [0, 4])):
-        got = benchmark.compare(table, column, [6, 20], to="SAE")
+    for column, values, ratio in (("solved", explained, True), ("probe", [0, 4], False)):
+        got = benchmark.compare(table, column, [6, 20], ratio=ratio)
         t = scipy.stats.t.interval(0.95, 1, np.mean(values), scipy.stats.sem(values))
         expected = [["ours", 6, np.mean(values), *t], ["ours", 20, NAN, NAN, NAN]]
         pd.testing.assert_frame_equal(got, pd.DataFrame(expected, columns=got.columns))
+    assert_allclose(benchmark.l0_at(table, "ours", "solved", 1 - 0.2), [6, 7, 5])
+    assert benchmark.bracket(table, "L1 SAE", 5) == [4, 12] and benchmark.bracket(
+        table, "ours", 1
+    ) == [3]
+
+
+# --- What notebook 3 derives ----------------------------------------------------------------
+
+
+def linear(d, k, steps, x, lam=1.0, lr=0.002, seed=0, W=None):
+    """Linear energies under plain SGD on the log-determinant alone, without a prior."""
+    model = h.Encoder(d, k, signed=True, seed=seed).double()
+    model.W.data = model.W.data if W is None else W.clone()
+    loss = partial(h.bounded_loss, lam=lam, kappa=0, noise=0, sparsity=lambda E: 0 * E.sum())
+    start = model.W.detach().clone()
+    h.fit(model, loss, x, epochs=steps, batch_size=128, lr=lr, optimizer=torch.optim.SGD)
+    return start, model
+
+
+def test_the_identity_of_the_volume_term():
+    """log det C_s: Cov(x), less what a decoder leaves of it, plus what x does not predict."""
+    x = torch.randn(500, 7, generator=torch.Generator().manual_seed(1)).double()
+    x = (x @ torch.randn(7, 7, generator=torch.Generator().manual_seed(2)).double()).numpy()
+    E = h.Encoder(7, 9).double().encode(x).detach().numpy()
+    s, C = 0.01, np.cov(np.hstack([x, E]).T)
+    Cx, Cxe, Ce = C[:7, :7], C[:7, 7:], C[7:, 7:] + 0.01 * np.eye(9)
+    V = np.linalg.solve(Ce, Cxe.T)  # the decoder for channels with noise of variance s
+    noisy = np.cov((x - E @ V).T) + s * V.T @ V  # what it leaves, with the noise
+    predicted = E - (x - x.mean(0)) @ np.linalg.solve(Cx, Cxe)
+    rest = np.cov(predicted.T) + s * np.eye(9)
+    total, *parts = (np.linalg.slogdet(M)[1] for M in (Ce, Cx, noisy, rest))
+    assert_allclose(total, parts[0] - parts[1] + parts[2], rtol=1e-10)
+    got = h.log_det_loss(torch.tensor(E), s).item()
+    assert_allclose(-got, total, rtol=1e-10)
+
+
+def test_without_a_prior_sgd_makes_the_transpose_a_decoder():
+    """W W' = W0 W0' + 4 lam tau I; V turns to W for K < D where an eigenvalue stands apart."""
+    x = torch.randn(128, 4, generator=torch.Generator().manual_seed(0)).double()
+    start, model = linear(4, 4, 500, x, lam=0.5)
+    W, tau = model.W.detach(), 0.002 * 500
+    assert_allclose(W @ W.T, start @ start.T + 2 * tau * torch.eye(4), rtol=0.01, atol=0.02)
+    x = x - x.mean(0)
+    U = (
+        torch.linalg.qr(x)[0] * (128 - 1) ** 0.5 * torch.tensor([2.0, 2, 1, 1])
+    )  # variances 4, 4, 1, 1
+    _, model = linear(4, 2, 3000, U, lr=0.02)
+    V, _ = h.fit_decoder(model, U)
+    cosine = torch.nn.functional.cosine_similarity(V.flatten(), model.W.detach().flatten(), dim=0)
+    assert cosine > 0.99
+
+
+@pytest.mark.parametrize("optimizer, same", [(torch.optim.SGD, True), (torch.optim.Adam, False)])
+def test_sgd_does_not_know_the_basis_and_adam_does(optimizer, same):
+    """Rotate the inputs and W: SGD's path is the rotated path, Adam's is not."""
+    Q, x = (
+        torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(3)).double())[0],
+        X.double(),
+    )
+    one, other = (h.Encoder(D, K).double() for _ in range(2))
+    other.W.data = other.W.data @ Q
+    for model, inputs in ((one, x), (other, x @ Q)):
+        h.fit(
+            model, h.published_loss, inputs, epochs=5, batch_size=50, lr=0.01, optimizer=optimizer
+        )
+    assert torch.allclose(one.W @ Q, other.W, atol=1e-8) == same
