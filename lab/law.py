@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 import helpers as h
+from lab.benchmark import norm_matched_error
 from lab.training import train
 
 # The paper's means over three seeds [P, section 5.2], and over three more [P, section 5.5].
@@ -28,8 +29,8 @@ def check(p):
         "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER must be at least 5": (
             min(*epochs, p["PRIOR_EPOCHS"]) >= 5
         ),
-        "SHORTER, SLOW_START and both of KILL must be at least 1": (
-            min(p["SHORTER"], p["SLOW_START"], *p["KILL"]) >= 1
+        "SETTLED, SLOW_START and KILL must hold epochs, at least 1": (
+            min(*p["SETTLED"].values(), p["SLOW_START"], *p["KILL"]) >= 1
         ),
         "PRICES is empty: name at least one": p["PRICES"],
         "N_TRAIN must be at least ten minibatches of BATCH_SIZE, which is at least 2": (
@@ -41,31 +42,25 @@ def check(p):
             raise ValueError(need)
 
 
-def halves(values):
-    """Two stacks of about equal size, or one of a single value: for two cores."""
-    return [half for half in (values[::2], values[1::2]) if half]
-
-
 # --- A to D -------------------------------------------------------------------------------
 
 
-def ablate(configs, seeds, x, shown, *, K, **options):
-    """Train configurations {name: factors of the terms} in every seed, as one stack.
+def ablate(configs, stack, x, shown, *, K, **options):
+    """Train a stack of (name, seed), with the factors of the terms that configs has for the name.
 
     shown: inputs on which L0 and redundancy are looked at. Returns {(name, seed): (model, what was
     seen of it)}.
     """
-    stack = [(name, seed) for name in configs for seed in seeds]
     models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for _, seed in stack]
-    terms = ("lse", "variance", "decorrelation")
-    factors = dict(zip(terms, zip(*(configs[name] for name, _ in stack))))
+    factors = zip(*(configs[name] for name, _ in stack))
+    terms = dict(zip(("lse", "variance", "decorrelation"), factors))
 
     @torch.no_grad()
     def look(model):
         E = model.encode(shown)
         return {"L0": h.l0(E), "redundancy": h.redundancy(E)}
 
-    options |= {"arguments": factors, "seed": [seed for _, seed in stack], "monitor": look}
+    options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
     seen = train(models, h.published_loss, x, **options)
     return {
         run: (model, {name: values[:, i] for name, values in seen.items()})
@@ -139,7 +134,8 @@ def growth(run, since=1, lam=1.0):
 
 def growth_error(run):
     """The mean growth of the living units over the mean prediction, minus 1."""
-    measured, predicted = (v[living(run, 1)].mean() for v in growth(run))
+    alive = living(run, 1)
+    measured, predicted = (v[alive].mean() if alive.any() else np.nan for v in growth(run))
     return measured / predicted - 1
 
 
@@ -149,7 +145,7 @@ def clock(run, before=0):
     t0: how long |theta_j|^2, growing by 4 per unit of tau, would have taken to its start; or the
     number of epochs before.
     """
-    t0 = before or run["norm2"][0][living(run)].mean() / (4 * run["tau"][1])
+    t0 = before or run["norm2"][0].mean() / (4 * run["tau"][1])
     return np.arange(1, len(run["loss"]) + 1) - 0.5 + t0
 
 
@@ -161,7 +157,7 @@ def slope(run, before=0):
 
 def slope_error(run):
     """The slope over minus the number of living units, minus 1."""
-    return slope(run) / -living(run, 1).sum() - 1
+    return slope(run) / -max(1, living(run, 1).sum()) - 1
 
 
 def converged(losses):
@@ -224,21 +220,19 @@ def dynamics_table(rows, x_test):
     return pd.DataFrame(table)
 
 
-@torch.no_grad()
 def errors(model, x, x_test):
-    """Mean squared errors, per pixel, of what W^T and a solved decoder make of the test code.
+    """Mean squared errors, per pixel, of what is made of the test code: by the paper's script, by
+    W^T with one gain and an offset, and by a solved decoder."""
 
-    "norm_matched_error", as the paper's script has it: each row A_i W, stretched to the norm of its
-    input; "transpose_error": W^T with one gain and an offset; "solved_error": least squares.
-    """
-    rows = model.encode(x_test) @ model.W
-    rows = rows * x_test.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True).clamp_min(1e-8)
-    images = {
-        "norm_matched_error": rows,
-        "transpose_error": h.with_decoder(model, x, h.transpose_decoder)(x_test),
-        "solved_error": h.with_decoder(model, x)(x_test),
+    def error(decoder):
+        x_hat = h.with_decoder(model, x, decoder)(x_test).detach()
+        return float((x_hat - x_test).double().square().mean())
+
+    return {
+        "norm_matched_error": norm_matched_error(model, x_test),
+        "transpose_error": error(h.transpose_decoder),
+        "solved_error": error(h.fit_decoder),
     }
-    return {name: float((v - x_test).double().square().mean()) for name, v in images.items()}
 
 
 def floor(x, K, kappa, batch_size=128):
@@ -247,6 +241,7 @@ def floor(x, K, kappa, batch_size=128):
     -B log K + K (1 - log(l / kappa)), with l the largest variance, in any direction, of a
     minibatch; the largest of a hundred.
     """
-    batches = (b - b.mean(0) for b in x[: 100 * batch_size].split(batch_size))
-    widest = max(float(torch.linalg.matrix_norm(b, 2)) ** 2 / (len(b) - 1) for b in batches)
-    return -batch_size * np.log(K) + K * (1 - np.log(widest / kappa))
+    batches = torch.stack(x[: 100 * batch_size].split(batch_size)[: len(x) // batch_size])
+    centred = batches - batches.mean(1, keepdim=True)
+    widest = torch.linalg.eigvalsh(centred @ centred.mT)[:, -1].max() / (batch_size - 1)
+    return -batch_size * np.log(K) + K * (1 - float(torch.log(widest / kappa)))

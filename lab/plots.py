@@ -8,7 +8,7 @@ import numpy as np
 import seaborn as sns
 import torch
 
-from helpers import correlation
+from helpers import correlation, usage
 
 ONE, TWO = 3.3, 6.9  # inches: a column of a journal, and two
 GREY = "0.45"
@@ -146,14 +146,15 @@ def shades(values):
     return dict(zip(values, plt.get_cmap("viridis")(np.linspace(0.05, 0.7, len(values)))))
 
 
-def ablation_figure(energies, usage, first, later, steps):
-    """Correlations of energies {config: (N, K)}, usage {config: (K,)}, and what was seen.
+def ablation_figure(energies, first, later, steps):
+    """Correlations and usage of energies {config: (N, K)}, and what was seen in training.
 
     first, later: {config: {name: values}}, before every step and after every epoch of `steps`.
     """
     fig = plt.figure(figsize=(TWO, 3.9))
     upper, lower = fig.subfigures(2, 1, height_ratios=[1, 1])
-    for axis, (config, E) in zip(upper.subplots(1, len(energies)), energies.items()):
+    shown = {config: E for config, E in energies.items() if config in TERMS}
+    for axis, (config, E) in zip(upper.subplots(1, len(shown)), shown.items()):
         R = correlation(E.double()).cpu().abs()
         axis.set(xticks=[], yticks=[], title=f"{config}: {TERMS[config]}", xlabel="unit")
         if R.diagonal().any():
@@ -164,7 +165,7 @@ def ablation_figure(energies, usage, first, later, steps):
             axis.set_box_aspect(1)
     upper.colorbar(image, ax=upper.axes, shrink=0.7, label="|correlation|", aspect=12)
     a, b, c = lower.subplots(1, 3)
-    for axis, name in ((a, "L0"), (b, "redundancy")):
+    for axis, name, label in ((a, "L0", "L0"), (b, "redundancy", "$||Corr - I||^2$")):
         ends = {}
         for config, run in later.items():
             colour, ls = LINES[config]
@@ -174,17 +175,17 @@ def ablation_figure(energies, usage, first, later, steps):
             axis.plot(at, y, color=colour, ls=ls, lw=0.9)
             if np.isfinite(y[-1]):
                 ends[config] = at[-1], y[-1], colour
-        axis.set(xlabel="step", xscale="log", ylabel=name)
+        axis.set(xlabel="step", xscale="log", ylabel=label)
         if name == "redundancy":
             axis.set(yscale="log", ylim=(1, None))
         label_ends(axis, ends)
     ends = {}
-    for config, share in usage.items():
+    for config, E in energies.items():
         colour, ls = LINES[config]
-        share, at = np.sort(share)[::-1], 1 + np.arange(len(share))
+        share, at = np.sort(usage(E).cpu())[::-1], 1 + np.arange(E.shape[1])
         c.plot(at, share, color=colour, ls=ls, lw=0.9)
         ends[config] = at[-1], share[-1], colour
-    c.set(xlabel="unit, by usage", ylabel="usage", yscale="log", xlim=(1, None))
+    c.set(xlabel="unit, by usage", ylabel="mean responsibility", yscale="log", xlim=(1, None))
     label_ends(c, ends)
     a.set_title("(a) active units")
     b.set_title("(b) redundancy")
@@ -205,8 +206,7 @@ def price_figure():
     axis.plot(0, 1, "o", mfc="w", mec="C1", ms=3.5, clip_on=False, zorder=5)
     axis.text(1.25, 1.33, "L1: E", color="C0", fontsize=7, ha="right", va="bottom")
     axis.text(1.1, 0.6, "log-sum-exp: $1 - e^{-E}$", fontsize=7, va="top")
-    line = {"arrowstyle": "-", "lw": 0.5}
-    axis.annotate("all energies × 10", (0.17, 0.82), (0.5, 0.22), fontsize=7, arrowprops=line)
+    axis.text(0.07, 1.05, "all energies × 10", fontsize=7)
     axis.text(3, 1.05, "counted: 1 if E > 0", color="C1", fontsize=7, ha="right")
     axis.set(xlabel="energy E", ylabel="price", xlim=(0, 3), ylim=(0, 1.6))
     sns.despine(fig)
@@ -227,8 +227,9 @@ def growth_figure(runs, largest):
         alive = law.living(run, 1)
         a.plot(run["tau"][1:], run["norm2"][1:, alive], color=colour[lr], lw=0.4)
         a.plot(run["tau"][1:], run["norm2"][1:, ~alive], color=colour[lr], lw=0.8, ls=":")
-        end = run["tau"][-1], run["norm2"][-1].max()
-        a.annotate(f"rate {lr:g}", end, (-4, 4), ha="right", color=colour[lr], **SMALL)
+        end, last = (run["tau"][-1], np.median(run["norm2"][-1])), lr == max(of_rate)
+        at, side = ((-10, 2), "right") if last else ((3, -9), "left")
+        a.annotate(f"rate {lr:g}", end, at, ha=side, color=colour[lr], **SMALL)
     tau = np.sort(np.concatenate([run["tau"][1:] for run in of_rate.values()]))
     a.plot(tau, 4 * tau + np.mean([run["norm2"][0] for run in of_rate.values()]), **WIDE)
     a.set(xscale="log", yscale="log", xlabel="τ = rate × steps", ylabel="$|θ_j|^2$ of each unit")
@@ -238,7 +239,8 @@ def growth_figure(runs, largest):
         rise, predicted = law.growth(run)
         at = i + rng.uniform(-0.25, 0.25, len(rise))
         b.plot(at, rise, ".", color=colour[run["lr"]], ms=2.5, mew=0)
-        b.plot([i - 0.4, i + 0.4], [predicted[law.living(run, 1)].mean()] * 2, "k", lw=0.9)
+        if (alive := law.living(run, 1)).any():
+            b.plot([i - 0.4, i + 0.4], [predicted[alive].mean()] * 2, "k", lw=0.9)
     b.set_xticks(range(len(order)), [f"{run['lr']:g}" for run in order], rotation=90)
     sizes = [run["K"] for run in order]
     for k in sorted(set(sizes)):
@@ -300,15 +302,16 @@ def killed_figure(runs, since):
     ends_a, ends_b = {}, {}
     for (name, run), (colour, ls) in zip(runs.items(), (("k", "-"), ("C3", "--"))):
         t, total = since + np.arange(len(run["tau"])), run["norm2"].sum(1)
-        alive = int(law.living(run).sum())
+        alive, fall = int(law.living(run).sum()), run["loss"] - run["loss"][0]
         a.plot(t, total, color=colour, ls=ls)
         a.plot(t, total[0] + 4 * alive * run["tau"], **WIDE)
-        b.plot(t[1:] - 0.5, run["loss"], color=colour, ls=ls)
+        b.plot(law.clock(run, since), fall, color=colour, ls=ls)
+        b.plot(t[1:] - 0.5, -alive * np.log((t[1:] - 0.5) / (t[1] - 0.5)), **WIDE)
         label = f"{name}: {alive} living"
-        ends_a[label], ends_b[name] = (t[-1], total[-1], colour), (t[-1], run["loss"][-1], colour)
+        ends_a[label], ends_b[name] = (t[-1], total[-1], colour), (t[-1] - 0.5, fall[-1], colour)
     a.set(xlabel="epoch t", ylabel="$|θ|^2$", title="(a) the scale")
-    b.set(xscale="log", xlabel="epoch t", ylabel="loss", title="(b) the loss")
-    ticks = [t for t in (10, 15, 20, 30, 50) if b.get_xlim()[0] < t < b.get_xlim()[1]]
+    b.set(xscale="log", xlabel="epoch t", ylabel="change of the loss", title="(b) the loss")
+    ticks = [tick for tick in (5, 7, 10, 15, 20, 30, 50) if since <= tick <= t[-1]]
     b.set_xticks(ticks, ticks)
     b.xaxis.set_minor_formatter(plt.NullFormatter())
     label_ends(a, ends_a)

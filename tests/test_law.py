@@ -12,18 +12,18 @@ from lab.data import load_mnist
 
 SGD = {"optimizer": torch.optim.SGD}
 PARAMETERS = {
-    "SEEDS": [0], "N_COMPONENTS": 8, "BATCH_SIZE": 128, "EPOCHS": 5, "SHORTER": 1, "RATES": [0.1],
-    "RATE": 0.1, "SMALLER": [[2, 5], [3, 5], [5, 5], [9, 5]], "SLOW_START": 1, "PRICES": [1.0],
-    "KILL": [1, 1], "PRIOR_EPOCHS": 5, "N_TRAIN": 1280,
+    "SEEDS": [0], "N_COMPONENTS": 8, "BATCH_SIZE": 128, "N_TRAIN": 1280, "RATES": [0.1],
+    "RATE": 0.1, "EPOCHS": 5, "SMALLER": [[2, 5], [3, 5], [5, 5], [9, 5]], "PRIOR_EPOCHS": 5,
+    "SETTLED": {"A": 1, "B": 1, "D": 1}, "SLOW_START": 1, "PRICES": [1.0], "KILL": [1, 1],
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def x():
-    return load_mnist()[0][:2560]
+    return load_mnist()[0][:1280]
 
 
-def descend(x, k=8, rates=(0.1,), epochs=6, loss=h.published_loss, kill=()):
+def descend(x, k=32, rates=(0.01,), epochs=8, loss=h.published_loss, kill=()):
     """Layers of k units under plain SGD, some of them dead from the start."""
     models = [h.Encoder(784, k) for _ in rates]
     with torch.no_grad():
@@ -37,17 +37,18 @@ def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
     model = h.Encoder(784, 8).double()
     E = model(x[:128].double())
     S = (h.responsibilities(E) * E).sum(0)
-    for term, expected in ((h.lse_loss, S), (h.variance_loss, -2), (h.decorrelation_loss, 0)):
+    variance = partial(h.variance_loss, eps=0)
+    for term, expected in ((h.lse_loss, S), (variance, -2), (h.decorrelation_loss, 0)):
         W, b = torch.autograd.grad(term(E), model.parameters(), retain_graph=True)
         pull = (W * model.W).sum(1) + b * model.b
-        assert torch.allclose(pull, torch.zeros(8).double() + expected, atol=1e-3)
+        assert torch.allclose(pull, torch.zeros(8).double() + expected, atol=1e-9)
 
 
 def test_growth_of_living_and_dead_units(x):
-    for run in descend(x, rates=(0.05, 0.2), kill=[2, 5]):
+    for run in descend(x, rates=(0.01, 0.02), kill=[2, 5]):
         rise, predicted = law.growth(run)
         alive = law.living(run, 1)
-        assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 5
+        assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 25
         assert np.abs(rise[[2, 5]]).max() == 0  # exactly: no gradient
         assert abs(law.growth_error(run)) < 0.03
         assert np.allclose(rise[alive], predicted[alive], rtol=0.1)
@@ -58,16 +59,18 @@ def test_try_it_another_price(x, lam):
     """At another lambda the scale grows by 4 lambda - 2 S_j."""
     (run,) = descend(x, loss=partial(h.published_loss, lam=lam))
     rise, predicted = (v[law.living(run, 1)].mean() for v in law.growth(run, lam=lam))
-    assert abs(rise / predicted - 1) < 0.03 and predicted > 3.5 * lam
+    assert abs(rise / predicted - 1) < 0.03 and predicted > 3 * lam
 
 
-def test_try_it_an_l1_penalty_holds_the_scale(x):
+def test_try_it_an_l1_penalty(x):
+    """In the log-sum-exp's place it opposes the scale, and the code becomes sparser."""
+
     def l1(model, x):
-        return h.published_loss(model, x, lse=0) + h.l1_loss(model(x)) / 8
+        return h.published_loss(model, x, lse=0) + h.l1_loss(model(x)) / len(model.W)
 
-    held, free = (descend(x, epochs=12, loss=f)[0]["norm2"] for f in (l1, h.published_loss))
-    late = [norm2[-1].sum() / norm2[len(norm2) // 2].sum() - 1 for norm2 in (held, free)]
-    assert abs(late[0]) < 0.1 < 0.5 < late[1]
+    held, free = (descend(x, epochs=12, loss=f)[0] for f in (l1, h.published_loss))
+    assert law.growth(held)[0].sum() < 0.8 * law.growth(free)[0].sum()
+    assert held["L0"][-1] < free["L0"][-1]
 
 
 def test_the_log_sum_exp_only_counts(x):
@@ -75,10 +78,10 @@ def test_the_log_sum_exp_only_counts(x):
     (run,) = descend(x, k=16)
     E = run["model"].encode(x).detach().double()
     E = E[(E == 0).any(1)]
-    resting, gaps = (E == 0).sum(1), []
+    resting, gaps = (E == 0).sum(1).double(), []
     for c in (1, 10, 100, 1000):
         gap = torch.logsumexp(-c * E, 1) - torch.log(resting)
-        assert len(E) > 1000 and (gap >= -1e-12).all()
+        assert len(E) > 500 and (gap >= -1e-12).all()
         gaps.append(float(gap.mean()))
     assert sorted(gaps, reverse=True) == gaps and gaps[-1] < 1e-3 < gaps[0]
 
@@ -113,8 +116,9 @@ def test_errors_of_three_decoders(x):
     model = h.Encoder(784, 8)
     found = law.errors(model, x, x)
     rows = model(x) @ model.W
-    rows = rows / rows.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)
-    assert found["norm_matched_error"] == pytest.approx(float((rows - x).square().mean()), rel=1e-5)
+    rows = (rows / rows.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)).nan_to_num()
+    by_hand = float((rows - x).detach().square().mean())
+    assert found["norm_matched_error"] == pytest.approx(by_hand, rel=1e-5)
     assert found["solved_error"] < found["transpose_error"] < float(x.var(0).mean())
 
 
@@ -134,10 +138,10 @@ def test_faults_are_said_at_once():
 
 
 def test_figures_of_any_number_of_sizes_and_rates(x):
-    runs = [run for k in (2, 3, 5, 9) for run in descend(x, k, epochs=4)]
+    runs = [run for k in (2, 3, 5, 9) for run in descend(x, k, (0.01,), epochs=5)]
     pair = dict(zip(("twin", "killed"), runs))
     for fig in (plots.growth_figure(runs, 9), plots.law_figure(runs[:1], {}),
                 plots.law_figure(runs, {"Adam": runs[0]["loss"]}),
                 plots.killed_figure(pair, 1)):  # fmt: skip
         assert fig.get_size_inches()[0] == plots.TWO
-    assert list(law.law_table(runs).index) == [f"K {k}, 0.1" for k in (2, 3, 5, 9)]
+    assert list(law.law_table(runs).index) == [f"K {k}, 0.01" for k in (2, 3, 5, 9)]
