@@ -6,6 +6,7 @@ import torch
 
 import helpers as h
 from lab.benchmark import norm_matched_error
+from lab.report import summary
 from lab.training import train
 
 # The paper's means over three seeds [P, section 5.2], and over three more [P, section 5.5].
@@ -29,10 +30,9 @@ def check(p):
         "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER must be at least 5": (
             min(*epochs, p["PRIOR_EPOCHS"]) >= 5
         ),
-        "SETTLED, SLOW_START and KILL must hold epochs, at least 1": (
-            min(*p["SETTLED"].values(), p["SLOW_START"], *p["KILL"]) >= 1
+        "SETTLED and KILL must hold epochs, at least 1": (
+            min(*p["SETTLED"].values(), *p["KILL"]) >= 1
         ),
-        "PRICES is empty: name at least one": p["PRICES"],
         "N_TRAIN must be at least ten minibatches of BATCH_SIZE, which is at least 2": (
             2 <= p["BATCH_SIZE"] <= p["N_TRAIN"] / 10
         ),
@@ -84,6 +84,15 @@ def ablation_table(energies):
     )
 
 
+def beside_published(table):
+    """Means over seeds of the ablation table, beside the paper's."""
+    shown = summary(table, "config", list(table.columns[2:]))
+    for name in PUBLISHED:
+        words = PUBLISHED[name].map("{:g}".format).replace("nan", "–")
+        shown.insert(shown.columns.get_loc(name) + 1, f"{name}, paper", words)
+    return shown.fillna("–")
+
+
 # --- The law ------------------------------------------------------------------------------
 
 
@@ -118,9 +127,9 @@ def watch(models, loss, x, *, epochs, lr, batch_size=128, **options):
     return runs
 
 
-def living(run, since=0):
-    """(K,): the units that live at every look from epoch `since` on."""
-    return run["living"][since:].all(0)
+def living(run):
+    """(K,): the units that live at the end. One that is dead on all inputs never comes back."""
+    return run["living"][-1]
 
 
 def growth(run, since=1, lam=1.0):
@@ -134,7 +143,7 @@ def growth(run, since=1, lam=1.0):
 
 def growth_error(run):
     """The mean growth of the living units over the mean prediction, minus 1."""
-    alive = living(run, 1)
+    alive = living(run)
     measured, predicted = (v[alive].mean() if alive.any() else np.nan for v in growth(run))
     return measured / predicted - 1
 
@@ -157,7 +166,15 @@ def slope(run, before=0):
 
 def slope_error(run):
     """The slope over minus the number of living units, minus 1."""
-    return slope(run) / -max(1, living(run, 1).sum()) - 1
+    return slope(run) / -max(1, living(run).sum()) - 1
+
+
+def scale_share(run):
+    """What the scale alone makes of the slope, -sum log |theta_j|^2 in place of the loss, over
+    minus the number of living units."""
+    alive, half = living(run), len(run["loss"]) // 2
+    scale = -np.log((run["norm2"][:-1, alive] + run["norm2"][1:, alive]) / 2).sum(1)
+    return np.polyfit(np.log(clock(run)[half:]), scale[half:], 1)[0] / -max(1, alive.sum())
 
 
 def converged(losses):
@@ -183,11 +200,12 @@ def by_place(runs, measure):
 def law_table(runs):
     """What the law says and what is measured: a row a size and rate, a value for each seed."""
     columns = {
-        "living": lambda run: f"{living(run, 1).sum()}",
+        "living": lambda run: f"{living(run).sum()}",
         "growth, over 4 − 2S": lambda run: f"{1 + growth_error(run):.3f}",
         "slope, over −living": lambda run: f"{1 + slope_error(run):.2f}",
-        "test met at epoch": lambda run: f"{converged(run['loss']) or '–'}",
-        "smoothed": lambda run: f"{smoothed(run['loss']) or '–'}",
+        "test met at epoch (smoothed)": lambda run: (
+            f"{converged(run['loss']) or '–'} ({smoothed(run['loss']) or '–'})"
+        ),
     }
     measured = {name: by_place(runs, f) for name, f in columns.items()}
     frame = pd.DataFrame(
@@ -220,18 +238,27 @@ def dynamics_table(rows, x_test):
     return pd.DataFrame(table)
 
 
-def errors(model, x, x_test):
-    """Mean squared errors, per pixel, of what is made of the test code: by the paper's script, by
-    W^T with one gain and an offset, and by a solved decoder."""
+def beside_published_dynamics(table):
+    """Means over the runs of each optimiser and rate, beside the paper's."""
+    shown = summary(table, "optimiser, rate", list(table.columns[1:]))
+    return shown.sort_index(ascending=False).join(PUBLISHED_DYNAMICS)
 
-    def error(decoder):
+
+def code_record(models, probes, x, x_test):
+    """For notebook 3, a list of one value a model each: probe, L0, and mean squared errors per
+    pixel of what is made of the test code: by the paper's script, by W^T with one gain and an
+    offset, and by a solved decoder."""
+
+    def error(model, decoder):
         x_hat = h.with_decoder(model, x, decoder)(x_test).detach()
         return float((x_hat - x_test).double().square().mean())
 
     return {
-        "norm_matched_error": norm_matched_error(model, x_test),
-        "transpose_error": error(h.transpose_decoder),
-        "solved_error": error(h.fit_decoder),
+        "probe": probes,
+        "l0": [h.l0(model(x_test)) for model in models],
+        "norm_matched_error": [norm_matched_error(model, x_test) for model in models],
+        "transpose_error": [error(model, h.transpose_decoder) for model in models],
+        "solved_error": [error(model, h.fit_decoder) for model in models],
     }
 
 

@@ -146,11 +146,13 @@ def shades(values):
     return dict(zip(values, plt.get_cmap("viridis")(np.linspace(0.05, 0.7, len(values)))))
 
 
-def ablation_figure(energies, first, later, steps):
-    """Correlations and usage of energies {config: (N, K)}, and what was seen in training.
+def ablation_figure(energies, beginning, trained, seed, steps):
+    """Correlations and usage of energies {(config, seed): (N, K)}, and what was seen in training.
 
-    first, later: {config: {name: values}}, before every step and after every epoch of `steps`.
+    beginning, trained: {(config, seed): (model, {name: values})}, seen before every step, and
+    after every epoch of `steps`. Of one seed.
     """
+    energies = {config: E for (config, s), E in energies.items() if s == seed}
     fig = plt.figure(figsize=(TWO, 3.9))
     upper, lower = fig.subfigures(2, 1, height_ratios=[1, 1])
     shown = {config: E for config, E in energies.items() if config in TERMS}
@@ -165,31 +167,32 @@ def ablation_figure(energies, first, later, steps):
             axis.set_box_aspect(1)
     upper.colorbar(image, ax=upper.axes, shrink=0.7, label="|correlation|", aspect=12)
     a, b, c = lower.subplots(1, 3)
-    for axis, name, label in ((a, "L0", "L0"), (b, "redundancy", "$||Corr - I||^2$")):
+    for axis, name in ((a, "L0"), (b, "redundancy")):
         ends = {}
-        for config, run in later.items():
+        for config in energies:
             colour, ls = LINES[config]
-            begin, then = first[config][name], run[name]
+            begin, then = (run[config, seed][1][name] for run in (beginning, trained))
             at = np.r_[1 + np.arange(len(begin)), 1 + steps * (1 + np.arange(len(then)))]
             y = np.r_[begin, then]
             axis.plot(at, y, color=colour, ls=ls, lw=0.9)
             if np.isfinite(y[-1]):
-                ends[config] = at[-1], y[-1], colour
-        axis.set(xlabel="step", xscale="log", ylabel=label)
+                below = 5 if (name, config) == ("L0", "B") else 0  # where C goes on
+                ends[config] = at[-1], y[-1] - below, colour
+        axis.set(xlabel="step", xscale="log")
         if name == "redundancy":
             axis.set(yscale="log", ylim=(1, None))
         label_ends(axis, ends)
     ends = {}
-    for config, E in energies.items():
+    for config, E in shown.items():
         colour, ls = LINES[config]
         share, at = np.sort(usage(E).cpu())[::-1], 1 + np.arange(E.shape[1])
         c.plot(at, share, color=colour, ls=ls, lw=0.9)
         ends[config] = at[-1], share[-1], colour
-    c.set(xlabel="unit, by usage", ylabel="mean responsibility", yscale="log", xlim=(1, None))
+    c.set(xlabel="unit, by usage", xlim=(1, None), ylim=(0, None))
     label_ends(c, ends)
-    a.set_title("(a) active units")
+    a.set_title("(a) L0: active units")
     b.set_title("(b) redundancy")
-    c.set_title("(c) usage after training")
+    c.set_title("(c) usage: mean responsibility")
     sns.despine(lower)
     return fig
 
@@ -206,7 +209,7 @@ def price_figure():
     axis.plot(0, 1, "o", mfc="w", mec="C1", ms=3.5, clip_on=False, zorder=5)
     axis.text(1.25, 1.33, "L1: E", color="C0", fontsize=7, ha="right", va="bottom")
     axis.text(1.1, 0.6, "log-sum-exp: $1 - e^{-E}$", fontsize=7, va="top")
-    axis.text(0.07, 1.05, "all energies × 10", fontsize=7)
+    axis.text(0.03, 1.05, "all energies × 10", fontsize=7)
     axis.text(3, 1.05, "counted: 1 if E > 0", color="C1", fontsize=7, ha="right")
     axis.set(xlabel="energy E", ylabel="price", xlim=(0, 3), ylim=(0, 1.6))
     sns.despine(fig)
@@ -224,7 +227,7 @@ def growth_figure(runs, largest):
     colour = shades([run["lr"] for run in runs])
     of_rate = {run["lr"]: run for run in reversed(runs) if run["K"] == largest}  # the first seed
     for lr, run in of_rate.items():
-        alive = law.living(run, 1)
+        alive = law.living(run)
         a.plot(run["tau"][1:], run["norm2"][1:, alive], color=colour[lr], lw=0.4)
         a.plot(run["tau"][1:], run["norm2"][1:, ~alive], color=colour[lr], lw=0.8, ls=":")
         end, last = (run["tau"][-1], np.median(run["norm2"][-1])), lr == max(of_rate)
@@ -239,7 +242,7 @@ def growth_figure(runs, largest):
         rise, predicted = law.growth(run)
         at = i + rng.uniform(-0.25, 0.25, len(rise))
         b.plot(at, rise, ".", color=colour[run["lr"]], ms=2.5, mew=0)
-        if (alive := law.living(run, 1)).any():
+        if (alive := law.living(run)).any():
             b.plot([i - 0.4, i + 0.4], [predicted[alive].mean()] * 2, "k", lw=0.9)
     b.set_xticks(range(len(order)), [f"{run['lr']:g}" for run in order], rotation=90)
     sizes = [run["K"] for run in order]
@@ -267,7 +270,7 @@ def law_figure(runs, others):
     colour, ends = shades([run["K"] for run in runs]), {}
     for run in runs:
         loss, k, t = run["loss"], run["K"], law.clock(run)
-        half, alive = len(loss) // 2, int(law.living(run, 1).sum())
+        half, alive = len(loss) // 2, int(law.living(run).sum())
         a.plot(t, loss, color=colour[k], lw=0.9)
         level = np.mean(loss[half:] + alive * np.log(t[half:]))
         a.plot(t[1:], level - alive * np.log(t[1:]), **WIDE)

@@ -14,7 +14,7 @@ SGD = {"optimizer": torch.optim.SGD}
 PARAMETERS = {
     "SEEDS": [0], "N_COMPONENTS": 8, "BATCH_SIZE": 128, "N_TRAIN": 1280, "RATES": [0.1],
     "RATE": 0.1, "EPOCHS": 5, "SMALLER": [[2, 5], [3, 5], [5, 5], [9, 5]], "PRIOR_EPOCHS": 5,
-    "SETTLED": {"A": 1, "B": 1, "D": 1}, "SLOW_START": 1, "PRICES": [1.0], "KILL": [1, 1],
+    "SETTLED": {"A": 1, "B": 1, "D": 1}, "KILL": [1, 1],
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
 def test_growth_of_living_and_dead_units(x):
     for run in descend(x, rates=(0.01, 0.02), kill=[2, 5]):
         rise, predicted = law.growth(run)
-        alive = law.living(run, 1)
+        alive = law.living(run)
         assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 25
         assert np.abs(rise[[2, 5]]).max() == 0  # exactly: no gradient
         assert abs(law.growth_error(run)) < 0.03
@@ -58,7 +58,7 @@ def test_growth_of_living_and_dead_units(x):
 def test_try_it_another_price(x, lam):
     """At another lambda the scale grows by 4 lambda - 2 S_j."""
     (run,) = descend(x, loss=partial(h.published_loss, lam=lam))
-    rise, predicted = (v[law.living(run, 1)].mean() for v in law.growth(run, lam=lam))
+    rise, predicted = (v[law.living(run)].mean() for v in law.growth(run, lam=lam))
     assert abs(rise / predicted - 1) < 0.03 and predicted > 3 * lam
 
 
@@ -112,14 +112,15 @@ def test_the_prior_s_floor(x):
             assert float(h.published_loss(model, x[:128], kappa=kappa)) > floor
 
 
-def test_errors_of_three_decoders(x):
+def test_the_record_of_a_code(x):
     model = h.Encoder(784, 8)
-    found = law.errors(model, x, x)
-    rows = model(x) @ model.W
+    found = law.code_record([model], [93.0], x, x)
+    rows = model(x).detach() @ model.W.detach()
     rows = (rows / rows.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)).nan_to_num()
-    by_hand = float((rows - x).detach().square().mean())
-    assert found["norm_matched_error"] == pytest.approx(by_hand, rel=1e-5)
-    assert found["solved_error"] < found["transpose_error"] < float(x.var(0).mean())
+    by_hand = float((rows - x).square().mean())
+    assert found["norm_matched_error"] == [pytest.approx(by_hand, rel=1e-5)]
+    assert found["solved_error"] < found["transpose_error"] < [float(x.var(0).mean())]
+    assert found["probe"] == [93.0] and 0 < found["l0"][0] < 8
 
 
 def test_faults_are_said_at_once():
