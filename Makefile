@@ -82,6 +82,7 @@ build/%.ipynb: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	$(PAPERMILL) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb $@
 
+build/2_ablation.ipynb: lab/law.py lab/units.py
 # Notebook 3 shows what notebook 2 measured and, at another time, `make language`.
 build/3_benchmark.ipynb: lab/benchmark.py lab/units.py build/2_ablation.ipynb figures/language.json
 

@@ -42,8 +42,8 @@ def label_ends(axis, ends, gap=8):
             if left < b and a < right and at < other + gap:
                 at = other + gap
         placed.append((left, right, at))
-        axis.annotate(name, (x, y), (5, at - height), textcoords="offset points", fontsize=7,
-                      color=colour, va="center", annotation_clip=False)  # fmt: skip
+        look = {"fontsize": 7, "color": colour, "va": "center", "annotation_clip": False}
+        axis.annotate(name, (x, y), (5, at - height), textcoords="offset points", **look)
 
 
 # --- Notebook 1 ---------------------------------------------------------------------------
