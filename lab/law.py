@@ -30,7 +30,8 @@ def check(p):
         "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER must be at least 5": (
             min(*epochs, p["PRIOR_EPOCHS"]) >= 5
         ),
-        "SETTLED and KILL must hold epochs, at least 1": (
+        "SETTLED must hold epochs for A, B and D": set(p["SETTLED"]) == set("ABD"),
+        "the epochs in SETTLED and KILL must be at least 1": (
             min(*p["SETTLED"].values(), *p["KILL"]) >= 1
         ),
         "N_TRAIN must be at least ten minibatches of BATCH_SIZE, which is at least 2": (

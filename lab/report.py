@@ -86,14 +86,11 @@ def read_results(name, folder=ROOT / "figures"):
 def parameters(variables):
     """The settings among a notebook's variables: plain values in capitals, as its parameters are.
 
-    Functions, tensors and names of one letter, such as K, are none, in whatever order cells run.
+    Functions, tensors and names as short as K or L0 are none, in whatever order cells run.
     """
-    plain = (int, float, str, list, dict, type(None))
-    return {
-        k: v
-        for k, v in variables.items()
-        if k.isupper() and len(k) > 1 and type(v) in plain + (bool,)
-    }
+    plain = (int, float, str, list, dict, type(None), bool)
+    mine = {k: v for k, v in variables.items() if k.isupper() and type(v) in plain}
+    return {k: v for k, v in mine.items() if len(k) > 2 and k != "PARAMETERS"}
 
 
 def _processor():
