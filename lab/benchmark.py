@@ -463,7 +463,7 @@ def gap_closed(table, l0):
     """(bounded - k-means) / (L1 SAE - k-means), variance explained by solved decoders, by seed."""
     names = ("bounded", "L1 SAE", "k-means templates")
     ours, sae, floor = (at_l0(table, name, "solved", l0) for name in names)
-    return list(((ours - floor) / (sae - floor)).dropna())
+    return list(((ours - floor) / (sae - floor)).dropna()) or [np.nan]
 
 
 def compare_moved(table, start, ended, x, x_test):
