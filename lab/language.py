@@ -5,6 +5,7 @@ residual stream, in fewer components than units. It writes language.json, .png a
 """
 
 import argparse
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -58,30 +59,6 @@ def components(x, x_test, n):
     return x @ basis, x_test @ basis, float(values[-n:].sum() / values.sum())
 
 
-def tune(chosen, x, K, epochs, batch_size, rates=RATES):
-    """Loss per held-out row of methods {name: Method}: {name: {(batch_size, rate): loss}}.
-
-    `benchmark.tune`, with more rates where the best is the first or the last, at most three times.
-    """
-    tried, wanted = {name: {} for name in chosen}, {rates: list(chosen)}
-    n_rows = len(x) // 6 // batch_size * batch_size
-    for _ in range(4):
-        for some, names in wanted.items():
-            methods = {name: chosen[name] for name in names}
-            found = benchmark.tune(methods, x, K, some, epochs=epochs, batch_size=batch_size)[1]
-            for name in names:
-                losses = np.nan_to_num([*found[name].values()], nan=np.inf) / n_rows
-                tried[name] |= dict(zip(found[name], losses.tolist()))
-        wanted = {}
-        for name, losses in tried.items():
-            first, best, last = min(losses), min(losses, key=losses.get), max(losses)
-            if best in (first, last):
-                print(f"{name}, batches of {batch_size}: the best rate, {best:g}, is at an edge")
-                some = (2 * last, 4 * last) if best == last else (first / 4, first / 2)
-                wanted.setdefault(some, []).append(name)
-    return {n: {(batch_size, rate): loss for rate, loss in t.items()} for n, t in tried.items()}
-
-
 def beyond(seen, l0s):
     """Settings with which a method's models {setting: [L0 of each seed]} would enclose all of l0s,
     if they do not: log setting is taken as linear in log L0 beyond the nearest two."""
@@ -109,8 +86,9 @@ def experiment(part, x, x_test, seeds):
     tried = {name: {} for name in chosen}
     for size, epochs in part.batches.items():
         own = [n for n in chosen if n.endswith("SAE") or (size == first and n != PUBLISHED)]
-        for name, losses in tune({n: chosen[n] for n in own}, x, K, epochs, size).items():
-            tried[name] |= losses
+        own, options = {n: chosen[n] for n in own}, {"epochs": epochs, "batch_size": size}
+        for name, losses in benchmark.tune(own, x, K, RATES, **options)[1].items():
+            tried[name] |= {(size, lr): loss for lr, loss in losses.items() if loss == loss}
     best = {n: min(t, key=t.get) if t else (first, chosen[n].lr) for n, t in tried.items()}
     models, wanted = {}, part.settings
     for _ in range(4):
@@ -128,8 +106,8 @@ def experiment(part, x, x_test, seeds):
             break
         print("the judged L0s are not enclosed; settings to try:", wanted)
     ends = 0.8 * part.l0s[0], 1.25 * part.l0s[-1]
-    for seed in seeds:
-        models |= units.untrained(K, x, ends, seed, (KMEANS,))
+    jobs = [partial(units.untrained, K, x, ends, seed, (KMEANS,)) for seed in seeds]
+    models |= benchmark.train_all(jobs, "k-means")
     return models, benchmark.tabulate(models, x, x_test), best, tried
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import itertools
+import math
 import os
 import sys
 import threading
@@ -74,7 +76,9 @@ def train(
     _check(models, epochs, schedule, arguments)
     x = h.training_inputs(x, models[0].W, batch_size)
     seeds = np.broadcast_to(np.array(seed, int), n).tolist()
-    n_batches, shared = len(x) // batch_size, len(set(seeds)) == 1
+    n_batches = len(x) // batch_size
+    # Runs of equal seeds: so many neighbours share each minibatch, which is then read once.
+    shared = math.gcd(*(len(list(run)) for _, run in itertools.groupby(seeds)))
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
     state = {
         k: v.detach().to(x.device) for part in stack_module_state(models) for k, v in part.items()
@@ -90,7 +94,16 @@ def train(
         named = {f"model.{name}": value for name, value in state.items()}
         return functional_call(objective, named, (x, arguments))
 
-    stack_loss = vmap(one_loss, in_dims=(0, 0, None if shared else 0))
+    group_loss = vmap(one_loss, in_dims=(0, 0, None))
+
+    def stack_loss(state, arguments, batches):
+        if shared == n:
+            return group_loss(state, arguments, batches[0])
+        groups = [
+            {k: v.unflatten(0, (-1, shared)) for k, v in d.items()} for d in (state, arguments)
+        ]
+        return vmap(group_loss)(*groups, batches).flatten()
+
     step = optimizer(learned.values(), lr=lr)
     orders = {s: torch.Generator().manual_seed(s) for s in seeds}
     history, finite = {"loss": []}, np.ones(n, bool)
@@ -112,7 +125,7 @@ def train(
             step.param_groups[0]["lr"] = lr * factors.get("lr", 1.0)
             now = {name: v * factors.get(name, 1.0) for name, v in arguments.items()}
             order = {s: torch.randperm(len(x), generator=g) for s, g in orders.items()}
-            order = torch.stack([order[s] for s in (seeds[:1] if shared else seeds)])
+            order = torch.stack([order[s] for s in seeds[::shared]])
             total = torch.zeros(n, dtype=x.dtype, device=x.device)
             batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
             for i, rows in enumerate(batches):
@@ -121,7 +134,7 @@ def train(
                 if monitor is not None and every and (epoch * n_batches + i) % every == 0:
                     observe()
                 batch = x.index_select(0, rows.flatten())  # faster than x[rows]
-                value = stack_loss(state, now, batch if shared else batch.unflatten(0, rows.shape))
+                value = stack_loss(state, now, batch.unflatten(0, rows.shape))
                 step.zero_grad()
                 value.sum().backward()
                 with torch.no_grad():

@@ -36,28 +36,26 @@ def purity(A, y):
     return float((a.amax(1) / a.sum(1)).mean())
 
 
-@torch.no_grad()
-def agreement(one, other, x):
-    """How much two models have the same units: the mean correlation of their activations on x.
+def agreement(one, other):
+    """How much two models have the same units: the mean correlation of their codes (N, K).
 
     Units are matched one to one (Hungarian) so that this is largest. A constant unit counts as 0.
     """
-    A = torch.cat([model.encode(x) for model in (one, other)], 1).double()
-    K = A.shape[1] // 2
-    block = h.correlation(A)[:K, K:].cpu().numpy()
+    K = one.shape[1]
+    block = h.correlation(torch.cat([one, other], 1).double())[:K, K:].cpu().numpy()
     return float(block[linear_sum_assignment(block, maximize=True)].mean())
 
 
+@torch.no_grad()
 def pairs(models, x):
     """Agreement of every pair of seeds at equal settings of {(method, setting, seed): model}."""
-    rows = []
+    rows, codes = [], {key: model.encode(x) for key, model in models.items()}
     for (method, setting, a), (other, same, b) in combinations(models, 2):
         if (method, setting) == (other, same):
-            one, two = models[method, setting, a], models[method, setting, b]
-            with torch.no_grad():
-                l0 = (h.l0(one.encode(x)) * h.l0(two.encode(x))) ** 0.5
-            row = {"method": method, "setting": setting, "seed": f"{a}, {b}", "l0": l0}
-            rows.append(row | {"agreement": agreement(one, two, x)})
+            one, two = codes[method, setting, a], codes[method, setting, b]
+            row = {"method": method, "setting": setting, "seed": f"{a}, {b}"}
+            row["l0"] = (h.l0(one) * h.l0(two)) ** 0.5
+            rows.append(row | {"agreement": agreement(one, two)})
     return pd.DataFrame(rows)
 
 
