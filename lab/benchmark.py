@@ -372,13 +372,24 @@ def compare(table, column, l0s, other="L1 SAE", ratio=False):
 # --- Notebook 3's experiments -----------------------------------------------------------------
 
 
-def bases(x):
-    """Orthogonal matrices {name: (D, D)}: x @ Q are the inputs in another basis."""
+def controls(x, dots):
+    """What else differs between two optimisers of the published form on raw inputs, in `variants`:
+    the basis, whether there is a slow start, and the rate.
+
+    -> {"control | optimiser": (Method, Q)}: it is to learn from x @ Q, with an orthogonal Q (D, D),
+    or from x where Q is None.
+    """
     some = torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(0))
-    return {
-        "random rotation": torch.linalg.qr(some)[0].to(x),
-        "principal axes": torch.linalg.eigh(torch.cov(x.T))[1].flip(1),
-    }
+    found = {}
+    rotation, axes = torch.linalg.qr(some)[0].to(x), torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
+    for how in HOW:
+        method = dots[f"published form | {how} | raw"]
+        found[f"random rotation | {how}"] = method._replace(mean=method.mean @ rotation), rotation
+        found[f"principal axes | {how}"] = method._replace(mean=method.mean @ axes), axes
+        method = method._replace(settings=(0.25, 0.6))
+        found[f"starts exchanged | {how}"] = method._replace(slow_start=not method.slow_start), None
+        found[f"rate × 3 | {how}"] = method._replace(lr=3 * method.lr), None
+    return found
 
 
 def spreads(share, names):
@@ -493,21 +504,18 @@ def gap_closed(table, l0):
     return list(((ours - floor) / (sae - floor)).dropna()) or [np.nan]
 
 
-def compare_moved(table, start, ended, x, x_test):
-    """A tied SAE, what training on `bounded` made of it, and others at the L0 of that.
+def compare_moved(table, groups, x, x_test):
+    """Groups {name: models}, and the L1 SAE of the table at the L0 of the last group.
 
-    start, ended: {key: model}. -> {name: (L0, by Wᵀ, solved)}, means over seeds.
+    -> {name: (L0, variance explained by Wᵀ, solved)}, means over a group or over seeds.
     """
-    columns = ["l0", "transpose", "solved"]
-    found = {}
-    for name, models in (("tied SAE", start), ("the same, then trained on bounded", ended)):
-        rows = [partial(evaluate, model, x, x_test) for model in models.values()]
-        found[name] = pd.DataFrame(side_by_side(*rows, title="decoders"))[columns].mean()
-    l0 = found["the same, then trained on bounded"].l0
-    for name in ("bounded", "L1 SAE"):
-        values = [at_l0(table, name, column, l0).mean() for column in columns[1:]]
-        found[f"{name}, at that L0"] = [l0, *values]
-    return {name: tuple(float(v) for v in values) for name, values in found.items()}
+    columns, found = ["l0", "transpose", "solved"], {}
+    for name, models in groups.items():
+        rows = side_by_side(*[partial(evaluate, m, x, x_test) for m in models], title="decoders")
+        found[name] = tuple(pd.DataFrame(rows)[columns].mean())
+    l0 = found[name][0]
+    values = [float(at_l0(table, "L1 SAE", column, l0).mean()) for column in columns[1:]]
+    return found | {"L1 SAE, at that L0": (l0, *values)}
 
 
 def unit_rows(table, shared, l0s, l0):
@@ -559,7 +567,12 @@ def result(table, l0, names, variance, shape):
 
 
 def numbers(table, names, l0s, floors):
-    """For `make check`: what seeds gave, of each method, column {name: floor} and L0."""
+    """For `make check`: what seeds gave, of each method, column {name: floor} and L0.
+
+    Raises ValueError for a method that the table does not hold.
+    """
+    if unknown := set(names) - set(table.method):
+        raise ValueError(f"no rows of {', '.join(sorted(unknown))}")
     return [
         {"method": name, "quantity": column, "place": f"L0 {l0:g}", "floor": floor}
         | {"seeds": list(at_l0(table, name, column, l0))}

@@ -509,7 +509,7 @@ def benchmark_figure(table, looks, lines):
             axis.plot(l0s, values, "-", color=GREY, lw=0.6)
             axis.annotate(
                 name,
-                (l0s[0], values[0]),
+                (l0s[1], values[1]),
                 (4, -5),
                 textcoords="offset points",
                 fontsize=7,
@@ -534,16 +534,16 @@ def _log_l0(axis):
     axis.xaxis.set_minor_formatter(plt.NullFormatter())
 
 
-def dots_figure(shares, bases):
+def dots_figure(shares, controls):
     """How much of its code Wᵀ reads: dots, one a seed.
 
-    shares: {"objective | optimiser | inputs": values}; bases: {"basis | optimiser": values}.
+    shares: {"objective | optimiser | inputs": values}; controls: {"what | optimiser": values}.
     """
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.5), width_ratios=[1.5, 1], sharex=True)
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1.4, 1], sharex=True)
     looks = {"Adam | raw": ("C1", "o"), "Adam | centred": ("C1", "s")}
     looks |= {"SGD | raw": ("C0", "o"), "SGD | centred": ("C0", "s")}
     order = {how: i for i, how in enumerate(looks)}
-    for axis, found in ((a, shares), (b, {f"{key} | raw": v for key, v in bases.items()})):
+    for axis, found in ((a, shares), (b, {f"{key} | raw": v for key, v in controls.items()})):
         rows = list(dict.fromkeys(key.partition(" | ")[0] for key in found))
         for key, values in found.items():
             row, _, how = key.partition(" | ")
@@ -569,7 +569,7 @@ def dots_figure(shares, bases):
             axis.axhline(i - 0.5, color="0.85", lw=0.5)
         axis.set(xlabel="share of its code that Wᵀ reads", xlim=(0, 1))
     a.set_title("(a) four objectives")
-    b.set_title("(b) published form, three bases")
+    b.set_title("(b) published form, raw: controls")
     sns.despine(fig)
     return fig
 

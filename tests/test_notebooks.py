@@ -72,6 +72,8 @@ def test_committed_notebooks_are_executed_and_clean(stem):
     verdicts = [[c["holds"] for c in run["claims"]] for run in runs]  # yours, the record's
     table = re.findall(r"\| (yes|\*\*no\*\*) \|$", shown.rpartition("| holds |\n")[2], re.M)
     assert table and [word == "yes" for word in table] in verdicts
+    front = {[*row.values()][0] for row in runs[1].get("result", [])}  # on the front page
+    assert front <= {n["method"] for n in runs[1].get("numbers", []) if n["seeds"]}  # and compared
     text = (ROOT / "notebooks" / f"{stem}.ipynb").read_text()
     assert len(text) < 1_000_000 and not re.search(r"/(home|root|Users|tmp|work)/", text)
     lines = [line for cell in code for line in cell.source.splitlines() if "claims[" in line]
