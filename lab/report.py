@@ -57,20 +57,28 @@ def save_figure(fig, name, folder=ROOT / "figures", alt=""):
 def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
     """Write <name>.json: parameters, environment, claims judged, and extra, DataFrames by rows."""
     packages = "torch numpy scipy pandas matplotlib seaborn scikit-learn".split()
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     environment = {
         "python": platform.python_version(),
         **{p: version(p).split("+")[0] for p in packages},
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
+        "commit": _commit(),
         "wall_seconds": round(time.time() - START),
         "peak_memory_gb": _peak_memory(),
     }
     content = dict(parameters=parameters, environment=environment, claims=claims.judge())
     text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
     _write(Path(folder) / f"{name}.json", text.encode())
+
+
+def _commit():
+    """git describe --always --dirty, where figures/, which a run itself writes, does not count."""
+    described, changed = (
+        subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True).stdout.strip()
+        for words in (["describe", "--always"], ["diff", "--stat", "HEAD", "--", ":!figures"])
+    )
+    return described + "-dirty" * bool(changed)
 
 
 def read_results(name, folder=ROOT / "figures"):
