@@ -94,11 +94,11 @@ def train(
         named = {f"model.{name}": value for name, value in state.items()}
         return functional_call(objective, named, (x, arguments))
 
-    group_loss = vmap(one_loss, in_dims=(0, 0, None))
+    group_loss = vmap(one_loss, in_dims=(0, 0, 0 if shared == 1 else None))
 
     def stack_loss(state, arguments, batches):
-        if shared == n:
-            return group_loss(state, arguments, batches[0])
+        if shared in (1, n):
+            return group_loss(state, arguments, batches if shared == 1 else batches[0])
         groups = [
             {k: v.unflatten(0, (-1, shared)) for k, v in d.items()} for d in (state, arguments)
         ]
