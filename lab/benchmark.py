@@ -86,7 +86,7 @@ def methods(K, kappa, mean=None, noise=1e-3):
         "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), ("k", "o", "-"), lr=0.008),
         "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), ("0.5", "o", "--")),
         "L1 SAE": Method(
-            _sae, h.sae_loss, (0.45, 1.0, 2.1), ("C0", "s", "--"), unit_norm="V", **saes
+            _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
         ),
         "tied SAE": Method(tied, h.sae_loss, (0.6, 0.9), ("C2", "D", "-."), **saes),
         "TopK SAE": Method(
