@@ -43,18 +43,18 @@ def test_a_method_is_trained_by_its_loss(name):
         torch.testing.assert_close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
 
 
-def test_tune_judges_on_the_last_sixth_and_passes_over_what_diverges():
+def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_an_edge():
     """b learns a move by 1 from the first half of x, and the last sixth says how far is best."""
     x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2, 1e30]
     loss = lambda m, x, lam: 1 + lam * (m.b - x).square().sum() + m.b.exp().sum() * 1e-30  # noqa: E731
     model = lambda D, K, seed, s: h.Encoder(D, D, seed=seed)  # noqa: E731
-    for move in (0.1, 1.0):  # 0.01 a step comes closest to 0.1
+    for move, some in ((0.1, rates), (1.0, rates), (0.1, [1e-3, 2e-3])):  # 0.01: about 0.1
         x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1.0]], [[move]]])
         chosen = {"a": METHODS["bounded"]._replace(model=model, loss=loss)}
-        found, tried = benchmark.tune(chosen, x, K, rates, epochs=4, batch_size=16)
+        found, tried = benchmark.tune(chosen, x, K, some, epochs=4, batch_size=16)
         best.append(found["a"])
-        assert np.isnan(tried["a"][1e30])
-    assert best == [1e-2, 0.1]
+        assert 1e30 not in some or np.isnan(tried["a"][1e30])
+    assert best == [1e-2, 0.1, 8e-3] and set(tried["a"]) > {1e-3, 4e-3, 1.6e-2, 3.2e-2}
 
 
 def test_comparison_at_equal_l0():
