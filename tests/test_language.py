@@ -115,4 +115,4 @@ def test_the_experiment(tmp_path, monkeypatch):
     run = json.loads((tmp_path / "out" / "language.json").read_text())
     assert {row["method"] for row in run["table"]} == {*language.SETTINGS, language.KMEANS}
     assert {*run["rates"]} < {n["method"] for n in run["numbers"] if n["place"] == "L0 8"}
-    assert len(run["recovered"]) == 7 and len([*(tmp_path / "out").iterdir()]) == 3
+    assert len(run["recovered"]) == 8 and len([*(tmp_path / "out").iterdir()]) == 3
