@@ -26,7 +26,7 @@ class Method(NamedTuple):
     loss: Callable
     settings: tuple  # the values that are swept
     look: tuple  # colour, marker and line
-    argument: str | None = "lam"  # of the loss, which the setting is; None: it is in the model
+    argument: str | tuple | None = "lam"  # of the loss, which the setting is; None: of the model
     lr: float | None = None  # None: tuned
     mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
     optimizer: Callable = ADAM
@@ -53,36 +53,29 @@ HOW = {  # two optimisers, neither of them tuned: without a prior no loss can ch
 }
 
 
-def objectives(kappa, noise=1e-3):
-    """The four objectives without a decoder, {name: loss}; kappa: see `helpers.prior`."""
-    return {
-        "published form": h.published_loss,
-        "published + prior": partial(h.published_loss, kappa=kappa),
-        "log det": partial(h.bounded_loss, kappa=0.0, noise=noise),
-        "bounded": partial(h.bounded_loss, kappa=kappa, noise=noise),
-    }
-
-
 def methods(K, kappa, mean=None, noise=1e-3):
     """What is compared at equal L0, {name: Method}, for K units on centred inputs.
 
     The published form keeps the paper's rate and its inputs, to which `mean` is added: without a
     prior a larger rate always lowers the loss, so no held-out loss can choose one.
     """
-    losses = objectives(kappa, noise)
-    published, bounded = losses["published form"], losses["bounded"]
+    bounded = partial(h.bounded_loss, kappa=kappa, noise=noise)
+    with_prior = partial(h.published_loss, kappa=kappa)
     with_l1 = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
     tied, saes = partial(_sae, tied=True), {"argument": "penalty", "warm_up": True}
     return {
         "published form": Method(
-            _encoder, published, (0.15, 0.35, 0.8), ("C1", "v", ":"), mean=mean, **HOW["Adam"]
+            _encoder,
+            h.published_loss,
+            (0.15, 0.35, 0.8),
+            ("C1", "v", ":"),
+            mean=mean,
+            **HOW["Adam"],
         ),
         "published form, SGD": Method(
-            _encoder, published, (0.25, 0.5), ("C1", ">", "-"), mean=mean, **HOW["SGD"]
+            _encoder, h.published_loss, (0.25, 0.5), ("C1", ">", "-"), mean=mean, **HOW["SGD"]
         ),
-        "published + prior": Method(
-            _encoder, losses["published + prior"], (0.1, 0.25, 0.65), ("C5", "<", "-.")
-        ),
+        "published + prior": Method(_encoder, with_prior, (0.1, 0.25, 0.65), ("C5", "<", "-.")),
         "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), ("k", "o", "-"), lr=0.008),
         "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), ("0.5", "o", "--")),
         "L1 SAE": Method(
@@ -95,32 +88,37 @@ def methods(K, kappa, mean=None, noise=1e-3):
     }
 
 
-def variants(K, kappa, mean):
-    """The objectives without a decoder, under both optimisers, on raw and on centred inputs.
-
-    {"objective | optimiser | inputs": Method}, with two settings on either side of L0 10. The
-    published form on raw inputs is among `methods` already.
-    """
-    return {
-        f"{name} | {optimiser} | {inputs}": Method(
-            _encoder, loss, BRACKETS[name, inputs], (), mean=added, **how
-        )
-        for name, loss in objectives(kappa).items()
-        for optimiser, how in HOW.items()
-        for inputs, added in (("raw", mean), ("centred", None))
-    }
-
-
-BRACKETS = {  # lambda on either side of L0 10, for 64 units on digits
-    ("published form", "raw"): (0.3, 0.5),
-    ("published form", "centred"): (0.15, 0.25),
-    ("published + prior", "raw"): (0.2, 0.35),
-    ("published + prior", "centred"): (0.2, 0.32),
-    ("log det", "raw"): (0.28, 0.5),
-    ("log det", "centred"): (0.14, 0.25),
-    ("bounded", "raw"): (0.17, 0.3),
-    ("bounded", "centred"): (0.17, 0.3),
+VARIANTS = {  # objectives without and with the prior; of each, lambda on either side of L0 10
+    ("published form", "published + prior"): (
+        h.published_loss,
+        {"raw": ((0.3, 0.5), (0.2, 0.35)), "centred": ((0.15, 0.25), (0.2, 0.32))},
+    ),
+    ("log det", "bounded"): (
+        h.bounded_loss,
+        {"raw": ((0.28, 0.5), (0.17, 0.3)), "centred": ((0.14, 0.25), (0.17, 0.3))},
+    ),
 }
+
+
+def variants(x, K, kappa, mean, seeds, epochs):
+    """Jobs that train the objectives without a decoder, with and without the prior, under both
+    optimisers, on raw and on centred inputs: {("objective | optimiser | inputs", lambda, seed):
+    model}."""
+    jobs = []
+    for pair, (loss, lams) in VARIANTS.items():
+        for optimiser, how in HOW.items():
+            for inputs, added in (("raw", mean), ("centred", None)):
+                names = [f"{objective} | {optimiser} | {inputs}" for objective in pair]
+                kappas = dict(zip((0.0, kappa), names))  # one stack has both
+                both = [(lam, k) for k, two in zip(kappas, lams[inputs]) for lam in two]
+                method = Method(_encoder, loss, both, (), ("lam", "kappa"), mean=added, **how)
+                own = stacks(" and ".join(pair), method, x, K, seeds, epochs=epochs)
+                jobs += [partial(_by_prior, kappas, job) for job in own]
+    return jobs
+
+
+def _by_prior(names, job):
+    return {(names[k], lam, seed): model for (_, (lam, k), seed), model in job().items()}
 
 
 def paper_sae(D, K, seed):
@@ -182,7 +180,7 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
         stack,
         method.loss,
         x if method.mean is None else x + method.mean,
-        arguments={method.argument: [s for s, _ in group]} if method.argument else None,
+        arguments=_arguments(method, [s for s, _ in group]),
         schedule=schedule,
         seed=[seed for _, seed in group],
         lr=lr,
@@ -197,6 +195,13 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
             model.b.data += model.W.data @ method.mean
     keys = group if np.ndim(lr) == 0 else [(rate, seed) for rate, (_, seed) in zip(lr, group)]
     return {(name, *key): model for key, model in zip(keys, stack)}
+
+
+def _arguments(method, settings):
+    """Of the loss, one value for each of the settings: {argument: list}."""
+    if isinstance(method.argument, tuple):
+        return dict(zip(method.argument, map(list, zip(*settings))))
+    return {method.argument: settings} if method.argument else {}
 
 
 def train_all(jobs, title="training"):
@@ -372,9 +377,9 @@ def compare(table, column, l0s, other="L1 SAE", ratio=False):
 # --- Notebook 3's experiments -----------------------------------------------------------------
 
 
-def controls(x, dots):
-    """What else differs between two optimisers of the published form on raw inputs, in `variants`:
-    the basis, whether there is a slow start, and the rate.
+def controls(x, methods):
+    """What else differs between two optimisers of the published form on raw inputs: the basis,
+    whether there is a slow start, and the rate.
 
     -> {"control | optimiser": (Method, Q)}: it is to learn from x @ Q, with an orthogonal Q (D, D),
     or from x where Q is None.
@@ -382,8 +387,8 @@ def controls(x, dots):
     some = torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(0))
     found = {}
     rotation, axes = torch.linalg.qr(some)[0].to(x), torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
-    for how in HOW:
-        method = dots[f"published form | {how} | raw"]
+    for how, name in {"Adam": "published form", "SGD": "published form, SGD"}.items():
+        method = methods[name]._replace(settings=(0.3, 0.5))
         found[f"random rotation | {how}"] = method._replace(mean=method.mean @ rotation), rotation
         found[f"principal axes | {how}"] = method._replace(mean=method.mean @ axes), axes
         method = method._replace(settings=(0.25, 0.6))
