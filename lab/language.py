@@ -112,6 +112,7 @@ def experiment(part, x, x_test, seeds):
             for (name, setting, _), model in trained.items():
                 seen[name].setdefault(setting, []).append(h.l0(model.encode(x_test)))
         models |= trained
+        # Later rounds have to enclose the judged L0s, and change no rate.
         apart = [n for n in left if attempt < 4 and len(left[n]) > 1 and disagree(seen[n])]
         for name in apart:
             left[name].pop(best[name])

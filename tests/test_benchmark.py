@@ -43,6 +43,19 @@ def test_a_method_is_trained_by_its_loss(name):
         torch.testing.assert_close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
 
 
+def test_a_variant_is_trained_by_its_objective():
+    trained = benchmark.train_all(benchmark.variants(X, K, 0.7, MEAN, [1], 1))
+    for (name, lam, _), model in trained.items():
+        form, how, inputs = name.split(" | ")
+        loss = h.published_loss if form.startswith("pub") else h.bounded_loss
+        loss = partial(loss, kappa=0.7 * (form in ("published + prior", "bounded")))
+        method = METHODS["published form" if how == "Adam" else "published form, SGD"]
+        method = method._replace(loss=loss, mean=MEAN if inputs == "raw" else None)
+        (job,) = benchmark.stacks(name, method, X, K, [1], settings=[lam], epochs=1)
+        torch.testing.assert_close(model.W, job()[name, lam, 1].W)
+    assert len(trained) == 32
+
+
 def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_an_edge():
     """b learns a move by 1 from the first half of x, and the last sixth says how far is best."""
     x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2, 1e30]

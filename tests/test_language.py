@@ -116,3 +116,4 @@ def test_the_experiment(tmp_path, monkeypatch):
     assert {row["method"] for row in run["table"]} == {*language.SETTINGS, language.KMEANS}
     assert {*run["rates"]} < {n["method"] for n in run["numbers"] if n["place"] == "L0 8"}
     assert len(run["recovered"]) == 8 and len([*(tmp_path / "out").iterdir()]) == 3
+    assert language.disagree({0: [1, 1.3], 1: [2, 2]}) > language.disagree({0: [1, 1.2]})

@@ -24,9 +24,8 @@ def x():
 def descend(x, k=32, rates=(0.01,), epochs=8, loss=h.published_loss, kill=()):
     """Layers of k units under plain SGD, some of them dead from the start."""
     models = [h.Encoder(784, k) for _ in rates]
-    with torch.no_grad():
-        for model in models:
-            model.W[list(kill)], model.b[list(kill)] = 0, -1
+    for model in models:
+        model.W.data[list(kill)], model.b.data[list(kill)] = 0, -1
     return law.watch(models, loss, x, epochs=epochs, lr=list(rates), title=None, **SGD)
 
 
@@ -44,8 +43,7 @@ def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
 
 def test_growth_of_living_and_dead_units(x):
     for run in descend(x, rates=(0.01, 0.02), kill=[2, 5]):
-        rise, predicted = law.growth(run)
-        alive = law.living(run)
+        (rise, predicted), alive = law.growth(run), law.living(run)
         assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 25
         assert np.abs(rise[[2, 5]]).max() == 0  # exactly: no gradient
         assert abs(law.growth_error(run)) < 0.03
@@ -105,6 +103,5 @@ def test_figures_of_any_number_of_sizes_and_rates(x):
     pair = dict(zip(("twin", "killed"), runs))
     figures = plots.growth_figure(runs, 9), plots.law_figure(runs[:1], {})
     figures += plots.law_figure(runs, {"Adam": runs[0]["loss"]}), plots.killed_figure(pair, 1)
-    for fig in figures:
-        assert fig.get_size_inches()[0] == plots.TWO
+    assert {fig.get_size_inches()[0] for fig in figures} == {plots.TWO}
     assert list(law.law_table(runs).index) == [f"K {k}, 0.01" for k in (2, 3, 5, 9)]

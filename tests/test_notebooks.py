@@ -91,9 +91,8 @@ def unsupported(prose, shown):
 def test_decimals_of_the_prose_stand_in_an_output():
     """Of each notebook in its own; of the README in any, in the list of claims, or in a result."""
     texts = [read(stem)[3:] for stem in STEMS]
-    assert {stem: unsupported(*text) for stem, text in zip(STEMS, texts)} == dict.fromkeys(
-        STEMS, []
-    )
+    found = {stem: unsupported(*text) for stem, text in zip(STEMS, texts)}
+    assert found == dict.fromkeys(STEMS, [])
     paths = ROOT.glob("figures/[3l]*.json")
     runs = [run for p in paths for run in (p.read_text(), record.committed(f"figures/{p.name}"))]
     results = [json.dumps(json.loads(run).get("result")) for run in runs if run]

@@ -43,8 +43,7 @@ def test_package_lists_agree_and_the_record_ran_with_the_lock():
 @pytest.mark.parametrize("stem", STEMS)
 def test_make_knows_all_figures_and_all_that_notebooks_read(stem):
     def listed(name):
-        found = re.search(rf"(?m)^{name}:?=? (.*)", MAKEFILE.replace("\\\n", ""))
-        return found[1] if found else ""
+        return (re.findall(rf"(?m)^{name}:?=? (.*)", MAKEFILE.replace("\\\n", "")) or [""])[0]
 
     cells = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")

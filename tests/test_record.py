@@ -1,4 +1,4 @@
-"""lab/report.py's claims; lab/record.py on two runs of one commit, here and on another machine."""
+"""lab/report.py; lab/record.py on two runs of one commit, here and on another machine."""
 
 import json
 import re
@@ -118,3 +118,14 @@ def test_readme_by_stem_and_runs_that_do_not_compare(tmp_path):
     for command in ("check", "readme"):
         status, said = call(tmp_path, command)
         assert status == 2 and "no figures/2_ablation.json" in said and "make figures" in said
+
+
+def test_numbers_settings_and_memory(monkeypatch):
+    """0.410 stands beside 0.538; neither K nor functions are settings; a Mac counts bytes."""
+    numbers = [report.number(v, 3) for v in (0.41, 1.05, [2, 1.5])]
+    assert numbers == ["0.410", "1.05", "1.50 to 2.00"]
+    assert report.parameters({"RATE": 1, "L0": 4, "A_B": len, "PARAMETERS": {}}) == {"RATE": 1}
+    monkeypatch.setattr("resource.getrusage", lambda _: type("usage", (), {"ru_maxrss": 2**30}))
+    for platform, gigabytes in (("darwin", 1), ("linux", 1024)):
+        monkeypatch.setattr("sys.platform", platform)
+        assert report._peak_memory() == gigabytes
