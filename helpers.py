@@ -298,7 +298,7 @@ def with_decoder(model, x, decoder=fit_decoder):
 
 
 @torch.no_grad()
-def code_moments(model, x, chunk=8192):
+def code_moments(model, x, chunk=1024):  # rows that stay in a cache
     """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K),
     covariances (K, D) of the standardised A with x, and the mean (D,) of x; in float64.
 
@@ -355,10 +355,12 @@ def usage(E):
 
 
 @torch.no_grad()
-def variance_explained(sae, x):
+def variance_explained(sae, x, chunk=1024):
     """1 - FVU: one minus the squared error of x_hat = sae(x) over that of the mean of x (N, D)."""
     x = as_tensor(x, sae.c)
     wide = torch.promote_types(x.dtype, torch.float32)
-    errors = (sae(x) - x).to(wide), x.to(wide) - x.to(wide).mean(0)
-    left, total = (e.square().sum(0).double().sum() for e in errors)
+    mean, left, total = x.to(wide).mean(0), 0.0, 0.0
+    for X in x.split(chunk):
+        left += (sae(X) - X).to(wide).square().sum(0).double().sum()
+        total += (X.to(wide) - mean).square().sum(0).double().sum()
     return float(1 - left / total)

@@ -216,45 +216,45 @@ def tune(chosen, x, K, rates, *, seed=0, epochs, batch_size=128):
     Models learn from the first half of x, and are judged on its last sixth. Where the best rate is
     the smallest or the largest, two more are tried beyond it, at most three times.
     """
+    options = {"seed": seed, "epochs": epochs, "batch_size": batch_size}
+    return run_tuning({n: partial(_tried, n, m, x, K, rates, **options) for n, m in chosen.items()})
+
+
+def run_tuning(jobs):
+    """Run {name: job that gives {rate: loss}} side by side: what `tune` returns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN here
+        tried = dict(zip(jobs, side_by_side(*jobs.values(), title="tuning")))
+    return {name: _best(losses) for name, losses in tried.items()}, tried
+
+
+def _best(losses):
+    return min(losses, key=lambda lr: np.nan_to_num(losses[lr], nan=np.inf))
+
+
+def _tried(name, method, x, K, rates, *, seed, epochs, batch_size):
+    """Validation loss per row of a method at each of the rates, and beyond an edge that is best."""
     held_out = x[-(len(x) // 6) :].split(batch_size)
     if len(held_out[0]) < batch_size:
         raise ValueError(f"{len(x)} rows: a sixth of them, for validation, is no batch")
 
     held_out = [batch for batch in held_out if len(batch) == batch_size]
-
-    def losses(name, rates):
-        method = chosen[name]
-        setting = method.settings[len(method.settings) // 2]
-        arguments = {method.argument: setting} if method.argument else {}
-        options = {"epochs": epochs, "batch_size": batch_size, "lr": list(rates)}
-        group = [(setting, seed)] * len(rates)
-        models = _train_stack(name, method, x[: len(x) // 2], K, group, **options)
-        with torch.no_grad():
-            totals = [
-                sum(method.loss(m, x, **arguments) for x in held_out) for m in models.values()
-            ]
-        return [float(total) / len(held_out) / batch_size for total in totals]
-
-    tried, wanted = {name: {} for name in chosen}, {name: tuple(rates) for name in chosen}
+    setting = method.settings[len(method.settings) // 2]
+    arguments = {method.argument: setting} if method.argument else {}
+    options, tried = {"epochs": epochs, "batch_size": batch_size}, {}
     for _ in range(4):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN below
-            jobs = [partial(losses, name, some) for name, some in wanted.items()]
-            found = side_by_side(*jobs, title="tuning")
-        for (name, some), values in zip(wanted.items(), found):
-            tried[name] |= dict(zip(some, values))
-        best = {
-            name: min(t, key=lambda lr: np.nan_to_num(t[lr], nan=np.inf))
-            for name, t in tried.items()
-        }
-        wanted = {
-            name: (lr / 4, lr / 2) if lr == min(tried[name]) else (2 * lr, 4 * lr)
-            for name, lr in best.items()
-            if lr in (min(tried[name]), max(tried[name]))
-        }
-        if not wanted:
+        group = [(setting, seed)] * len(rates)
+        half = x[: len(x) // 2]
+        models = _train_stack(name, method, half, K, group, lr=list(rates), **options)
+        with torch.no_grad():
+            for lr, model in zip(rates, models.values()):
+                total = sum(method.loss(model, rows, **arguments) for rows in held_out)
+                tried[lr] = float(total) / len(held_out) / batch_size
+        best = _best(tried)
+        if min(tried) < best < max(tried):
             break
-    return best, tried
+        rates = (best / 4, best / 2) if best == min(tried) else (2 * best, 4 * best)
+    return tried
 
 
 # --- Tables -------------------------------------------------------------------------------
@@ -452,25 +452,26 @@ def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
     of them}. Batches of 2K rows, or 128. Returns a table with a column "units", and the rates
     {"method, K": lr}.
     """
-    tables, best = [], {}
-    for K, chosen in settings.items():
+    tuning, training, jobs = {}, {}, []
+    for K, chosen in sorted(settings.items(), reverse=True):  # the longest first: no core waits
         size, named = max(128, 2 * K), methods(K, h.prior(x, K))
-        named = {m: named[m]._replace(settings=s, lr=None) for m, s in chosen.items()}
-        epochs = {m: max(4, round(steps[m] / (len(x) // size))) for m in named}
-        lr = {}
-        for length in set(epochs.values()):
-            group = {m: named[m] for m in named if epochs[m] == length}
-            half = max(4, length // 2)
-            lr |= tune(group, x, K, rates, seed=seeds[0], epochs=half, batch_size=size)[0]
-        jobs = [
-            partial(units.untrained, K, x, [0.8 * l0, 1.25 * l0], s, ["k-means templates"])
-            for s in seeds
-        ]
-        for m, method in named.items():
-            jobs += stacks(m, method, x, K, seeds, lr=lr[m], epochs=epochs[m], batch_size=size)
-        tables.append(tabulate(train_all(jobs, f"{K} units"), x, x_test).assign(units=K))
-        best |= {f"{m}, {K} units": rate for m, rate in lr.items()}
-    return pd.concat(tables, ignore_index=True), best
+        for m, own in chosen.items():
+            method, epochs = named[m]._replace(settings=own), steps[m] / (len(x) // size)
+            options = {"epochs": max(4, round(epochs)), "batch_size": size}
+            training[m, K] = partial(stacks, m, method, x, K, seeds, **options)
+            options |= {"epochs": max(4, options["epochs"] // 2), "seed": seeds[0]}
+            tuning[m, K] = partial(_tried, m, method, x, K, rates, **options)
+    best, _ = run_tuning(tuning)
+    for K in settings:
+        l0s = 0.8 * l0, 1.25 * l0
+        jobs += [(K, partial(units.untrained, K, x, l0s, s, ["k-means templates"])) for s in seeds]
+    jobs += [(K, job) for (m, K), stack in training.items() for job in stack(lr=best[m, K])]
+    parts = side_by_side(*[job for _, job in jobs], title="more units")
+    table = pd.concat(
+        [tabulate(part, x, x_test).assign(units=K) for (K, _), part in zip(jobs, parts)]
+    )
+    best = {f"{m}, {K} units": best[m, K] for K, chosen in settings.items() for m in chosen}
+    return table.reset_index(drop=True), best
 
 
 MORE_UNITS = {  # settings on either side of L0 10, for 25 to 200 units on 50 components
