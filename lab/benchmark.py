@@ -81,7 +81,7 @@ def methods(K, kappa, mean=None, noise=1e-3):
         "L1 SAE": Method(
             _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
         ),
-        "tied SAE": Method(tied, h.sae_loss, (0.6, 0.9), ("C2", "D", "-."), **saes),
+        "tied SAE": Method(tied, h.sae_loss, (0.6, 0.8), ("C2", "D", "-."), **saes),
         "TopK SAE": Method(
             _top_k, h.sae_loss, (5, 10, 20), ("C3", "X", "--"), argument=None, unit_norm="V"
         ),
@@ -468,7 +468,7 @@ def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
     jobs += [(K, job) for (m, K), stack in training.items() for job in stack(lr=best[m, K])]
     parts = side_by_side(*[job for _, job in jobs], title="more units")
     table = pd.concat(
-        [tabulate(part, x, x_test).assign(units=K) for (K, _), part in zip(jobs, parts)]
+        [tabulate(part, x[:20_000], x_test).assign(units=K) for (K, _), part in zip(jobs, parts)]
     )
     best = {f"{m}, {K} units": best[m, K] for K, chosen in settings.items() for m in chosen}
     return table.reset_index(drop=True), best

@@ -71,16 +71,16 @@ def templates(rows, x, l0):
     return model
 
 
-def untrained(K, x, l0s, seed, names=("k-means templates", "random digits", "random weights")):
-    """`templates` of k-means centroids, of inputs and of random weights: {(name, l0, seed)}."""
-    some, found = torch.Generator().manual_seed(seed), {}
-    inputs = x[torch.randperm(len(x), generator=some)[:K].to(x.device)]
-    weights = torch.randn(K, x.shape[1], generator=some).to(x)
+def untrained(K, x, l0s, seed, names=("k-means templates", "random weights")):
+    """`templates` of k-means centroids and of random weights: {(name, l0, seed): model}."""
+    found = {}
     for name in names:
-        rows = weights if name == "random weights" else inputs
         if name == "k-means templates":
             few = np.ascontiguousarray(x[:20_000].cpu().numpy())
-            centroids = KMeans(K, n_init=1, random_state=seed).fit(few).cluster_centers_
-            rows = torch.from_numpy(centroids).to(x)
+            kmeans = KMeans(K, n_init=1, random_state=seed, algorithm="elkan").fit(few)
+            rows = torch.from_numpy(kmeans.cluster_centers_).to(x)
+        else:
+            some = torch.Generator().manual_seed(seed)
+            rows = torch.randn(K, x.shape[1], generator=some).to(x)
         found |= {(name, l0, seed): templates(rows, x, l0) for l0 in l0s}
     return found
