@@ -97,6 +97,7 @@ def test_side_by_side_is_one_after_the_other_to_the_bit(cores, monkeypatch):
 
 
 def test_an_interrupt_ends_all_within_two_seconds(monkeypatch):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(training.joblib, "cpu_count", lambda: 2)
     models, seen, at = four()[:2], set(), []
 
