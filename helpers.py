@@ -46,10 +46,11 @@ def decorrelation_loss(E):
 
 def correlation(E):
     """Corr(E), (B, K) -> (K, K). A constant unit: a row and column of 0, gradient 0, never NaN."""
-    C = E - E.mean(0)
+    mean = E.mean(0)
+    C = E - mean
     norm = C.norm(dim=0)
     # Rounding leaves a constant unit with a norm of some ulp; dividing by infinity makes it 0.
-    rounding = 10 * torch.finfo(E.dtype).eps * len(E) ** 0.5 * E.detach().mean(0).abs()
+    rounding = 10 * torch.finfo(E.dtype).eps * len(E) ** 0.5 * mean.detach().abs()
     Z = C / torch.where(norm > rounding, norm, torch.inf)
     return Z.T @ Z
 
