@@ -88,6 +88,23 @@ def test_comparison_at_equal_l0():
     assert_allclose(benchmark.l0_at(table, "ours", "solved", 1 - 0.2), [6, 7, 5])
 
 
+def test_layers_of_several_sizes_are_each_tuned_and_trained_by_themselves():
+    """Of 70 units on batches of 140 rows, of 4 on 128; k-means templates beside them."""
+    x, pair = normal(900, D, dtype=torch.float32), (0.1, 1.0)
+    settings, steps = {4: {"bounded": pair}, 70: {"L1 SAE": pair}}, {"bounded": 20, "L1 SAE": 40}
+    table, best = benchmark.overcomplete(x, x, settings, [0.004, 0.008], 3, [0, 1], steps)
+    found = dict(list(table.groupby(["method", "units"])))
+    for units, method, size, epochs in ((4, "bounded", 128, 4), (70, "L1 SAE", 140, 7)):
+        own = benchmark.methods(units, h.prior(x, units))[method]
+        options = {"settings": pair, "epochs": epochs, "batch_size": size}
+        rate = {"lr": best[f"{method}, {units} units"]}
+        jobs = benchmark.stacks(method, own, x, units, [0, 1], **rate, **options)
+        expected = benchmark.tabulate(benchmark.train_all(jobs), x, x)
+        rows = found.pop((method, units)).drop(columns="units").reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, expected)
+    assert set(found) == {("k-means templates", units) for units in settings}
+
+
 def test_the_identity_of_the_volume_term():
     """log det C_s: Cov(x), less what a decoder leaves of it, plus what x does not predict."""
     x, s = (normal(500, 7, seed=1) @ normal(7, 7, seed=2)).numpy(), 0.01
