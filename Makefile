@@ -10,7 +10,7 @@ made = $(foreach f,$(FIGURES_$1),figures/$f.png figures/$f.pdf) figures/$1.json
 MADE := $(foreach n,$(NOTEBOOKS),$(call made,$n))
 # What every notebook reads; notebook 3 reads more, as its own rule says.
 INPUTS := helpers.py data/mnist.npz notebooks/claims.csv \
-  $(addprefix lab/,__init__.py data.py plots.py report.py training.py)
+  $(addprefix lab/,__init__.py data.py notebook.py plots.py training.py)
 
 # Packages go into .venv; LOCK=1 installs the exact versions of the recorded run, and .venv then
 # stays so. An active conda environment, other than base, is used if it has all packages; ACTIVE=1
@@ -82,9 +82,11 @@ build/%.ipynb: notebooks/%.ipynb $(INPUTS) $(INSTALLED)
 	$(PAPERMILL) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb $@
 
-build/2_ablation.ipynb: lab/law.py lab/units.py
+build/1_theorem.ipynb: lab/figures_1.py
+build/2_ablation.ipynb: lab/figures_2.py lab/law.py lab/units.py
 # Notebook 3 shows what notebook 2 measured and, at another time, `make language`.
-build/3_benchmark.ipynb: lab/benchmark.py lab/units.py build/2_ablation.ipynb figures/language.json
+build/3_benchmark.ipynb: lab/figures_3.py lab/methods.py lab/runs.py lab/tables.py lab/units.py \
+  build/2_ablation.ipynb figures/language.json
 
 $(foreach n,$(NOTEBOOKS),$(eval $(call made,$n): build/$n.ipynb ;))
 # A figure that is not there is made again, with its notebook.
@@ -92,10 +94,10 @@ $(foreach n,$(NOTEBOOKS),$(eval build/$n.ipynb: \
   $(if $(filter-out $(wildcard figures/*),$(call made,$n)),again)))
 
 check:  ## compare figures/ with the committed record
-	python3 lab/record.py check
+	python3 lab/claims.py check
 
 readme:  ## fill README.md from figures/
-	python3 lab/record.py readme
+	python3 lab/claims.py readme
 
 language: $(FOR_LANGUAGE)  ## the experiment on a language model; ARGS="--model ..." for another
 	$(call need,requirements-language.txt)
@@ -106,7 +108,7 @@ test: $(FOR_TESTS)  ## run the tests
 	$(PYTHON) -m pytest -q tests
 
 address:  ## set the public address, and show its buttons: make address REPO=owner/name
-	python3 lab/record.py address '$(REPO)'
+	python3 lab/claims.py address '$(REPO)'
 
 clean:  ## remove executed copies and cached activations; figures/ and .venv stay
 	rm -rf build

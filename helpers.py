@@ -365,3 +365,15 @@ def variance_explained(sae, x, chunk=1024):
         left += (sae(X) - X).to(wide).square().sum(0).double().sum()
         total += (X.to(wide) - mean).square().sum(0).double().sum()
     return float(1 - left / total)
+
+
+@torch.no_grad()
+def norm_matched_error(model, x):
+    """Mean squared error per entry when each A_i W is given the norm of its input x_i; -> float.
+
+    The reconstruction of the paper's code; its text does not mention it.
+    """
+    x_hat = nn.functional.normalize(model.encode(x) @ model.decoder, dim=1) * x.norm(
+        dim=1, keepdim=True
+    )
+    return float((x_hat - x).square().mean())

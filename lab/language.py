@@ -15,8 +15,9 @@ import torch
 from matplotlib import pyplot as plt
 
 import helpers as h
-from lab import benchmark, data, plots, report, units
+from lab import data, notebook, plots, runs, tables, units
 from lab.activations import language_model, load_activations, loss_recovered
+from lab.methods import methods as all_methods
 
 
 class Part(NamedTuple):
@@ -90,14 +91,14 @@ def experiment(part, x, x_test, seeds):
     The best is that of the lowest loss at which all seeds go one way. The published form keeps its
     rate. All learn from centred rows.
     """
-    K, methods = part.units, benchmark.methods(part.units, h.prior(x, part.units))
+    K, methods = part.units, all_methods(part.units, h.prior(x, part.units))
     chosen = {n: methods[n]._replace(settings=s) for n, s in part.settings.items()}
     first = next(iter(part.batches))
     tried = {name: {} for name in chosen}
     for size, epochs in part.batches.items():
         own = [n for n in chosen if n.endswith("SAE") or (size == first and n != PUBLISHED)]
         own, options = {n: chosen[n] for n in own}, {"epochs": epochs, "batch_size": size}
-        for name, losses in benchmark.tune(own, x, K, RATES, **options)[1].items():
+        for name, losses in runs.tune(own, x, K, RATES, **options)[1].items():
             tried[name] |= {(size, lr): loss for lr, loss in losses.items() if loss == loss}
     left = {n: dict(t) or {(first, chosen[n].lr): 0.0} for n, t in tried.items()}
     models, wanted, seen = {}, part.settings, {name: {} for name in chosen}
@@ -106,8 +107,8 @@ def experiment(part, x, x_test, seeds):
         for name, settings in wanted.items():
             size, lr = best[name]
             options = {"lr": lr, "batch_size": size, "epochs": part.batches[size], "most": 5}
-            jobs += benchmark.stacks(name, chosen[name], x, K, seeds, settings=settings, **options)
-        trained = benchmark.train_all(jobs)
+            jobs += runs.stacks(name, chosen[name], x, K, seeds, settings=settings, **options)
+        trained = runs.train_all(jobs)
         with torch.no_grad():
             for (name, setting, _), model in trained.items():
                 seen[name].setdefault(setting, []).append(h.l0(model.encode(x_test)))
@@ -125,8 +126,8 @@ def experiment(part, x, x_test, seeds):
         print("settings to try next:", wanted)
     ends = 0.8 * part.l0s[0], 1.25 * part.l0s[-1]
     jobs = [partial(units.untrained, K, x, ends, seed, (KMEANS,)) for seed in seeds]
-    models |= benchmark.train_all(jobs, "k-means")
-    return models, benchmark.tabulate(models, x, x_test), best, tried
+    models |= runs.train_all(jobs, "k-means")
+    return models, tables.tabulate(models, x, x_test), best, tried
 
 
 def recover(model, part, rows, models, table, seeds):
@@ -135,7 +136,7 @@ def recover(model, part, rows, models, table, seeds):
     x, middle = rows.x_train[:20_000], part.l0s[len(part.l0s) // 2]
     saes = {
         (m, seed): h.with_decoder(
-            benchmark.nearest(table, models, m, middle, seed), x, h.transpose_decoder
+            tables.nearest(table, models, m, middle, seed), x, h.transpose_decoder
         )
         for m in part.settings
         for seed in seeds[:3]
@@ -148,7 +149,7 @@ def recover(model, part, rows, models, table, seeds):
 
 def figure(table, titles):
     """Variance explained against L0, a panel for each part of the table (a row a model)."""
-    looks = {n: m.look for n, m in benchmark.methods(1, 1.0).items()}
+    looks = {n: m.look for n, m in all_methods(1, 1.0).items()}
     fig, axes = plt.subplots(1, table.part.nunique(), figsize=(plots.TWO, 2.9), squeeze=False)
     for axis, (part, rows) in zip(axes[0], table.groupby("part")):
         means, ends = rows.groupby(["method", "setting"]).mean(numeric_only=True), {}
@@ -203,10 +204,10 @@ def main(arguments=None):
     elif args.model != "smollm2":
         parser.error("name a --module of this model")
     args.output = args.output or ("build/language" if args.module else "figures")
-    folder, device = report.output_folder(args.output), data.pick_device(args.device)
+    folder, device = notebook.output_folder(args.output), data.pick_device(args.device)
     found = {k: {} for k in ("rates", "batches", "tried", "recovered", "variance_held")}
-    claims, share, ratio, with_l1 = report.Claims("language"), {}, {}, {}
-    tables, titles, numbers, result = [], {}, [], []
+    claims, share, ratio, with_l1 = notebook.Claims("language"), {}, {}, {}
+    rows_of, titles, numbers, result = [], {}, [], []
     try:
         places = [(part.module, part.side) for part in parts.values()]
         options = {"n_tokens": args.tokens, "device": device}
@@ -220,13 +221,13 @@ def main(arguments=None):
         titles[name] = f"{name} {part.units} units on {x.shape[1]} inputs"
         print(f"{titles[name]}, {len(x)} rows")
         models, table, best, tried = experiment(part, x, x_test, args.seeds)
-        tables.append(table.assign(part=name))
+        rows_of.append(table.assign(part=name))
         for method, losses in tried.items():
             key = f"{name} {method}"
             found["batches"][key], found["rates"][key] = best[method]
             found["tried"][key] = [(*how, loss) for how, loss in losses.items()]
         for method in (*part.settings, KMEANS):
-            own = benchmark.numbers(table, [method], part.l0s, FLOORS)
+            own = tables.numbers(table, [method], part.l0s, FLOORS)
             row = {"part": name, "method": method, "L0": ", ".join(f"{k:g}" for k in part.l0s)}
             for column in FLOORS:
                 seeds = [n["seeds"] for n in own if n["quantity"] == column]
@@ -235,26 +236,26 @@ def main(arguments=None):
             numbers += [n | {"method": f"{name} {method}"} for n in own]
         for k in part.l0s:
             place = f"{name}, L0 {k:g}"
-            share[place] = list(benchmark.at_l0(table, "bounded", "share", k))
-            ratio[place] = benchmark.difference(table, "transpose", k, "bounded", ratio=True)
+            share[place] = list(tables.at_l0(table, "bounded", "share", k))
+            ratio[place] = tables.difference(table, "transpose", k, "bounded", ratio=True)
             pair = ("bounded, L1", "bounded", True)
-            changed = benchmark.difference(table, "transpose", k, *pair)
+            changed = tables.difference(table, "transpose", k, *pair)
             with_l1[place] = [value - 1 for value in changed]
         if not part.components:
             recovered = recover(args.model, part, rows, models, table, args.seeds)
             found["recovered"] |= {f"{name} {k}": v for k, v in recovered.items()}
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(rows_of, ignore_index=True)
     claims["language_transpose"], claims["language_floor"] = share, ratio
     claims["language_l1"] = with_l1
     plots.style()
-    report.save_figure(figure(table, titles), "language", folder)
+    notebook.save_figure(figure(table, titles), "language", folder)
     found |= {"table": table, "numbers": numbers, "result": result, "claims": claims}
     settings = {k.upper(): v for k, v in vars(args).items()}
     settings["PARTS"] = {name: part._asdict() for name, part in parts.items()}
-    report.save_results("language", parameters=settings, folder=folder, **found)
+    notebook.save_results("language", parameters=settings, folder=folder, **found)
     print(pd.DataFrame(result).to_string(index=False))
     for claim in claims.judge():
-        print(claim["id"], report.criterion(claim), claim["judged"], claim["holds"])
+        print(claim["id"], notebook.criterion(claim), claim["judged"], claim["holds"])
 
 
 if __name__ == "__main__":

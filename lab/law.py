@@ -5,8 +5,7 @@ import pandas as pd
 import torch
 
 import helpers as h
-from lab.benchmark import norm_matched_error
-from lab.report import summary
+from lab.notebook import summary
 from lab.training import train
 
 # The paper's means over three seeds [P, section 5.2], and over three more [P, section 5.5].
@@ -257,7 +256,7 @@ def code_record(models, probes, x, x_test):
     return {
         "probe": probes,
         "l0": [h.l0(model(x_test)) for model in models],
-        "norm_matched_error": [norm_matched_error(model, x_test) for model in models],
+        "norm_matched_error": [h.norm_matched_error(model, x_test) for model in models],
         "transpose_error": [error(model, h.transpose_decoder) for model in models],
         "solved_error": [error(model, h.fit_decoder) for model in models],
     }

@@ -11,12 +11,12 @@ from numpy.testing import assert_allclose
 from test_helpers import SGD, normal
 
 import helpers as h
-from lab import benchmark
+from lab import methods, runs, tables
 from lab.training import train
 
 D, K, NAN = 6, 5, np.nan
 X, MEAN = normal(200, D, dtype=torch.float32) + 0.3, torch.linspace(-1, 1, D)
-METHODS = benchmark.methods(K, 0.7, MEAN, 0.01)
+METHODS = methods.methods(K, 0.7, MEAN, 0.01)
 BOUNDED = partial(h.bounded_loss, kappa=0.7, noise=0.01)
 LOSSES = dict.fromkeys(("published form", "published form, SGD"), h.published_loss)
 LOSSES |= {"published + prior": partial(h.published_loss, kappa=0.7), "bounded": BOUNDED}
@@ -28,8 +28,8 @@ LOSSES |= dict.fromkeys(("L1 SAE", "tied SAE", "TopK SAE"), h.sae_loss)
 def test_a_method_is_trained_by_its_loss(name):
     """With the schedules of the rate and the penalty, and the mean folded into b afterwards."""
     method, options = METHODS[name], {"lr": 0.01, "epochs": 4, "batch_size": 16}
-    jobs = benchmark.stacks(name, method, X, K, [0, 1], settings=[2, 3], **options)
-    trained, mean = benchmark.train_all(jobs), MEAN * name.startswith("published form")
+    jobs = runs.stacks(name, method, X, K, [0, 1], settings=[2, 3], **options)
+    trained, mean = runs.train_all(jobs), MEAN * name.startswith("published form")
     options |= {"schedule": {"lr": [0.05 if "SGD" in name else 1, 1, 1, 0.1]}, "title": None}
     if name in ("L1 SAE", "tied SAE"):
         options["schedule"]["penalty"] = [0, 0.5, 1, 1]
@@ -44,16 +44,16 @@ def test_a_method_is_trained_by_its_loss(name):
 
 
 def test_a_variant_is_trained_by_its_objective():
-    trained = benchmark.train_all(benchmark.variants(X, K, 0.7, MEAN, [1], 1))
+    trained = runs.train_all(runs.variants(X, K, 0.7, MEAN, [1], 1))
     for (name, lam, _), model in trained.items():
         form, how, inputs = name.split(" | ")
         loss = h.published_loss if form.startswith("pub") else h.bounded_loss
         loss = partial(loss, kappa=0.7 * (form in ("published + prior", "bounded")))
         method = METHODS["published form" if how == "Adam" else "published form, SGD"]
         method = method._replace(loss=loss, mean=MEAN if inputs == "raw" else None)
-        (job,) = benchmark.stacks(name, method, X, K, [1], settings=[lam], epochs=1)
+        (job,) = runs.stacks(name, method, X, K, [1], settings=[lam], epochs=1)
         torch.testing.assert_close(model.W, job()[name, lam, 1].W)
-    assert len(trained) == 28 and not {key[0] for key in trained} & {*benchmark.TRAINED.values()}
+    assert len(trained) == 28 and not {key[0] for key in trained} & {*methods.TRAINED.values()}
 
 
 def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_an_edge():
@@ -64,7 +64,7 @@ def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_a
     for move, some in ((0.1, rates), (1.0, rates), (0.1, [1e-3, 2e-3])):  # 0.01: about 0.1
         x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1.0]], [[move]]])
         chosen = {"a": METHODS["bounded"]._replace(model=model, loss=loss)}
-        found, tried = benchmark.tune(chosen, x, K, some, epochs=4, batch_size=16)
+        found, tried = runs.tune(chosen, x, K, some, epochs=4, batch_size=16)
         best.append(found["a"])
         assert 1e30 not in some or np.isnan(tried["a"][1e30])
     assert best == [1e-2, 0.1, 8e-3] and set(tried["a"]) > {1e-3, 4e-3, 1.6e-2, 3.2e-2}
@@ -72,7 +72,7 @@ def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_a
 
 def test_comparison_at_equal_l0():
     l0s = np.array([20.0, 5, 9, 0, 7])  # in any order; the last two do not count
-    law = partial(benchmark.interpolate, l0s, [*(1 - 0.9 * l0s[:3] ** -0.7), 9, NAN])
+    law = partial(tables.interpolate, l0s, [*(1 - 0.9 * l0s[:3] ** -0.7), 9, NAN])
     assert law(12, True) == pytest.approx(1 - 0.9 * 12**-0.7)
     assert np.isnan([law(at, True) for at in (1, 4.9, 20.1)]).all()
     rows = [("ours", s, n, 1 - f / n, 90 + s) for s, f in enumerate((1.2, 1.4, 1)) for n in (9, 3)]
@@ -81,25 +81,25 @@ def test_comparison_at_equal_l0():
     table = pd.DataFrame(rows, columns=["method", "seed", "l0", "solved", "probe"])
     explained = [(1 - f / 6) / (1 - 0.8 / 6) for f in (1.2, 1.4)]
     for column, values, ratio in (("solved", explained, True), ("probe", [0, 4], False)):
-        got = benchmark.compare(table, column, [6, 20], ratio=ratio)
+        got = tables.compare(table, column, [6, 20], ratio=ratio)
         t = scipy.stats.t.interval(0.95, 1, np.mean(values), scipy.stats.sem(values))
         expected = [["ours", 6, np.mean(values), *t], ["ours", 20, NAN, NAN, NAN]]
         pd.testing.assert_frame_equal(got, pd.DataFrame(expected, columns=got.columns))
-    assert_allclose(benchmark.l0_at(table, "ours", "solved", 1 - 0.2), [6, 7, 5])
+    assert_allclose(tables.l0_at(table, "ours", "solved", 1 - 0.2), [6, 7, 5])
 
 
 def test_layers_of_several_sizes_are_each_tuned_and_trained_by_themselves():
     """Of 70 units on batches of 140 rows, of 4 on 128; k-means templates beside them."""
     x, pair = normal(900, D, dtype=torch.float32), (0.1, 1.0)
     settings, steps = {4: {"bounded": pair}, 70: {"L1 SAE": pair}}, {"bounded": 20, "L1 SAE": 40}
-    table, best = benchmark.overcomplete(x, x, settings, [0.004, 0.008], 3, [0, 1], steps)
+    table, best = runs.overcomplete(x, x, settings, [0.004, 0.008], 3, [0, 1], steps)
     found = dict(list(table.groupby(["method", "units"])))
     for units, method, size, epochs in ((4, "bounded", 128, 4), (70, "L1 SAE", 140, 7)):
-        own = benchmark.methods(units, h.prior(x, units))[method]
+        own = methods.methods(units, h.prior(x, units))[method]
         options = {"settings": pair, "epochs": epochs, "batch_size": size}
         rate = {"lr": best[f"{method}, {units} units"]}
-        jobs = benchmark.stacks(method, own, x, units, [0, 1], **rate, **options)
-        expected = benchmark.tabulate(benchmark.train_all(jobs), x, x)
+        jobs = runs.stacks(method, own, x, units, [0, 1], **rate, **options)
+        expected = tables.tabulate(runs.train_all(jobs), x, x)
         rows = found.pop((method, units)).drop(columns="units").reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, expected)
     assert set(found) == {("k-means templates", units) for units in settings}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import helpers as h
-from lab import law, plots
+from lab import figures_2, law, plots
 from lab.data import load_mnist
 
 SGD = {"optimizer": torch.optim.SGD}
@@ -101,7 +101,10 @@ def test_faults_are_said_at_once():
 def test_figures_of_any_number_of_sizes_and_rates(x):
     runs = [run for k in (2, 3, 5, 9) for run in descend(x, k, (0.01,), epochs=5)]
     pair = dict(zip(("twin", "killed"), runs))
-    figures = plots.growth_figure(runs, 9), plots.law_figure(runs[:1], {})
-    figures += plots.law_figure(runs, {"Adam": runs[0]["loss"]}), plots.killed_figure(pair, 1)
+    figures = figures_2.growth_figure(runs, 9), figures_2.law_figure(runs[:1], {})
+    figures += (
+        figures_2.law_figure(runs, {"Adam": runs[0]["loss"]}),
+        figures_2.killed_figure(pair, 1),
+    )
     assert {fig.get_size_inches()[0] for fig in figures} == {plots.TWO}
     assert list(law.law_table(runs).index) == [f"K {k}, 0.01" for k in (2, 3, 5, 9)]

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lab import ROOT, record
+from lab import ROOT, claims
 
-STEMS = record.NOTEBOOKS
+STEMS = claims.NOTEBOOKS
 # Decimals of the prose that no output shows: the paper's rates and threshold of a low variance, its
 # probe and that of its SAE, Python's version, and that of the licence CC BY; a rate to try.
 EXCEPTIONS = "0.01 0.001 93.43 90.26 3.10 4.0 0.03".split()
@@ -68,7 +68,7 @@ def test_committed_notebooks_are_executed_and_clean(stem):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     pictures = [o.metadata["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})]
     assert pictures and all(pictures)
-    runs = results, json.loads(record.committed(f"figures/{stem}.json") or '{"claims": []}')
+    runs = results, json.loads(claims.committed(f"figures/{stem}.json") or '{"claims": []}')
     verdicts = [[c["holds"] for c in run["claims"]] for run in runs]  # yours, the record's
     table = re.findall(r"\| (yes|\*\*no\*\*) \|$", shown.rpartition("| holds |\n")[2], re.M)
     assert table and [word == "yes" for word in table] in verdicts
@@ -94,7 +94,7 @@ def test_decimals_of_the_prose_stand_in_an_output():
     found = {stem: unsupported(*text) for stem, text in zip(STEMS, texts)}
     assert found == dict.fromkeys(STEMS, [])
     paths = ROOT.glob("figures/[3l]*.json")
-    runs = [run for p in paths for run in (p.read_text(), record.committed(f"figures/{p.name}"))]
+    runs = [run for p in paths for run in (p.read_text(), claims.committed(f"figures/{p.name}"))]
     results = [json.dumps(json.loads(run).get("result")) for run in runs if run]
     claims, prose = ((ROOT / n).read_text() for n in ("notebooks/claims.csv", "README.md"))
     assert unsupported(prose, "\n".join([*(shown for _, shown in texts), *results, claims])) == []

@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lab import ROOT, record
+from lab import ROOT, claims
 
-STEMS = record.NOTEBOOKS
+STEMS = claims.NOTEBOOKS
 README, MAKEFILE = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
 
 
@@ -33,7 +33,7 @@ def test_package_lists_agree_and_the_record_ran_with_the_lock():
     lock = {name: str(pin)[2:] for name, pin in lock.items()}
     assert specifiers("environment.yml", r"(?m)^(  - )(?!python=|pip$|conda-)([^#\s]+)") == names
     assert all(specifier.contains(lock[name]) for name, specifier in names.items())
-    for text in filter(None, (record.committed(f"figures/{stem}.json") for stem in STEMS)):
+    for text in filter(None, (claims.committed(f"figures/{stem}.json") for stem in STEMS)):
         ran = json.loads(text)["environment"]
         assert {k: v for k, v in ran.items() if lock.get(k, v) != v} == {}
         python = ran["python"].rpartition(".")[0]

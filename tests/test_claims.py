@@ -1,4 +1,4 @@
-"""lab/report.py; lab/record.py on two runs of one commit, here and on another machine."""
+"""lab/notebook.py; lab/claims.py on two runs of one commit, here and on another machine."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from math import nan as NAN
 
 import pytest
 
-from lab import ROOT, report
+from lab import ROOT, notebook
 
 BOTH = [json.loads((ROOT / f"tests/{n}.json").read_text()) for n in ("recorded", "other_machine")]
 MARKS = "<!-- result -->former<!-- /result -->\n<!-- verdicts -->former<!-- /verdicts -->\n"
@@ -33,9 +33,9 @@ MEASURED = {  # what holds, and what does not
 @pytest.mark.parametrize("id", MEASURED)
 def test_claims_go_by_id(order, id, tmp_path, monkeypatch):
     (tmp_path / "claims.csv").write_text("\n".join(CLAIMS[:1] + CLAIMS[1:][::order]))
-    monkeypatch.setattr(report, "display", lambda shown: lines.extend(shown.data.splitlines()))
+    monkeypatch.setattr(notebook, "display", lambda shown: lines.extend(shown.data.splitlines()))
     for values, holds in ((v, not i) for i in (0, 1) for v in MEASURED[id][i]):
-        claims, lines = report.Claims("n", tmp_path / "claims.csv"), []
+        claims, lines = notebook.Claims("n", tmp_path / "claims.csv"), []
         claims[id] = values
         claims.show()
         judged = {c["id"]: c["holds"] for c in claims.judge()}
@@ -52,13 +52,13 @@ def call(folder, command, runs=None):
     """With no package in reach: exit status, and what is said."""
     for stem, run in (runs or {}).items():
         (folder / "figures" / f"{stem}.json").write_text(json.dumps(run))
-    line = [sys.executable, "-S", folder / "lab" / "record.py", command]
+    line = [sys.executable, "-S", folder / "lab" / "claims.py", command]
     found = subprocess.run(line, capture_output=True, text=True)
     return found.returncode, found.stdout + found.stderr
 
 
 def commit(folder, runs):
-    for name in ("lab/record.py", "notebooks/claims.csv", "figures/1_theorem.json"):
+    for name in ("lab/claims.py", "notebooks/claims.csv", "figures/1_theorem.json"):
         (folder / name).parent.mkdir(), shutil.copy(ROOT / name, folder / name)
     (folder / "README.md").write_text(MARKS)
     assert call(folder, "readme", runs) == (0, "")
@@ -122,10 +122,10 @@ def test_readme_by_stem_and_runs_that_do_not_compare(tmp_path):
 
 def test_numbers_settings_and_memory(monkeypatch):
     """0.410 stands beside 0.538; neither K nor functions are settings; a Mac counts bytes."""
-    numbers = [report.number(v, 3) for v in (0.41, 1.05, [2, 1.5])]
+    numbers = [notebook.number(v, 3) for v in (0.41, 1.05, [2, 1.5])]
     assert numbers == ["0.410", "1.05", "1.50 to 2.00"]
-    assert report.parameters({"RATE": 1, "L0": 4, "A_B": len, "PARAMETERS": {}}) == {"RATE": 1}
+    assert notebook.parameters({"RATE": 1, "L0": 4, "A_B": len, "PARAMETERS": {}}) == {"RATE": 1}
     monkeypatch.setattr("resource.getrusage", lambda _: type("usage", (), {"ru_maxrss": 2**30}))
     for platform, gigabytes in (("darwin", 1), ("linux", 1024)):
         monkeypatch.setattr("sys.platform", platform)
-        assert report._peak_memory() == gigabytes
+        assert notebook._peak_memory() == gigabytes
