@@ -32,6 +32,17 @@ def lse_loss(E):
     return -torch.logsumexp(-E, dim=1).sum()
 
 
+def uncoupled_loss(E):
+    """The log-sum-exp without its coupling: sum_ij (1 - exp(-E_ij)) / Z; (B, K) -> (). Not in [P].
+
+    Each input's own denominator, through which units compete for it, gives way to the batch's mean,
+    Z = mean_i sum_j exp(-E_ij), detached. So dL/dE_ij = exp(-E_ij) / Z: no unit's share depends on
+    what the others make of that input, and the batch hands out B of it, as `lse_loss` does.
+    """
+    e = torch.exp(-E)
+    return -torch.expm1(-E).sum() * len(E) / e.detach().sum()
+
+
 def variance_loss(E, eps=1e-6):
     """Existence: -sum_j log(Var_j + eps); (B, K) -> (). [P]"""
     variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), at half of its time
@@ -77,16 +88,18 @@ def l1_loss(E):
 # terms at 128 rows, as published; the losses scale it to a batch of any other size.
 
 
-def published_loss(model, x, lam=1.0, kappa=None, lse=1.0, variance=1.0, decorrelation=1.0):
+def published_loss(
+    model, x, lam=1.0, kappa=None, lse=1.0, variance=1.0, decorrelation=1.0, sparsity=lse_loss
+):
     """lse L_LSE + lam (variance L_var + decorrelation L_dec) of E = model.encode(x); -> (). [P]
 
-    Not published: with kappa, the prior lam kappa |W|_F^2, as in `bounded_loss`.
+    Not published: the prior lam kappa |W|_F^2, as in `bounded_loss`, and another sparsity(E).
     """
     E = model.encode(x)
     volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
     if kappa is not None:
         volume = volume + kappa * model.W.square().sum()
-    return lse * lse_loss(E) + len(x) / 128 * lam * volume
+    return lse * sparsity(E) + len(x) / 128 * lam * volume
 
 
 def bounded_loss(model, x, lam, kappa, noise=1e-3, sparsity=lse_loss):
@@ -109,9 +122,11 @@ def sae_loss(model, x, penalty=0.0, sparsity=l1_loss):
 def prior(x, n_components):
     """kappa = tr Cov(x) / K of the training inputs x (N, D), the unit in which W is measured.
 
-    Warns if x is far from centred; raises ValueError if it is constant.
+    Warns if x is far from centred; raises ValueError if it has no variance, or none that is finite.
     """
     x = as_tensor(x).double()
+    if x.dim() != 2 or len(x) < 2 or not torch.isfinite(x.sum()):
+        raise ValueError(f"x must be two or more rows of finite numbers, got {tuple(x.shape)}")
     variance, mean = float(x.var(0).sum()), float(x.mean(0).square().sum())
     if not variance > 0:
         raise ValueError("x is constant: all rows are the same, and there is nothing to learn")
@@ -201,7 +216,8 @@ def _pre_activations(x, W, b):
     x = as_tensor(x, W)
     if x.shape[-1] != W.shape[-1]:
         raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
-    return (W @ x.T).T + b  # under vmap, with x shared, one wide product
+    # Under vmap, with x shared, one wide product. x may be (..., D), as in a language model.
+    return (W @ x.T).T + b if x.dim() == 2 else x @ W.T + b
 
 
 def as_tensor(x, like=None):

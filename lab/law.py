@@ -63,7 +63,7 @@ def ablate(configs, stack, x, shown, *, K, **options):
     options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
     seen = train(models, h.published_loss, x, **options)
     return {
-        run: (model, {name: values[:, i] for name, values in seen.items()})
+        run: (model, {name: seen[name][:, i] for name in ("loss", "L0", "redundancy")})
         for i, (run, model) in enumerate(zip(stack, models))
     }
 

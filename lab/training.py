@@ -5,6 +5,7 @@ import copy
 import itertools
 import math
 import os
+import stat
 import sys
 import threading
 import warnings
@@ -22,7 +23,9 @@ from torch.func import functional_call, stack_module_state, vmap
 import helpers as h
 
 ADAM = partial(torch.optim.Adam, fused=True)
-_interrupted = threading.Event()  # `side_by_side` sets it: every `train` then ends with its step
+_interrupted = (
+    threading.Event()
+)  # of the last `side_by_side`: set, its `train`s end with their step
 _bar = None  # of `side_by_side`, for all that it runs
 
 
@@ -61,7 +64,8 @@ def train(
     a list of one for each. Models of equal seeds see the same minibatches; incomplete last ones
     are dropped, for fewer rows would shift the balance of summed and unsummed terms.
     optimizer(parameters, lr=lr) must treat entries one by one, and its steps must be proportional
-    to lr, as those of SGD and Adam are. schedule: {"lr" or an argument: one factor per epoch}.
+    to lr, as those of SGD and Adam are; all its parameter groups follow the schedule,
+    {"lr" or an argument: one factor per epoch}.
 
     unit_norm: name of the parameter whose rows keep norm 1; as the field's libraries do it, the
     gradient along the rows is removed before each step, and the rows are rescaled after it.
@@ -69,8 +73,9 @@ def train(
     title: of the progress bar, None for no bar.
 
     Returns a dict of arrays (times, n_models): "loss", mean per row and epoch, and what monitor
-    gave. A model whose loss turns non-finite becomes NaN, with a RuntimeWarning, and the others go
-    on. Raises ValueError for bad arguments or inputs. On Ctrl-C models keep what they learned.
+    gave; after Adam also "second_moments" {parameter: (n_models, ...)}, its running mean squares.
+    A model whose loss turns non-finite becomes NaN, with a RuntimeWarning, and the others go on.
+    Raises ValueError for bad arguments or inputs. On Ctrl-C models keep what they learned.
     """
     arguments, schedule, n = arguments or {}, schedule or {}, len(models)
     _check(models, epochs, schedule, arguments)
@@ -105,8 +110,9 @@ def train(
         return vmap(group_loss)(*groups, batches).flatten()
 
     step = optimizer(learned.values(), lr=lr)
+    base = [group["lr"] for group in step.param_groups]
     orders = {s: torch.Generator().manual_seed(s) for s in seeds}
-    history, finite = {"loss": []}, np.ones(n, bool)
+    history, finite, stop = {"loss": []}, np.ones(n, bool), _interrupted
 
     def observe():
         _unstack(learned, models)
@@ -118,18 +124,19 @@ def train(
 
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar(0, title)) if _bar is None else _bar
-        bar.total += epochs
+        _extend(bar, epochs)
         stack.callback(_unstack, learned, models)  # also on Ctrl-C
         for epoch in range(epochs):
             factors = {name: float(f[epoch]) for name, f in schedule.items()}
-            step.param_groups[0]["lr"] = lr * factors.get("lr", 1.0)
+            for group, own in zip(step.param_groups, base):
+                group["lr"] = own * factors.get("lr", 1.0)
             now = {name: v * factors.get(name, 1.0) for name, v in arguments.items()}
             order = {s: torch.randperm(len(x), generator=g) for s, g in orders.items()}
             order = torch.stack([order[s] for s in seeds[::shared]])
             total = torch.zeros(n, dtype=x.dtype, device=x.device)
             batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
             for i, rows in enumerate(batches):
-                if _interrupted.is_set():
+                if stop.is_set():
                     raise KeyboardInterrupt
                 if monitor is not None and every and (epoch * n_batches + i) % every == 0:
                     observe()
@@ -155,7 +162,9 @@ def train(
             if monitor is not None and not every:
                 observe()
             bar.update()
-    return {key: np.array(values) for key, values in history.items()}
+    found = {key: np.array(values) for key, values in history.items()}
+    moments = {name: step.state.get(p, {}).get("exp_avg_sq") for name, p in learned.items()}
+    return found | ({"second_moments": moments} if None not in moments.values() else {})
 
 
 def _step(step, learned, rates, unit_norm):
@@ -212,7 +221,7 @@ def side_by_side(*jobs, title="training"):
     those of one after the other. On one core that is what happens. If a job fails or is
     interrupted, the others stop after their current step, and all models keep what they learned.
     """
-    global _bar
+    global _bar, _interrupted
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(joblib.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
     with threadpool_limits(1), progress_bar(0, title) as _bar:
@@ -224,10 +233,11 @@ def side_by_side(*jobs, title="training"):
             return [job.result() for job in failed or running]
         finally:  # also on Ctrl-C
             _interrupted.set()
-            pool.shutdown(cancel_futures=True)
-            _interrupted.clear()
-            _bar = None
-            torch.set_num_threads(threads)
+            try:
+                pool.shutdown(cancel_futures=True)
+            finally:  # also on a second Ctrl-C: what is trained next is not stopped
+                _interrupted, _bar = threading.Event(), None
+                torch.set_num_threads(threads)
 
 
 def progress_bar(total, title, unit="epoch"):
@@ -235,6 +245,16 @@ def progress_bar(total, title, unit="epoch"):
     terminal, silent = os.environ.get("PROGRESS", ""), title is None
     live = any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
     bar = partial(tqdm.auto.tqdm, total=total, desc=title, unit=unit, leave=False)
-    if not silent and os.path.exists(terminal) and os.access(terminal, os.W_OK):
+    is_terminal = os.path.exists(terminal) and stat.S_ISCHR(os.stat(terminal).st_mode)
+    if not silent and is_terminal and os.access(terminal, os.W_OK):
         return partial(tqdm.tqdm, **bar.keywords)(file=open(terminal, "w"))
     return bar(disable=bool(silent or terminal or ("ipykernel" in sys.modules and not live)))
+
+
+def _extend(bar, epochs):
+    """More to do. Only `reset` tells the bar of a live notebook of a new total."""
+    with bar.get_lock():
+        done, begun = bar.n, getattr(bar, "start_t", None)
+        bar.reset((bar.total or 0) + epochs)
+        bar.update(done)
+        bar.start_t = begun
