@@ -94,10 +94,10 @@ $(foreach n,$(NOTEBOOKS),$(eval build/$n.ipynb: \
   $(if $(filter-out $(wildcard figures/*),$(call made,$n)),again)))
 
 check:  ## compare figures/ with the committed record
-	python3 lab/claims.py check
+	python3 -m lab.claims check
 
 readme:  ## fill README.md from figures/
-	python3 lab/claims.py readme
+	python3 -m lab.claims readme
 
 language: $(FOR_LANGUAGE)  ## the experiment on a language model; ARGS="--model ..." for another
 	$(call need,requirements-language.txt)
@@ -108,7 +108,7 @@ test: $(FOR_TESTS)  ## run the tests
 	$(PYTHON) -m pytest -q tests
 
 address:  ## set the public address, and show its buttons: make address REPO=owner/name
-	python3 lab/claims.py address '$(REPO)'
+	python3 -m lab.address '$(REPO)'
 
 clean:  ## remove executed copies and cached activations; figures/ and .venv stay
 	rm -rf build

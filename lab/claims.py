@@ -1,98 +1,171 @@
-"""The record is figures/*.json as last committed. Call `python3 lab/record.py` with one of
+"""What is claimed, what a run says of it, and whether two runs agree: by the standard library.
 
-check               compare figures/ with the record: exit status 0 if they agree, 1 if not, 2 if
-                    they cannot be compared (other parameters, no git clone, a file missing)
-readme              fill the places of README.md that show results, from figures/
-address owner/name  set the public address, and the badges and buttons that need one
+notebooks/claims.csv has every criterion, `Claims` judges them, and the record is figures/*.json as
+last committed. `python3 -m lab.claims` takes one of
+
+check   compare figures/ with the record, and README.md with figures/: exit status 0 if they agree,
+        1 if not, 2 if they cannot be compared
+readme  fill the table of README.md from figures/
 
 Another machine is another draw of seeds. Two means over seeds agree within 5 standard errors of
-their difference or within the floor of that number, whichever is larger. A verdict may differ where
-the record is within 3 standard errors of its bound (standard deviations, if each seed is judged).
-What a method measured is left out where tuning chose another rate for it.
+their difference or within the floor of that number, whichever is larger; other numbers of seeds do
+not. A verdict may differ where the record is within 3 standard errors of its bound (standard
+deviations, if each seed is judged). Where a method has another rate than in the record, its numbers
+are left out, by name; where that is over a third of them, the runs do not agree.
 """
 
 import csv
 import json
 import operator
-import os
-import re
 import subprocess
 import sys
-from math import hypot, inf
-from pathlib import Path
+from math import hypot, inf, nan
 from statistics import fmean, stdev
 
-ROOT = Path(__file__).resolve().parent.parent
+from lab import ROOT
+
+CLAIMS = ROOT / "notebooks" / "claims.csv"
 NOTEBOOKS = ("1_theorem", "2_ablation", "3_benchmark")
 STEMS = (*NOTEBOOKS, "language")  # the last is of `make language`, and not always there
 FREE = ("DEVICE", "OUTPUT")  # parameters that may differ
 FAR, CLOSE = 5, 3  # standard errors
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-LINKS = {
-    "Binder": "https://mybinder.org/v2/gh/{}/HEAD?urlpath=lab/tree/notebooks/{}.ipynb",
-    "Colab": "https://colab.research.google.com/github/{}/blob/main/notebooks/{}.ipynb",
+# Student's 97.5 % quantile for 1 to 8 degrees of freedom
+T975 = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600)
+
+# --- Criteria -----------------------------------------------------------------------------
+
+
+def interval(values):
+    """(mean, low, high): Student's 95 % interval of a few values; NaN for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return (fmean(values) if n else nan, nan, nan)
+    v, z = n - 1, 1.959964  # of the normal distribution, to which Student's quantile tends
+    t = T975[v - 1] if n < 10 else z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3) / (96 * v**2)
+    half = t * stdev(values) / n**0.5
+    return fmean(values), fmean(values) - half, fmean(values) + half
+
+
+STATISTICS = {  # of the values of all seeds: what is held against the bound
+    "each": lambda v: v,
+    "mean": lambda v: [fmean(v)],
+    "|mean|": lambda v: [abs(fmean(v))],
+    "lower end": lambda v: [interval(v)[1]],
 }
-BADGES = """\
-[![tests](https://github.com/{0}/actions/workflows/ci.yml/badge.svg)](https://github.com/{0}/actions)
-[![Open in Binder](https://mybinder.org/badge_logo.svg)]({Binder})
-[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({Colab})"""
+
+
+class Claims(dict):
+    """What a notebook measured for the criteria of claims.csv, by their ids.
+
+    claims["id"] = a number, a list with one number a seed, or {place: one of these}, where a place
+    is an L0, say. KeyError for an id that is not there, or is retired, or another notebook's.
+    """
+
+    def __init__(self, notebook, path=CLAIMS):
+        with open(path, newline="") as file:
+            rows = [r for r in csv.DictReader(file) if r["notebook"] == notebook and not r["end"]]
+        numbers = ({k: float(r[k]) for k in ("bound", "floor")} for r in rows)
+        self.rows = {r["id"]: r | n for r, n in zip(rows, numbers)}
+
+    def __setitem__(self, id, values):
+        if id not in self.rows:
+            raise KeyError(
+                f"claims.csv has no claim {id!r} of this notebook; it has {list(self.rows)}"
+            )
+        places = values if isinstance(values, dict) else {"": values}
+        super().__setitem__(id, {str(place): _floats(v) for place, v in places.items()})
+
+    def judge(self):
+        """A dict for each criterion, in the file's order: its row, "measured" {place: values},
+        "judged" {place: what is held against the bound}, and "holds": whether it does at all
+        places, with NaN never; None if it was not measured."""
+        judged = []
+        for id, row in self.rows.items():
+            measured, meets = self.get(id, {}), COMPARISONS[row["comparison"]]
+            held = {p: STATISTICS[row["statistic"]](v) if v else [] for p, v in measured.items()}
+            holds = [len(v) > 0 and all(meets(w, row["bound"]) for w in v) for v in held.values()]
+            verdict = all(holds) if holds else None
+            judged.append(row | {"measured": measured, "judged": held, "holds": verdict})
+        return judged
+
+
+def _floats(values):
+    try:
+        return [float(v) for v in values]
+    except TypeError:  # a single number
+        return [float(values)]
+
+
+# --- The record ---------------------------------------------------------------------------
 
 
 def stop(message):
-    print(f"record.py: {message}", file=sys.stderr)
+    print(f"lab.claims: {message}", file=sys.stderr)
     sys.exit(2)
 
 
 def check():
-    record, results = {}, []
+    record, runs, results = {}, {}, []
     for stem in STEMS:
         path = f"figures/{stem}.json"
         there, here = committed(path), (ROOT / path).exists()
         if there and here:
-            record[stem], yours = json.loads(there), json.loads((ROOT / path).read_text())
-            if record[stem] == yours:
+            record[stem], runs[stem] = json.loads(there), json.loads((ROOT / path).read_text())
+            if record[stem] == runs[stem]:
                 print(f"{path} is the record itself, not a run of yours")
-            results += compare(stem, record[stem], yours)
+            results += compare(stem, record[stem], runs[stem])
         elif stem in NOTEBOOKS:
             stop(f"no {path} " + ("here: run `make figures`" if there else "in a clone's commit"))
-    readme = (ROOT / "README.md").read_text()
-    for name, content in places(record, committed("notebooks/claims.csv")).items():
-        if fill(readme, name, content) != readme:
-            results.append(("", "NO", f"README.md, {name}: not what the record says", 0))
+    text = (ROOT / "README.md").read_text()
+    if text not in [fill(text, "result", table(side)) for side in (runs, record)]:
+        line = "README.md: its table is not what figures/ say; run `make readme`"
+        results.append(("", "NO", line, 0))
     for _, outcome, line, _ in results:
-        if outcome != "agrees":
+        if outcome not in ("agrees", "left out"):
             print(f"{outcome:6}{line}")
     for kind in ("verdicts", "numbers"):
         outcomes = [outcome for k, outcome, *_ in results if k == kind]
         print(f"{outcomes.count('agrees')} of {len(outcomes)} {kind} agree")
+    if left_out := [line for _, outcome, line, _ in results if outcome == "left out"]:
+        print(f"{len(left_out)} numbers are left out:", *left_out, sep="\n  ")
     *_, line, errors = max(results, key=lambda r: r[3])
     if errors:  # that is, above a floor
         print(f"the largest difference, in standard errors: {errors:.1f} ({line})")
-    sys.exit(any(outcome == "NO" for _, outcome, *_ in results))
+    too_few = 3 * len(left_out) > sum(kind == "numbers" for kind, *_ in results)
+    if too_few:
+        print("NO    over a third of the numbers is left out")
+    sys.exit(too_few or any(outcome == "NO" for _, outcome, *_ in results))
 
 
 def compare(stem, record, yours):
-    """[(kind, "agrees", "close" or "NO", line, standard errors)] of all verdicts and numbers."""
+    """[(kind, "agrees", "close", "left out" or "NO", line, standard errors)] of all verdicts and
+    numbers."""
     settings = pairs(record["parameters"], yours["parameters"])
     if other := [name for name, a, b in settings if a != b and name not in FREE]:
         stop(f"figures/{stem}.json cannot be compared with the record: other {', '.join(other)}")
-    results, retuned = [], []
+    results, retuned = [], {}
     for id, *claims in pairs(*({c["id"]: c for c in run["claims"]} for run in (record, yours))):
         results.append(("verdicts", *compare_verdicts(f"{stem}, {id}", *claims), 0))
     for method, a, b in pairs(record.get("rates", {}), yours.get("rates", {})):
         if a != b:
-            print(f"tuned {stem}, {method}: to {b}, in the record to {a}; so left out below")
-            retuned.append(method)
+            print(f"tuned {stem}, {method}: to {b}, in the record to {a}")
+            retuned[method] = b
     for key, a, b in pairs(numbers(record), numbers(yours)):
-        if not any(method in key[1] + (a or b)[2] for method in retuned):
-            name = ", ".join(filter(None, (stem, *key)))
+        name = ", ".join(filter(None, (stem, *key)))
+        if by := [method for method in (a or b)[2] if method in retuned]:
+            results.append(("numbers", "left out", f"{name} (by the rate of {', '.join(by)})", 0))
+        else:
             results.append(("numbers", *compare_numbers(name, a, b)))
     return results
 
 
 def committed(path):
     git = ["git", "-C", str(ROOT), "show", f"HEAD:./{path}"]
-    return subprocess.run(git, capture_output=True).stdout.decode()
+    try:
+        return subprocess.run(git, capture_output=True).stdout.decode()
+    except OSError:  # no git
+        return ""
 
 
 def pairs(a, b):
@@ -100,22 +173,24 @@ def pairs(a, b):
 
 
 def numbers(run):
-    """{(method or id, quantity, place): (a value a seed, floor, method or claim)} where a floor."""
+    """{(method or id, quantity, place): (a value a seed, floor, [methods])} where a floor."""
     found = {
-        (n["method"], n["quantity"], str(n["place"])): (n["seeds"], n["floor"], n["method"])
+        (n["method"], n["quantity"], str(n["place"])): (n["seeds"], n["floor"], [n["method"]])
         for n in run.get("numbers", [])
     }
     for c in run["claims"]:
         for place, values in c["measured"].items():
-            found[c["id"], c["quantity"], place] = values, c["floor"], c["claim"]
+            methods = c["methods"].split(";") if c["methods"] else []
+            found[c["id"], c["quantity"], place] = values, c["floor"], methods
     return {key: n for key, n in found.items() if n[1] is not None}
 
 
 def compare_numbers(name, record, yours):
     a, b = ([v for v in run[0] if v is not None] if run else [] for run in (record, yours))
-    if not (a and b):
-        missing = record is None or yours is None or a or b
-        return ("NO" if missing else "agrees"), f"{name}: not in both", inf if missing else 0
+    if len(a) != len(b) or not (record and yours):
+        return "NO", f"{name}: of {len(a)} seeds in the record, of {len(b)} in yours", inf
+    if not a:
+        return "agrees", f"{name}: not measured", 0
     gap = abs(fmean(a) - fmean(b))
     error = hypot(*(stdev(v) / len(v) ** 0.5 for v in (a, b) if len(v) > 1))
     errors = gap / error if error else inf
@@ -154,34 +229,21 @@ def margin(claim, place):
     return distance / unit if unit else distance and inf
 
 
+# --- README.md ----------------------------------------------------------------------------
+
+
 def readme():
-    runs = {}
-    for stem in STEMS:
-        if (path := ROOT / "figures" / f"{stem}.json").exists():
-            runs[stem] = json.loads(path.read_text())
-        elif stem in NOTEBOOKS:
-            stop(f"no figures/{stem}.json: run `make figures`")
+    path = ROOT / "figures" / "3_benchmark.json"
+    if not path.exists():
+        stop(f"no figures/{path.name}: run `make figures`")
     text = (ROOT / "README.md").read_text()
-    for name, content in places(runs, (ROOT / "notebooks" / "claims.csv").read_text()).items():
-        text = fill(text, name, content)
-    (ROOT / "README.md").write_text(text)
+    runs = {path.stem: json.loads(path.read_text())}
+    (ROOT / "README.md").write_text(fill(text, "result", table(runs)))
 
 
-def places(runs, claims):
-    """{place in README.md: Markdown}: the benchmark's table, and what came of the criteria."""
-    rows = list(csv.DictReader(claims.splitlines()))
-    outcome = {c["id"]: c["holds"] for run in runs.values() for c in run["claims"]}
-    live = [r for r in rows if not r["end"]]
-    of = {v: [r["claim"] for r in live if outcome.get(r["id"]) is v] for v in (True, False, None)}
-    text = f"{len(of[True])} of {len(live)} criteria hold."
-    for value, words in ((False, "failed"), (None, "not measured")):
-        if of[value]:
-            text += f" {len(of[value])} {words}: *{'* *'.join(of[value])}*"
-    text += f" {len(rows) - len(live)} criteria of earlier editions were retired."
-    return {"result": table(runs["3_benchmark"]["result"]), "verdicts": text}
-
-
-def table(rows):
+def table(runs):
+    """The benchmark's rows for the front page, in Markdown."""
+    rows = runs["3_benchmark"]["result"]
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(str, row.values()) for row in rows)]
     return "\n".join("| " + " | ".join(c.replace("|", r"\|") for c in n) + " |" for n in lines)
 
@@ -195,30 +257,6 @@ def fill(text, name, content):
     return f"{before}{mark}\n\n{content}\n\n{end}{after}"
 
 
-def address(new=""):
-    if not re.fullmatch(r"[A-Za-z0-9-]+/[A-Za-z0-9_.-]+", new):
-        stop(f"{new!r} is not like owner/name; say `make address REPO=owner/name` with yours")
-    citation = (ROOT / "CITATION.cff").read_text()
-    old = re.search(r'(?m)^repository-code: "https://github.com/(.+)"', citation)[1]
-    hosts = r"((?:github\.com|mybinder\.org/v2/gh|colab\.research\.google\.com/github)/)"
-    copies = [ROOT / f / f"{s}.ipynb" for f in ("notebooks", "build") for s in NOTEBOOKS]
-    changed = {}
-    for path in [ROOT / "CITATION.cff", ROOT / "README.md", *filter(Path.exists, copies)]:
-        stem = path.stem if path in copies else NOTEBOOKS[0]
-        links = {name: link.format(new, stem) for name, link in LINKS.items()}
-        text = re.sub(rf"{hosts}{re.escape(old)}(?![\w-])", rf"\g<1>{new}", path.read_text())
-        if path in copies:  # edited as text: all else in it stays as it is, to the byte
-            buttons = " · ".join(f"[{name}]({link})" for name, link in links.items())
-            text = re.sub(r'(<!-- buttons -->)[^"\\]*', rf"\1 · run it: {buttons}", text)
-        elif path.name == "README.md":
-            text = fill(text, "badges", BADGES.format(new, **links))
-        changed[path] = text
-    for path, text in changed.items():
-        times = path.stat()
-        path.write_text(text)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # no run becomes out of date
-
-
 if __name__ == "__main__":
-    commands = {"check": check, "readme": readme, "address": address}
-    commands.get("".join(sys.argv[1:2]), lambda *_: stop(__doc__))(*sys.argv[2:])
+    commands = {"check": check, "readme": readme}
+    commands.get("".join(sys.argv[1:]), lambda: stop(__doc__))()

@@ -1,9 +1,8 @@
-"""What the notebooks show and save: figures, tables, verdicts on claims, and files."""
+"""What notebooks show and save: figures, tables, verdicts, results, and their parameters."""
 
 import inspect
 import io
 import json
-import operator
 import os
 import platform
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
 from IPython.display import Markdown, display
 
@@ -41,16 +39,16 @@ def output_folder(path="figures"):
     return folder
 
 
-def save_figure(fig, name, folder=ROOT / "figures", alt=""):
+def save_figure(fig, name, folder, alt):
     """Write <name>.png and <name>.pdf (same bits for the same run), then show the figure.
 
-    alt: a text for those who cannot see it.
+    alt: {name: a text for those who cannot see it}.
     """
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         with io.BytesIO() as buffer:
             fig.savefig(buffer, format=kind, metadata=metadata)
             _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
-    display(fig, metadata={"image/png": {"alt": alt}})
+    display(fig, metadata={"image/png": {"alt": alt[name]}})
     plt.close(fig)
 
 
@@ -68,16 +66,26 @@ def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
         "peak_memory_gb": _peak_memory(),
     }
     content = dict(parameters=parameters, environment=environment, claims=claims.judge())
-    text = json.dumps(_plain(content | extra), indent=1, allow_nan=False) + "\n"
-    _write(Path(folder) / f"{name}.json", text.encode())
+    _write(Path(folder) / f"{name}.json", _json(content | extra))
+
+
+def save_numbers(name, content, folder):
+    """Write <name>.json, what another notebook reads, only where its content changes: so that
+    notebook runs again when these numbers change, and not when a label does."""
+    path, text = Path(folder) / f"{name}.json", _json(content)
+    if not path.exists() or path.read_bytes() != text:
+        _write(path, text)
 
 
 def _commit():
     """git describe --always --dirty, where figures/, which a run itself writes, does not count."""
-    described, changed = (
-        subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True).stdout.strip()
-        for words in (["describe", "--always"], ["diff", "--stat", "HEAD", "--", ":!figures"])
-    )
+    try:
+        described, changed = (
+            subprocess.run(["git", "-C", ROOT, *words], capture_output=True).stdout.decode().strip()
+            for words in (["describe", "--always"], ["diff", "--stat", "HEAD", "--", ":!figures"])
+        )
+    except OSError:  # no git
+        return "unknown"
     return described + "-dirty" * bool(changed)
 
 
@@ -115,6 +123,10 @@ def _peak_memory():
         return None
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)
+
+
+def _json(content):
+    return (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _plain(value):
@@ -179,99 +191,17 @@ def number(v, digits=4):
     return f"{v:#.{digits}g}"  # 0.410 beside 0.538
 
 
-# --- Claims -------------------------------------------------------------------------------
-
-CLAIMS = ROOT / "notebooks" / "claims.csv"
-COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-STATISTICS = {  # of the values of all seeds: what is held against the bound
-    "each": None,  # every value
-    "mean": np.mean,
-    "|mean|": lambda v: abs(np.mean(v)),
-    "lower end": lambda v: interval(v)[1],
-}
-
-
-def interval(values):
-    """(mean, low, high): Student's 95 % interval of a few values; NaN for fewer than two."""
-    if len(values) < 2:
-        return (float(np.mean(values)) if len(values) else np.nan, np.nan, np.nan)
-    t = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return float(np.mean(values)), float(t.low), float(t.high)
-
-
-class Claims(dict):
-    """What a notebook measured for the criteria of claims.csv, by their ids.
-
-    claims["id"] = a number, a list with one number a seed, or {place: one of these}, where a place
-    is an L0, say. KeyError for an id that is not there, or is retired, or another notebook's.
-    """
-
-    def __init__(self, notebook, path=None):
-        rows = pd.read_csv(path or CLAIMS, dtype=str, keep_default_na=False).to_dict("records")
-        self.rows = {
-            r["id"]: r | {"bound": float(r["bound"]), "floor": float(r["floor"])}
-            for r in rows
-            if r["notebook"] == notebook and not r["end"]
+def show_claims(claims):
+    """The verdicts on a notebook's criteria, as a table with a line for each."""
+    rows = [
+        {
+            "by": c["by"],
+            "claim": c["claim"],
+            "criterion": f"{c['quantity']} ({c['statistic']}) {c['comparison']} {c['bound']:g}",
+            "the paper": c["paper"],
+            "here": number([v for w in c["judged"].values() for v in w], 3),
+            "holds": {True: "yes", False: "**no**", None: "not measured"}[c["holds"]],
         }
-
-    def __setitem__(self, id, values):
-        if id not in self.rows:
-            raise KeyError(
-                f"claims.csv has no claim {id!r} of this notebook; it has {list(self.rows)}"
-            )
-        places = values if isinstance(values, dict) else {"": values}
-        super().__setitem__(
-            id, {str(k): np.atleast_1d(np.array(v, float)).tolist() for k, v in places.items()}
-        )
-
-    def judge(self, *ids):
-        """A dict for each criterion, in the file's order: its row, "measured" {place: values},
-        "judged" {place: what is held against the bound}, and "holds": whether it does at all
-        places, with NaN never; None if it was not measured."""
-        judged = []
-        for id, row in self.rows.items():
-            if ids and id not in ids:
-                continue
-            measured = self.get(id, {})
-            of_all = STATISTICS[row["statistic"]] or (lambda v: v)
-            held = {place: of_all(v) if v else [] for place, v in measured.items()}
-            meets = COMPARISONS[row["comparison"]]
-            held = {place: np.atleast_1d(np.array(v, float)).tolist() for place, v in held.items()}
-            holds = [len(v) > 0 and all(meets(w, row["bound"]) for w in v) for v in held.values()]
-            verdict = all(holds) if holds else None
-            judged.append(row | {"measured": measured, "judged": held, "holds": verdict})
-        return judged
-
-    def say(self, *ids):
-        """Print the verdicts of the ids, a line each."""
-        for c in self.judge(*ids):
-            values = number([v for w in c["judged"].values() for v in w], 3)
-            verdict = {True: "holds", False: "FAILS", None: "not measured"}[c["holds"]]
-            bound = f"{c['comparison']} {c['bound']:g}"
-            print(f"{verdict}: {c['claim']} Measured: {values}; bound: {bound}.")
-
-    def show(self, *ids):
-        """The verdicts, all or those of the ids, as a table with a line for each criterion."""
-        rows = [
-            {
-                "by": c["by"],
-                "claim": c["claim"],
-                "criterion": criterion(c),
-                "the paper": c["paper"],
-                "here": number([v for w in c["judged"].values() for v in w], 3),
-                "holds": {True: "yes", False: "**no**", None: "not measured"}[c["holds"]],
-            }
-            for c in self.judge(*ids)
-        ]
-        show_table(pd.DataFrame(rows))
-
-
-def criterion(row):
-    """In words: what is measured, over seeds, and its bound."""
-    statistic = {
-        "each": "each",
-        "mean": "mean",
-        "|mean|": "mean, absolute",
-        "lower end": "95 %, lower end",
-    }
-    return f"{row['quantity']} ({statistic[row['statistic']]}) {row['comparison']} {row['bound']:g}"
+        for c in claims.judge()
+    ]
+    show_table(pd.DataFrame(rows))

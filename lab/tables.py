@@ -8,7 +8,7 @@ import torch
 
 import helpers as h
 from lab import units
-from lab.notebook import interval
+from lab.claims import interval
 from lab.training import side_by_side
 
 EXPLAINED = ("transpose", "own", "solved")  # columns of variance explained
