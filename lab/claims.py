@@ -42,7 +42,11 @@ def interval(values):
     if n < 2:
         return (fmean(values) if n else nan, nan, nan)
     v, z = n - 1, 1.959964  # of the normal distribution, to which Student's quantile tends
-    t = T975[v - 1] if n < 10 else z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3) / (96 * v**2)
+    t = (
+        T975[v - 1]
+        if n < 10
+        else z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    )
     half = t * stdev(values) / n**0.5
     return fmean(values), fmean(values) - half, fmean(values) + half
 

@@ -39,6 +39,7 @@ def test_losses_equal_numpy(B, K, scale, shift, dtype, close):
         (published(2, kappa=0.75, decorrelation=0), lse + B / 64 * (variance + 3 * K)),
         (bounded(3, 0.75, noise), lse + 3 * B / 128 * (3 * K - log_det)),
         (bounded(3, 0, noise, h.l1_loss), e.sum() - 3 * B / 128 * log_det),
+        (published(2, lse=3, sparsity=h.l1_loss, variance=0, decorrelation=0), 3 * e.sum()),
         *zip(grad_and_value(h.lse_loss)(E), (r, lse)),
     ):
         assert_allclose(got, expected, rtol=close, atol=close)
@@ -48,12 +49,28 @@ def test_losses_equal_numpy(B, K, scale, shift, dtype, close):
         assert gradient.isfinite().all() and value.isfinite() and (h.correlation(E)[::2] == 0).all()
 
 
+def test_the_uncoupled_price():
+    """The batch's mean in place of each input's denominator: no unit's share depends on another's
+    energy, the batch hands out as much as with its own, and where rows agree nothing changes."""
+    E = normal(12, 5).abs() * 3
+    e = np.exp(-E.numpy())
+    share, value = grad_and_value(h.uncoupled_loss)(E)
+    assert_allclose(share, e / e.sum(1).mean(), rtol=1e-12)
+    assert_allclose([value, share.sum()], [((1 - e) / e.sum(1).mean()).sum(), 12], rtol=1e-12)
+    same = E[:1].expand(12, 5)
+    own = grad_and_value(h.lse_loss)(same)[0]
+    assert_allclose(grad_and_value(h.uncoupled_loss)(same)[0], own, rtol=1e-12)
+
+
 def test_prior_is_for_centred_inputs():
     x = normal(500, 6).numpy() * np.arange(1, 7)
     x, power = x - x.mean(0), np.trace(np.cov(x.T))
     assert_allclose(h.prior(x + 0.25 * (power / 6) ** 0.5, 4), power / 4)
     with pytest.warns(UserWarning, match="mean of x has 4 times the power.*x - x.mean"):
         h.prior(x + 2 * (power / 6) ** 0.5, 4)
+    for wrong in (x[:1], x * np.nan, x[0], np.where(x == x[3, 3], np.inf, x)):
+        with pytest.raises(ValueError, match="two or more rows of finite numbers"):
+            h.prior(wrong, 4)
 
 
 def test_scale_identity():
@@ -81,6 +98,27 @@ def test_volume_and_prior_make_weights_a_decoder(K, kappa):
     rows = np.vstack([e - e.mean(0), (s * 127) ** 0.5 * np.eye(K)])  # least squares with a ridge
     V = np.linalg.lstsq(rows, np.vstack([x - x.mean(0), np.zeros((K, 5))]), rcond=None)[0]
     assert_allclose(V, kappa * W, atol=1e-6)
+
+
+def test_a_standard_sae_takes_rows_of_any_shape():
+    """(batch, sequence, D), as a language model's, give what their rows give; also TopK's."""
+    x = normal(60, 5)
+    for model in (h.Encoder(5, 7).double(), h.SparseAutoencoder(5, 7, k=3).double()):
+        sae = h.with_decoder(model, x)
+        for function in (sae.encode, sae):
+            assert_allclose(
+                function(x.view(4, 15, 5)).detach().reshape(60, -1),
+                function(x).detach(),
+                atol=1e-12,
+            )
+
+
+def test_norm_matched_error_is_the_paper_s():
+    model, x = h.Encoder(5, 7).double(), normal(40, 5)
+    rows = model.encode(x).detach().numpy() @ model.W.detach().numpy()
+    length = np.linalg.norm(x, axis=1) / np.linalg.norm(rows, axis=1).clip(1e-12)
+    error = ((rows * length[:, None] - x.numpy()) ** 2).mean()
+    assert h.norm_matched_error(model, x) == pytest.approx(error, rel=1e-9)
 
 
 def test_measures():

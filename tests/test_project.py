@@ -1,20 +1,23 @@
-"""Package lists, Makefile, front page, style."""
+"""Package lists, Makefile, front page, sizes, style."""
 
+import ast
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from lab import ROOT, claims
+from lab import ROOT, claims, packages
 
 STEMS = claims.NOTEBOOKS
-README, MAKEFILE = ((ROOT / name).read_text() for name in ("README.md", "Makefile"))
+README = (ROOT / "README.md").read_text()
 
 
 def run(*command, status=0, **options):
@@ -40,71 +43,95 @@ def test_package_lists_agree_and_the_record_ran_with_the_lock():
         assert f"  - python={python}\n" in (ROOT / "environment.yml").read_text()
 
 
-@pytest.mark.parametrize("stem", STEMS)
-def test_make_knows_all_figures_and_all_that_notebooks_read(stem):
-    def listed(name):
-        return (re.findall(rf"(?m)^{name}:?=? (.*)", MAKEFILE.replace("\\\n", "")) or [""])[0]
+def test_what_an_environment_lacks_also_by_version(tmp_path):
+    (tmp_path / "some.txt").write_text("numpy>=1\npytest<1  # too new\nno-such-thing>=2,<3\n")
+    lacking = list(packages.lacking([tmp_path / "some.txt"]))
+    assert [line.split(" (")[0] for line in lacking] == ["pytest<1", "no-such-thing<3,>=2"]
+    line = ["make", "-C", ROOT, "check", "ACTIVE=1", "LOCK=1"]
+    assert "LOCK=1 installs into .venv" in run(*line, status=2)
 
+
+def code(stem):
     cells = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text())["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    saved = re.findall(r"""(?s)save_figure\(.*?["'](\d_\w+)["']""", code)
-    assert sorted(listed(f"FIGURES_{stem} ").split()) == sorted(saved)
-    read = listed("INPUTS ") + listed(f"build/{stem}.ipynb")
-    modules = ", ".join(re.findall(r"from lab import ([\w, ]+)", code)).split(", ")
-    assert [name for name in modules if f"{name}.py" not in read] == []
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
-FAKE = """#!/bin/sh
-[ $1 = -c ] && exec {0} ${{COMPLETE--S}} "$@"
-echo ${{0%/bin/python}} $2 >> log
+def imported(text):
+    """Modules of lab/ that Python code imports, with what they import in turn."""
+    text = re.sub(r"(?m)^( *)!", r"\1pass  #", text)  # a shell's line in a notebook
+    direct = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == "lab":
+            direct |= {name.name for name in node.names if name.name != "ROOT"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lab."):
+            direct.add(node.module.removeprefix("lab."))
+    return direct.union(*(imported((ROOT / f"lab/{name}.py").read_text()) for name in direct))
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_make_knows_all_that_a_notebook_imports_and_saves(stem):
+    rules = run("make", "-C", ROOT, "-pn", "figures", "ACTIVE=0")
+    after = set(re.findall(r"lab/(\w+)\.py", re.search(rf"(?m)^build/{stem}.ipynb: .*", rules)[0]))
+    assert after == imported(code(stem)) | {"__init__"}
+    made = re.findall(rf"(?m)^figures/(\w+)\.png: build/{stem}", rules)
+    saved = re.findall(r"""["'](\d_\w+)["']""", code(stem))
+    assert made and set(made) == set(saved) - {*STEMS, "2_for_3"} | {stem}
+
+
+FAKE = """#!/bin/bash
+[ "$1" = -c ] && exec {0} "$@"
 [ $2 = papermill ] || exit 0
-echo new > figures/$(basename $7 .ipynb).png
+stem=$(basename $7 .ipynb)
+echo $stem >> log
+touch figures/${{stem:0:1}}_*.p* figures/$stem.json
 [ -e interrupted ] && exit 1
-echo new | tee figures/$(basename $7 .ipynb).json > $8
+[ $stem$(cat numbers) = 2_ablationnew ] && echo new > figures/2_for_3.json
+echo new > $8
 """
 
 
 def test_make(tmp_path):
-    """In a copy of the project, with Pythons that only write down what they are asked to run."""
-    hidden = shutil.ignore_patterns(".*", "build", "*.npz")
+    """In a copy of the project, with a Python that only writes down which notebooks are run."""
+    hidden = shutil.ignore_patterns(".*", "build", "*.npz", "__pycache__")
     shutil.copytree(ROOT, tmp_path, ignore=hidden, dirs_exist_ok=True)
-    fakes, figures = (".venv/bin/python", "conda/bin/python"), re.findall(r"\b\d_\w+", MAKEFILE)
-    new = [f"figures/{name}.{kind}" for name in figures for kind in ("png", "pdf")]
-    new += ["lab/units.py", "data/mnist.npz", "figures/language.json", ".venv/.installed", "log"]
-    for path in (tmp_path / name for name in (*fakes, *new)):
-        path.parent.mkdir(exist_ok=True, parents=True)
-        path.write_text(FAKE.format(sys.executable) * (path.name == "python"))
-        path.chmod(0o755)
+    for name in (".venv/bin/python", ".venv/.installed", "data/mnist.npz", "log", "numbers"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text(FAKE.format(sys.executable) if "bin" in name else "")
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / "figures/2_for_3.json").write_text("old")
 
-    def make(*goals, status=0, **variables):
-        """What was asked for, and what was said."""
-        mine = ("MAKE", "MFLAGS", "CONDA", "LOCK", "ACTIVE")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
-        said = run("make", "-C", tmp_path, *goals, status=status, env=kept | variables)
-        asked = (tmp_path / "log").read_text().splitlines()
-        (tmp_path / "log").write_text("")
+    def made(*goals, touched=(), status=0, numbers=""):
         for path in tmp_path.rglob("*"):  # long ago: some file systems and makes count seconds
-            os.utime(path, (path.stat().st_mtime - 10,) * 2)
-        return asked, said
+            os.utime(path, (path.stat().st_mtime - 10,) * 2, follow_symlinks=False)
+        (tmp_path / "numbers").write_text(numbers)
+        (tmp_path / "log").write_text("")
+        for name in touched:
+            os.utime(tmp_path / name)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        run("make", "-C", tmp_path, "ACTIVE=0", *goals, status=status, env=kept)
+        return "".join(line[0] for line in (tmp_path / "log").read_text().split())
 
-    one, rest = [".venv papermill"], [".venv pip", ".venv nbstripout", ".venv pytest"]
-    assert make("-j4", "notebooks", "test")[0] == 3 * one + rest and make("figures")[0] == []
-    (tmp_path / "figures" / "1_theorem.png").unlink()
+    for stem in STEMS:  # figures that the record has not yet
+        for name in re.findall(r"""["'](\d_\w+)["']""", code(stem)):
+            for kind in ("png", "pdf") if name != "2_for_3" else ():
+                (tmp_path / f"figures/{name}.{kind}").touch()
+    assert made("-j4", "figures") == "123" and made("figures") == ""
+    for touched, runs in (
+        ("lab/figures_1.py", "1"),
+        ("lab/figures_2.py", "2"),
+        ("lab/figures_3.py", "3"),
+        ("figures/2_for_3.json", "3"),
+        ("lab/training.py", "123"),
+    ):
+        assert made("figures", touched=[touched]) == runs and made("figures") == ""
+    assert made("figures", touched=["lab/figures_2.py"], numbers="new") == "23"
+    assert made("figures/3_benchmark.json", touched=["lab/figures_2.py"], numbers="new") == "23"
+    (tmp_path / "figures/1_theorem.png").unlink()
     (tmp_path / "interrupted").touch()
-    make("figures", status=2)
-    (tmp_path / "interrupted").unlink()  # it has left that figure, newer than all else
-    assert make("figures")[0] == one and make("figures")[0] == []
-    (tmp_path / "figures" / "2_ablation.pdf").unlink()
-    assert make("figures/1_theorem.png")[0] == [] and make("figures")[0] == 2 * one  # 2, and 3
-    (tmp_path / "requirements.txt").touch()
-    assert "pip install --quiet --requirement requirements.txt" in make("-n", "test")[1]
-    (tmp_path / ".venv" / ".installed").touch()
-    study = {"CONDA_DEFAULT_ENV": "study", "CONDA_PREFIX": f"{tmp_path}/conda"}
-    assert make("test", **study)[0] == [".venv pip", ".venv pytest"]  # for it lacks packages
-    asked, said = make("test", "ACTIVE=1", status=2, **study)
-    assert f"Missing in {tmp_path}/conda: torch numpy" in said and asked == []
-    assert make("test", COMPLETE="", **study)[0] == [f"{tmp_path}/conda pytest"]
-    assert make("test", "ACTIVE=0", COMPLETE="", **study)[0] == [".venv pytest"]
+    assert made("figures", status=2) == "1"  # it leaves figures newer than all else
+    (tmp_path / "interrupted").unlink()
+    (tmp_path / "figures/1_theorem.png").touch()
+    assert made("figures") == "1" and made("figures") == ""
 
 
 def test_use_it_runs_as_it_stands_and_links_lead_somewhere(capsys):
@@ -116,6 +143,34 @@ def test_use_it_runs_as_it_stands_and_links_lead_somewhere(capsys):
     shown, out = (re.split(r"(\d+\.?\d*)", text) for text in (shown, capsys.readouterr().out))
     assert [*map(str.split, out[::2])] == [*map(str.split, shown[::2])]
     assert [*map(float, out[1::2])] == pytest.approx([*map(float, shown[1::2])], rel=0.03, abs=0.02)
+
+
+def lines_of_code(path):
+    """Without blanks, comments and docstrings."""
+    text, skipped = path.read_text(), {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
+            node
+        ):
+            first = node.body[0]
+            skipped |= dict.fromkeys(range(first.lineno, first.end_lineno + 1))
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in (*blank, tokenize.ENDMARKER):
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - set(skipped))
+
+
+def test_what_is_not_bounded_grows():
+    lab = sorted(ROOT.glob("lab/*.py"))
+    long = {p.name: n for p in lab if (n := len(p.read_text().splitlines())) > 280}
+    assert not long and sum(map(lines_of_code, lab)) <= 2054
+    assert lines_of_code(ROOT / "helpers.py") <= 205
+    assert "lab" not in re.findall(r"(?m)^(?:from|import) (\w+)", (ROOT / "helpers.py").read_text())
+    assert len((ROOT / "Makefile").read_text().splitlines()) <= 95
+    assert sum(len(p.read_text().splitlines()) for p in ROOT.glob("tests/*.py")) <= 1050
+    run(sys.executable, "-S", "-c", "import lab.claims", cwd=ROOT)
 
 
 def test_ruff():

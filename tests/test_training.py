@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import tqdm.auto
+import tqdm.notebook
 from numpy.testing import assert_allclose
 from test_helpers import SGD, normal
 
@@ -72,6 +74,34 @@ def test_schedules_and_unit_norm_against_a_loop():
     assert all((model.c == 0).all() for model in models)
 
 
+def test_second_moments_and_every_parameter_group():
+    """A bias with a rate of its own, on the same schedule; the moments of one plain Adam."""
+
+    def groups(parameters, lr, kind=torch.optim.Adam):
+        W, b = parameters
+        return kind([{"params": [W]}, {"params": [b], "lr": 7 * lr}], lr=lr)
+
+    for kind in (torch.optim.Adam, SGD):
+        models, loops, plan = four(), four(), {"lr": [1, 0.1, 3]}
+        found = train(models, lr=0.01, optimizer=partial(groups, kind=kind), schedule=plan)
+        for i, model in enumerate(loops):
+            step, order = groups(model.parameters(), 0.01, kind), torch.Generator().manual_seed(0)
+            for factor in plan["lr"]:
+                step.param_groups[0]["lr"], step.param_groups[1]["lr"] = (
+                    0.01 * factor,
+                    0.07 * factor,
+                )
+                for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
+                    model.zero_grad()
+                    h.published_loss(model, X[rows]).backward()
+                    step.step()
+            for name, p in model.named_parameters() if kind is not SGD else ():
+                own = step.state[p]["exp_avg_sq"]
+                torch.testing.assert_close(found["second_moments"][name][i], own, rtol=1e-6, atol=0)
+        assert_close(models, loops)
+        assert ("second_moments" in found) == (kind is not SGD)
+
+
 def test_one_diverging_model_is_nan_and_leaves_the_others_to_the_bit():
     stack, alone, others = four(), four(), [0, 2, 3]
     loss = lambda model, x, c: c * h.published_loss(model, x)  # noqa: E731
@@ -96,22 +126,52 @@ def test_side_by_side_is_one_after_the_other_to_the_bit(cores, monkeypatch):
     assert len(seen) == cores and {threads for _, threads in seen} == {1}
 
 
-def test_an_interrupt_ends_all_within_two_seconds(monkeypatch):
+@pytest.mark.parametrize("presses", [1, 2])
+def test_an_interrupt_ends_all_within_two_seconds(presses, monkeypatch):
+    """A second Ctrl-C, while the first is being waited for, leaves nothing set."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(training.joblib, "cpu_count", lambda: 2)
     models, seen, at = four()[:2], set(), []
 
     def look(model):
         seen.add(threading.get_ident())
-        if len(seen) == 2 and not at:  # both have learned something
+        while len(seen) == 2 and len(at) < presses:  # both have learned something
             at.append(time.time())
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.3)
         return {}
 
     jobs = [partial(train, [model], epochs=10**6, monitor=look) for model in models]
     with pytest.raises(KeyboardInterrupt):
         training.side_by_side(*jobs, title=None)
-    assert time.time() - at[0] < 2
+    assert time.time() - at[0] < 2 and len(at) == presses
     for model, fresh in zip(models, four()):
         assert model.W.isfinite().all() and not model.W.equal(fresh.W)
     assert np.isfinite(train(models)["loss"]).all()  # what comes next is not stopped
+
+
+def test_the_bar_of_a_live_notebook_ends_at_its_total(monkeypatch):
+    ended = {}
+
+    class Bar(tqdm.notebook.tqdm):
+        def close(self):
+            ended[self.desc] = self.container.children[1].value, self.container.children[1].max
+            super().close()
+
+    monkeypatch.setenv("JPY_SESSION_NAME", "live")
+    monkeypatch.delenv("PROGRESS", raising=False)
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    monkeypatch.setattr(training.joblib, "cpu_count", lambda: 1)
+    jobs = [partial(train, four(), epochs=n) for n in (2, 3)]
+    training.side_by_side(*jobs, title="two")
+    train(four(), epochs=4, title="alone")
+    assert ended == {"two": (5, 5), "alone": (4, 4)}
+
+
+def test_progress_goes_to_a_terminal_and_into_no_file(tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    monkeypatch.setenv("PROGRESS", str(kept))
+    with training.progress_bar(3, "epochs") as bar:
+        assert bar.disable
+    assert kept.read_text() == "mine"
