@@ -54,7 +54,6 @@ def train(
     seed=0,
     unit_norm=None,
     monitor=None,
-    every=None,
     title="training",
 ):
     """Train a list of models of one shape in lockstep; they are updated in place.
@@ -69,12 +68,12 @@ def train(
 
     unit_norm: name of the parameter whose rows keep norm 1; as the field's libraries do it, the
     gradient along the rows is removed before each step, and the rows are rescaled after it.
-    monitor(model) -> dict of numbers runs after each epoch, or before every `every`-th step.
+    monitor(model) -> dict of numbers runs after each epoch.
     title: of the progress bar, None for no bar.
 
     Returns a dict of arrays (times, n_models): "loss", mean per row and epoch, and what monitor
     gave; after Adam also "second_moments" {parameter: (n_models, ...)}, its running mean squares.
-    A model whose loss turns non-finite becomes NaN, with a RuntimeWarning, and the others go on.
+    Where a model's loss turns non-finite, its losses are NaN, with a RuntimeWarning; others go on.
     Raises ValueError for bad arguments or inputs. On Ctrl-C models keep what they learned.
     """
     arguments, schedule, n = arguments or {}, schedule or {}, len(models)
@@ -135,11 +134,9 @@ def train(
             order = torch.stack([order[s] for s in seeds[::shared]])
             total = torch.zeros(n, dtype=x.dtype, device=x.device)
             batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
-            for i, rows in enumerate(batches):
+            for rows in batches:
                 if stop.is_set():
                     raise KeyboardInterrupt
-                if monitor is not None and every and (epoch * n_batches + i) % every == 0:
-                    observe()
                 batch = x.index_select(0, rows.flatten())  # faster than x[rows]
                 value = stack_loss(state, now, batch.unflatten(0, rows.shape))
                 step.zero_grad()
@@ -151,15 +148,13 @@ def train(
             for i in np.flatnonzero(finite & ~np.isfinite(losses)):
                 warnings.warn(
                     f"{title}: the loss of model {i} became {losses[i]} in epoch {epoch + 1} "
-                    f"of {epochs}; it is NaN from here on. Try a smaller lr.",
+                    f"of {epochs}; try a smaller lr",
                     RuntimeWarning,
                     stacklevel=2,
                 )
-                for p in learned.values():
-                    p.data[i] = torch.nan
             finite &= np.isfinite(losses)
             history["loss"].append(np.where(finite, losses, np.nan))
-            if monitor is not None and not every:
+            if monitor is not None:
                 observe()
             bar.update()
     found = {key: np.array(values) for key, values in history.items()}
@@ -184,22 +179,19 @@ def _step(step, learned, rates, unit_norm):
 
 
 def _check(models, epochs, schedule, arguments):
-    if not models or len({id(model) for model in models}) < len(models):
-        raise ValueError("name at least one model, and each only once")
-    kinds = [
-        (type(m), [(n, p.shape, p.requires_grad) for n, p in m.named_parameters()])
-        + tuple((k, v) for k, v in vars(m).items() if k[0] != "_")
+    kinds = {
+        str((type(m), [(n, p.shape, p.requires_grad) for n, p in m.named_parameters()]))
+        + str({k: v for k, v in vars(m).items() if k[0] != "_"})
         for m in models
-    ]
-    if any(k != kinds[0] for k in kinds):
-        raise ValueError("models trained together must be of one class, size and options")
+    }
+    if len(kinds) != 1 or len({id(model) for model in models}) < len(models):
+        raise ValueError("models trained together: one or more, of one class, size and options")
     if epochs < 1:
         raise ValueError(f"at least 1 epoch, got {epochs}")
     if any(np.ndim(v) and len(v) != len(models) for v in arguments.values()):
         raise ValueError(f"arguments: one number, or one for each of {len(models)} models")
-    for name, factors in schedule.items():
-        if name not in {"lr", *arguments} or len(factors) != epochs:
-            raise ValueError(f"schedule: {name!r} is no argument, or has not {epochs} factors")
+    if any(k not in {"lr", *arguments} or len(f) != epochs for k, f in schedule.items()):
+        raise ValueError(f"schedule: {epochs} factors for lr or for an argument; {list(schedule)}")
 
 
 def _per_model(values, n, x):
@@ -244,11 +236,13 @@ def progress_bar(total, title, unit="epoch"):
     """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
     terminal, silent = os.environ.get("PROGRESS", ""), title is None
     live = any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
-    bar = partial(tqdm.auto.tqdm, total=total, desc=title, unit=unit, leave=False)
+    look = {"total": total, "desc": title, "unit": unit, "leave": False}
+    look |= {"mininterval": 0, "miniters": 1}  # few updates, and the last one is drawn too
     is_terminal = os.path.exists(terminal) and stat.S_ISCHR(os.stat(terminal).st_mode)
     if not silent and is_terminal and os.access(terminal, os.W_OK):
-        return partial(tqdm.tqdm, **bar.keywords)(file=open(terminal, "w"))
-    return bar(disable=bool(silent or terminal or ("ipykernel" in sys.modules and not live)))
+        return tqdm.tqdm(**look, file=open(terminal, "w"))
+    silent = silent or terminal or ("ipykernel" in sys.modules and not live)
+    return tqdm.auto.tqdm(**look, disable=bool(silent))
 
 
 def _extend(bar, epochs):
