@@ -59,7 +59,6 @@ def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
         "python": platform.python_version(),
         **{p: version(p).split("+")[0] for p in packages},
         "platform": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "commit": _commit(),
         "wall_seconds": round(time.time() - START),
@@ -94,9 +93,7 @@ def read_results(name, folder=ROOT / "figures"):
     for path in (Path(folder) / f"{name}.json", ROOT / "figures" / f"{name}.json"):
         if path.exists():
             return json.loads(path.read_text())
-    raise FileNotFoundError(
-        f"{name}.json is not in {folder}: run the notebook that writes it first"
-    )
+    raise FileNotFoundError(f"no {name}.json in {folder}: run the notebook that writes it first")
 
 
 def parameters(variables):
@@ -107,13 +104,6 @@ def parameters(variables):
     plain = (int, float, str, list, dict, type(None), bool)
     mine = {k: v for k, v in variables.items() if k.isupper() and type(v) in plain}
     return {k: v for k, v in mine.items() if len(k) > 2 and k != "PARAMETERS"}
-
-
-def _processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def _peak_memory():

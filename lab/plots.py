@@ -77,9 +77,9 @@ def tiles(axis, W, columns):
 
 
 def log_l0(axis):
-    ticks = [
-        t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if axis.get_xlim()[0] < t < axis.get_xlim()[1]
-    ]
+    """A logarithmic axis of active units, with round numbers as its ticks."""
+    low, high = axis.get_xlim()
+    ticks = [t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if low < t < high]
     axis.set(xscale="log", xlabel="L0: active units per input")
     axis.set_xticks(ticks, ticks)
     axis.xaxis.set_minor_formatter(plt.NullFormatter())
