@@ -3,55 +3,57 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
 
 from lab.plots import GREY, ONE, TWO, label
 
 ALT = {
-    "1_theorem_toy": "Three clusters of points. From three starts the means move to the clusters' "
-    "centres: the dots of descent on the log-sum-exp lie inside the circles of EM at every step. "
-    "With one step size for all means, descent takes other points to the same centres.",
+    "1_theorem_toy": "Three clusters of points, twice. Left: from three starts the means move to "
+    "the three centres; the dots of descent on the log-sum-exp lie inside the circles of EM at "
+    "every step. Right: without the denominator two of the means end at the same cluster, one at "
+    "another, and the third cluster has none.",
     "1_theorem_relu": "Left: the energy of one unit is zero on a half-plane and rises beyond its "
     "edge. Middle: three units, each with an arrow w that points at a cluster; bars beside each "
-    "cluster show that this unit has the least responsibility there. Right: exp(-relu(z)) is 1 for "
-    "z below 0, and falls beyond.",
-    "1_theorem_collapse": "The same three clusters three times. Left: circles around them grow "
-    "until they leave the picture. Middle: the edge of one unit's territory sweeps over all points."
-    " Right: the edges of three units leave the points, which then lie where all units are silent.",
+    "cluster show that this unit has the least responsibility there. Right: three trained rows; "
+    "the digits on which each unit is most active look like its row, those on which it is silent "
+    "do not.",
+    "1_theorem_collapse": "The three clusters on coloured ground: which of three units has the "
+    "lowest energy, at four times. Above, raw points: one colour comes to cover every point. "
+    "Below, centred points: each unit keeps a sector with one cluster.",
     "1_theorem": "Left: gradient against responsibility lies on the identity line over many "
     "decades. Right: the moves of all means in one step lie on the identity line with EM's.",
 }
+FILLS = ["#4a6fa5", "#e0a458", "#f6ecc9"]  # dark to light: readable in grey too
+DOTS = {"s": 5, "c": "k", "ec": "w", "lw": 0.3}
 
 
-def toy_figure(points, em, descent, fixed):
-    """Points (N, 2), and the means along the paths em, descent and fixed (steps, 3, 2)."""
-    fig, axis = plt.subplots(figsize=(ONE, 3.1))
-    axis.scatter(*points.T, s=4, lw=0, c="0.8")
-    for j, colour in enumerate(sns.color_palette()[:3]):
-        axis.plot(
-            *fixed[:, j].T, "+:", color="k", lw=0.8, ms=5, mew=0.7, markevery=range(1, len(fixed))
-        )
-        axis.plot(*descent[:, j].T, ".-", color=colour, lw=1, ms=4)
-        axis.plot(*em[1:, j].T, "o", mfc="none", mec="k", ms=7, mew=0.7)
-        axis.plot(*em[0, j], "x", color="k", ms=5, mew=1)
-    looks = {
-        "EM, by scikit-learn": {"ls": "", "marker": "o", "mfc": "none", "ms": 7, "mew": 0.7},
-        "descent, a step size for each mean": {"marker": ".", "ms": 4, "lw": 1},
-        "descent, one step size": {"ls": ":", "marker": "+", "ms": 5, "mew": 0.7, "lw": 0.8},
-        "start": {"ls": "", "marker": "x", "ms": 5, "mew": 1},
-    }
-    lines = [plt.Line2D([], [], color="k", label=name, **look) for name, look in looks.items()]
-    fig.legend(handles=lines, loc="outside lower left", frameon=False)
-    axis.set(xticks=[], yticks=[], aspect="equal")
+def toy_figure(points, em, descent, without):
+    """Points (N, 2), and the means along three paths (steps, 3, 2)."""
+    fig, axes = plt.subplots(1, 2, figsize=(ONE, 1.8))
+    for axis, path in zip(axes, (descent, without)):
+        axis.scatter(*points.T, s=4, lw=0, c="0.8")
+        for j, colour in enumerate(sns.color_palette()[:3]):
+            axis.plot(*path[:, j].T, ".-", color=colour, lw=1, ms=4)
+            axis.plot(*path[0, j], "x", color="k", ms=5, mew=1)
+            if axis is axes[0]:
+                axis.plot(*em[1:, j].T, "o", mfc="none", mec="k", ms=6, mew=0.6)
+        axis.set(xticks=[], yticks=[], aspect="equal", xlim=(0.6, 10.4), ylim=(0.4, 9.9))
+    label(axes[0], "circles: EM", (2.5, 9.1))
+    label(axes[1], "two meet", (4.5, 1.3))
+    label(axes[1], "nobody", (8, 3))
+    axes[0].set_title("(a) log-sum-exp")
+    axes[1].set_title("(b) no denominator")
     return fig
 
 
-def half_planes_figure(points, cluster, theta, r):
-    """Three units relu(w x + b), theta (3, 3) of rows (w, b); points (N, 2), the cluster of each
-    (N,), and the responsibilities r (N, 3) of the units."""
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.3), width_ratios=[1, 1, 1.05])
+def half_planes_figure(points, cluster, theta, r, layer, x, most):
+    """Three units relu(w x + b) of the plane, theta (3, 3) of rows (w, b); points (N, 2), the
+    cluster of each (N,) and responsibilities r (N, 3). Then rows of a layer trained on x (N, D),
+    beside the inputs, most (n, m), on which its first n units are most active, and silent ones."""
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.1), width_ratios=[1, 1, 1.65])
     colours, view = sns.color_palette()[:3], {"xlim": (-1.15, 12.15), "ylim": (-1.5, 11.8)}
-    x, y, z = on_grid(theta, -2, 13)
-    a.contourf(x, y, z[..., 2], np.arange(0, 9, 0.75), cmap="Greys", vmin=0, vmax=13)
+    u, v, z = on_grid(theta, -2, 13)
+    a.contourf(u, v, z[..., 2], np.arange(0, 9, 0.75), cmap="Greys", vmin=0, vmax=13)
     edge_line(a, theta[2], color="k", lw=1)
     a.text(-0.7, 10.9, "E > 0: active, rejects", va="top", fontsize=7)
     a.text(5.5, -0.9, "E = 0: silent, claims", ha="center", fontsize=7)
@@ -69,55 +71,54 @@ def half_planes_figure(points, cluster, theta, r):
         b.bar(left + 0.9 * np.arange(3), shares, 0.7, base, color=colours, ec="k", lw=0.4)
         for k in range(3):
             label(b, f"{k + 1}", (left + 0.9 * k, base - 0.5), fontsize=6)
-    z = np.linspace(-3, 3, 200)
-    c.plot(z, np.exp(-np.maximum(z, 0)), color="k")
-    c.plot(z, np.maximum(z, 0), color=GREY, ls="--")
-    c.text(-3, 1.1, "exp(−E)", fontsize=7)
-    c.text(1.7, 2.1, "E = relu(z)", fontsize=7, color=GREY, ha="right")
-    c.set(xlabel="pre-activation z", ylim=(0, 3), yticks=range(4))
+    left, (n, m) = 0, most.shape
+    silent = [(layer(x)[:, j] == 0).nonzero()[:m, 0] for j in range(n)]
+    groups = {
+        "row": layer.W[:n, None].detach(),
+        "most active": x[most],
+        "silent": x[torch.stack(silent)],
+    }
+    for name, group in groups.items():
+        look = {"cmap": "RdBu_r" if name == "row" else "Greys", "interpolation": "nearest"}
+        for i, images in enumerate(group):
+            for k, image in enumerate(images.cpu()):
+                high = image.abs().quantile(0.99)
+                extent = (left + k, left + k + 0.95, -i - 0.95, -i)
+                low = -high if name == "row" else 0
+                c.imshow(image.view(28, 28), vmin=low, vmax=high, extent=extent, **look)
+        c.text(left + group.shape[1] / 2, 0.15, name, ha="center", fontsize=7)
+        left += group.shape[1] + 0.3
+    c.set(xlim=(0, 2 * m + 1.6), ylim=(-n, 0.6), xticks=[], yticks=[])
+    sns.despine(ax=c, left=True, bottom=True)
     a.set_title("(a) one unit")
-    b.set_title("(b) three units: who claims?")
-    c.set_title("(c) no density")
-    sns.despine(ax=c)
+    b.set_title("(b) three: who claims?")
+    c.set_title("(c) trained rows, and digits")
     return fig
 
 
-def collapse_figure(points, widths, signed, relu):
-    """Runs on points (N, 2), {step: theta (3, 3)} of each; rows (mean, log width) or (w, b)."""
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.4))
-    colours, low, high = sns.color_palette()[:3], -4, 15
-    for axis in (a, b, c):
-        axis.scatter(*points.T, s=3, lw=0, c="0.65")
-        axis.plot(0, 0, "+", color="k", ms=5, mew=0.7)
-        axis.set(xlim=(low, high), ylim=(low, high), xticks=[], yticks=[], aspect="equal")
-    for (step, theta), lw in zip(widths.items(), np.linspace(0.5, 1.6, len(widths))):
-        for (*mean, log_width), colour in zip(np.asarray(theta), colours):
-            a.add_patch(plt.Circle(mean, np.exp(log_width), fill=False, ec=colour, lw=lw))
-        (*mean, log_width), turn = np.asarray(theta[1]), np.deg2rad(200)
-        label(a, step, mean + np.exp(log_width) * np.array([np.cos(turn), np.sin(turn)]))
-    *_, (x, y, E) = (on_grid(theta, low, high) for theta in signed.values())
-    won = np.bincount(E.argmin(-1).ravel()).argmax()
-    for (step, theta), lw in zip(signed.items(), np.linspace(0.5, 1.6, len(signed))):
-        x, y, E = on_grid(theta, low, high)
-        lead = np.delete(E, won, -1).min(-1) - E[..., won]
-        b.contour(x, y, lead, [0], colors=[colours[won]], linewidths=lw)
-        border = [(i, -12) for i in range(380, 12, -1)] + [(12, j) for j in range(368, 0, -1)]
-        i, j = next(((i, j) for i, j in border if lead[i, j] < 0), (12, 12))
-        label(b, step, (x[i, j], y[i, j]))
-    b.contourf(x, y, lead, [0, np.inf], colors=[colours[won]], alpha=0.12)
-    for (step, theta), lw in zip(relu.items(), np.linspace(0.5, 1.6, len(relu))):
-        for j, colour in enumerate(colours):
-            edge_line(c, theta[j], color=colour, lw=lw)
-        (w1, w2, bias), left, top = theta[0].tolist(), low + 1.3, high - 0.7
-        height = -(w1 * left + bias) / w2
-        label(c, step, (left, height) if height < top else (-(w2 * top + bias) / w1, top))
-    x, y, E = on_grid(theta, low, high)
-    c.contourf(x, y, E.max(-1), [-np.inf, 0], colors=["0.93"], zorder=0)
-    label(c, "all silent", (11.5, 6.5))
-    a.set_title("(a) free widths: they swell")
-    b.set_title("(b) signed: one takes all")
-    c.set_title("(c) ReLU: the edges leave")
+def collapse_figure(runs):
+    """runs: {name: (points (N, 2), theta (steps, 3, 3), times)}, a row of territories for each."""
+    fig, axes = plt.subplots(len(runs), 4, figsize=(TWO, 3.6))
+    for line, (name, (points, path, times)) in zip(axes, runs.items()):
+        low, high = float(points.min()) - 2, float(points.max()) + 2
+        for axis, step in zip(line, times):
+            x, y, E = on_grid(path[step], low, high)
+            mine = territory(E)
+            axis.contourf(x, y, mine, [-0.5, 0.5, 1.5, 2.5], colors=FILLS)
+            for j in np.flatnonzero(np.bincount(mine.ravel()) > 0.03 * mine.size):
+                at = x[mine == j].mean(), y[mine == j].mean()
+                label(axis, j + 1, at, fontsize=8, weight="bold", zorder=5)
+            axis.scatter(*points.T, **DOTS)
+            axis.plot(0, 0, "+", color="k", ms=7, mew=1)
+            axis.set(xlim=(low, high), ylim=(low, high), xticks=[], yticks=[], aspect="equal")
+            axis.set_title(f"{step} steps" if step else "start")
+        line[0].set_ylabel(name)
     return fig
+
+
+def territory(E):
+    """The unit of lowest energy, (..., K) -> (...)."""
+    return np.asarray(E).argmin(-1)
 
 
 def edge_line(axis, theta, **look):
@@ -133,9 +134,9 @@ def on_grid(theta, low, high):
 
 
 def identity_figure(sets, paths):
-    """sets: {name: (gradient, r, ...)}; paths: [(EM, descent)], a start each, (steps, K, D)."""
+    """sets: {name: (gradient, r)}; paths: [(EM, descent)], a start each, (steps, K, D)."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(ONE, 1.7))
-    for (name, (gradient, r, *_)), marker in zip(sets.items(), "o+"):
+    for (name, (gradient, r)), marker in zip(sets.items(), "o+"):
         look = {"s": 4, "marker": marker, "lw": 0.5, "rasterized": True}
         a.scatter(r.cpu().ravel(), gradient.cpu().ravel(), label=name, **look)
     a.legend(markerscale=1.3, handletextpad=-0.4, borderpad=0, loc="upper left", frameon=False)

@@ -168,37 +168,3 @@ def test_decoders_of_half_precision_and_of_silent_codes():
     model.b.data -= 1000
     for V, offset in (decoder(model, x + 3) for decoder in (h.fit_decoder, h.transpose_decoder)):
         assert (V == 0).all() and torch.allclose(offset, (x + 3).mean(0))
-
-
-@pytest.mark.parametrize("mean", [0, 2])
-@pytest.mark.parametrize("seed", range(3))
-def test_theorem_every_unit_falls_silent(mean, seed):
-    """Within the theorem's time, by the steps and within the bounds of its proof."""
-    rate, active, model = 4e-3, torch.zeros(4), h.Encoder(5, 4, seed=seed).double()
-    x = normal(40, 5, seed=seed)
-    x = torch.cat([x - x.mean(0) + mean, torch.ones(40, 1)], 1)
-    theta = torch.cat([model.W, model.b[:, None]], 1).detach()
-    length, M = theta.norm(dim=1), theta.norm(dim=1).max() * x.norm(dim=1).max()
-    least = (-M).exp() / 4
-    for _ in range(5_000):
-        E = torch.relu(x @ theta.requires_grad_().T)
-        (g,) = torch.autograd.grad(h.lse_loss(E), theta)
-        E, r, after = E.detach(), h.responsibilities(E.detach()), (theta - rate * g).detach()
-        change = -2 * rate * (r * E).sum(0) + rate**2 * g.square().sum(1)
-        assert_allclose((after.square() - theta.detach().square()).sum(1), change, atol=1e-12)
-        awake, theta = (E > 0).any(0), after
-        assert E.max() <= M and r.min() >= least
-        assert (g[awake, -1] >= least).all() and not g[~awake].any()
-        active += awake * rate
-    assert not awake.any() and (active <= 2 * length / least).all()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_theorem_the_m_step_is_silence(seed):
-    """Whatever lowers the expected energy at fixed r lowers the loss by as much."""
-    x, floor = normal(40, 5, seed=seed) + 1, -40 * np.log(4)
-    E, other = (h.Encoder(5, 4, seed=s).double()(x).detach() for s in (seed, seed + 9))
-    r = h.responsibilities(E)
-    assert h.lse_loss(other) - h.lse_loss(E) <= (r * (other - E)).sum() + 1e-9
-    assert h.lse_loss(E) > floor and (r * E).sum() > 0
-    assert_allclose(h.lse_loss(0 * E), floor)
