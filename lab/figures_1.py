@@ -23,7 +23,7 @@ ALT = {
     "1_theorem": "Left: gradient against responsibility lies on the identity line over many "
     "decades. Right: the moves of all means in one step lie on the identity line with EM's.",
 }
-FILLS = ["#4a6fa5", "#e0a458", "#f6ecc9"]  # dark to light: readable in grey too
+FILLS = ["#3b76ab", "#e3a64e", "#cdeadf"]  # the units' blue, orange and green; dark to light
 DOTS = {"s": 5, "c": "k", "ec": "w", "lw": 0.3}
 
 
@@ -49,7 +49,7 @@ def toy_figure(points, em, descent, without):
 def half_planes_figure(points, cluster, theta, r, layer, x, most):
     """Three units relu(w x + b) of the plane, theta (3, 3) of rows (w, b); points (N, 2), the
     cluster of each (N,) and responsibilities r (N, 3). Then rows of a layer trained on x (N, D),
-    beside the inputs, most (n, m), on which its first n units are most active, and silent ones."""
+    beside inputs on which its first units are most active, of most (10, K), and silent ones."""
     fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.1), width_ratios=[1, 1, 1.65])
     colours, view = sns.color_palette()[:3], {"xlim": (-1.15, 12.15), "ylim": (-1.5, 11.8)}
     u, v, z = on_grid(theta, -2, 13)
@@ -71,13 +71,10 @@ def half_planes_figure(points, cluster, theta, r, layer, x, most):
         b.bar(left + 0.9 * np.arange(3), shares, 0.7, base, color=colours, ec="k", lw=0.4)
         for k in range(3):
             label(b, f"{k + 1}", (left + 0.9 * k, base - 0.5), fontsize=6)
-    left, (n, m) = 0, most.shape
-    silent = [(layer(x)[:, j] == 0).nonzero()[:m, 0] for j in range(n)]
-    groups = {
-        "row": layer.W[:n, None].detach(),
-        "most active": x[most],
-        "silent": x[torch.stack(silent)],
-    }
+    left, n, m = 0, 4, 3
+    silent = [(layer(x)[:, j] == 0).nonzero()[7 * j : 7 * j + m, 0] for j in range(n)]
+    groups = {"row": layer.W[:n, None].detach(), "most active": x[most[:m, :n].T]}
+    groups["silent"] = x[torch.stack(silent)]
     for name, group in groups.items():
         look = {"cmap": "RdBu_r" if name == "row" else "Greys", "interpolation": "nearest"}
         for i, images in enumerate(group):
@@ -139,7 +136,7 @@ def identity_figure(sets, paths):
     for (name, (gradient, r)), marker in zip(sets.items(), "o+"):
         look = {"s": 4, "marker": marker, "lw": 0.5, "rasterized": True}
         a.scatter(r.cpu().ravel(), gradient.cpu().ravel(), label=name, **look)
-    a.legend(markerscale=1.3, handletextpad=-0.4, borderpad=0, loc="upper left", frameon=False)
+    a.legend(markerscale=1.3, handletextpad=-0.4, borderpad=-0.2, loc="lower right", frameon=False)
     a.set(xscale="log", yscale="log", xlim=(1e-9, 3), ylim=(1e-9, 3), aspect="equal")
     a.set(xlabel="responsibility r", ylabel="gradient dL/dE", title="(a) E-step")
     a.set(xticks=[1e-8, 1e-4, 1], yticks=[1e-8, 1e-4, 1])
