@@ -42,9 +42,9 @@ def gated(module, side, penalty=1.0):
     """A site in an MLP of about 1,536 activations; penalty: a factor, for other numbers of them."""
     cases = {
         "published form": ((0.002, 0.008), 0.001),
-        "bounded": ((0.0165, 0.048), 0.004),
-        CUT: ((0.0165, 0.048), 0.004),
-        "L1 SAE": ((4.0 * penalty, 2.1 * penalty), 0.008),
+        "bounded": ((0.0145, 0.048), 0.004),
+        CUT: ((0.0145, 0.048), 0.004),
+        "L1 SAE": ((6.0 * penalty, 3.1 * penalty), 0.008),
         "TopK SAE": ((9, 17), 0.004),
     }
     return Site(module, side, 256, 0, 4, 512, 512, cases)

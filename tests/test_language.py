@@ -148,12 +148,15 @@ def test_gpt2_from_its_name_to_its_table(tiny, tmp_path, monkeypatch, capsys):
     """It says what to change where L0 10 and 16 are not enclosed."""
     monkeypatch.setattr(activations, "CACHE", tmp_path / "cache")
     monkeypatch.chdir(tiny[0].parent)
+    other = language.SITES["smollm2"]["(b)"]._replace(module="h.6", units=24, components=12)
+    monkeypatch.setitem(language.SITES["gpt2"], "(b)", other)
     options = f"--model gpt2 --tokens 1500 --seeds 0 1 --corpus {tiny[1]} --output {tmp_path}"
     language.main(options.split())
     run, said = json.loads((tmp_path / "language.json").read_text()), capsys.readouterr().out
+    said = said.partition("(b)")[0]
     keys = {"part", "method", "L0", "transpose", "solved", "recovered", "dead", "agreement"}
     assert all({*row} == keys for row in run["result"])
-    table = pd.DataFrame(run["table"])
+    table = pd.DataFrame(run["table"]).query("part == '(a)'")
     for name, (settings, _) in language.SITES["gpt2"]["(a)"].cases.items():
         low, high = (table.l0[(table.method == name) & (table.setting == s)] for s in settings)
         fine = (low <= 10).all(), (high >= 16).all()
