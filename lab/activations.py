@@ -66,9 +66,8 @@ def load_activations(model, places, corpus=None, *, n_tokens=160_000, context=12
             part = paths[place].with_suffix(f".{os.getpid()}.part")
             torch.save(content, part)
             os.replace(part, paths[place])  # an interrupted run leaves no file under this key
-    contents = [torch.load(paths[place], mmap=True) for place in places]
-    tensors = ("x_train", "x_test", "mean")
-    return [Activations(**c | {k: c[k].to(device) for k in tensors}) for c in contents]
+    found, moved = (torch.load(paths[p], mmap=True) for p in places), ("x_train", "x_test", "mean")
+    return [Activations(**c | {k: c[k].to(device) for k in moved}) for c in found]
 
 
 def language_model(model, device="cpu"):

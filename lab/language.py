@@ -131,11 +131,13 @@ def not_enclosed(table, cases):
     for name, (settings, _) in cases.items():
         l0s = [table.l0[(table.method == name) & (table.setting == s)] for s in settings]
         means = np.array([own.mean() for own in l0s])
-        power = np.log(settings[1] / settings[0]) / np.log(means[1] / means[0])
-        better = settings * (np.array([0.85 * L0S[0], 1.2 * L0S[1]]) / means) ** power
+        with np.errstate(all="ignore"):  # without active units, or with as many at both
+            power = np.log(settings[1] / settings[0]) / np.log(means[1] / means[0])
+            better = settings * (np.array([0.85 * L0S[0], 1.2 * L0S[1]]) / means) ** power
         for i, fine in enumerate((l0s[0].max() <= L0S[0], l0s[1].min() >= L0S[1])):
             now = f"{name}: {settings[i]:g} gives L0 {means[i]:.3g}, on the wrong side of {L0S[i]}"
-            lines += [] if fine else [f"{now}; change it in SITES, perhaps to {better[i]:.2g}"]
+            to = f", perhaps to {better[i]:.2g}" if 0 < better[i] < np.inf else ""
+            lines += [] if fine else [f"{now}; change it in SITES{to}"]
     return lines
 
 
@@ -190,8 +192,7 @@ def main(arguments=None):
     found["table"] = pd.concat(rows_of, ignore_index=True)
     notebook.save_results("language", parameters=settings, claims=claims, folder=folder, **found)
     print(pd.DataFrame(found["result"]).round(3).to_string(index=False))
-    for claim in claims.judge():
-        print(claim["claim"], claim["judged"], claim["holds"])
+    print(*[(c["claim"], c["judged"], c["holds"]) for c in claims.judge()])
 
 
 if __name__ == "__main__":
