@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
@@ -29,16 +28,14 @@ CORPUS_SHA256 = "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077d
 MAX_NORM = 10  # medians; the default of the library dictionary_learning
 REVISIONS = {"gpt2": "607a30d783dfa663caf39e06633721c8d4cfcd7e"}  # on the hub
 
-# --- Activations --------------------------------------------------------------------------
-
 
 class Activations(NamedTuple):
     x_train: torch.Tensor  # (N, D) float32, centred and scaled, in one fixed random order
     x_test: torch.Tensor  # (M, D) likewise, in the order of the text
     mean: torch.Tensor  # (D,) of the raw training rows: a raw row is x * scale + mean
     scale: float  # the same for all columns; makes their mean variance 1 in x_train
-    limit: float  # raw rows of a norm above it were left out
-    left_out: int  # how many
+    limit: float  # raw rows of a norm above it were left out,
+    left_out: int  # so many
     sequences: list  # the test's token ids
 
 
@@ -46,38 +43,31 @@ def load_activations(model, places, corpus=None, *, n_tokens=160_000, context=12
     """`Activations` of each of the places (module, side), sides being "input" or "output": a list
     of n_tokens rows, or few less, a tenth of them for the test.
 
-    model: see `language_model`. What a side holds is (sequences, positions, D); layers after all
-    places do not run. corpus: a text file, None for the repository's own; its documents, separated
-    by <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens; every tenth
-    is for the test. device: where the model runs, and where all tensors are that are returned.
-    Files in CACHE keep them under keys of all that determines them, this code included; on a CPU
-    they are mapped from there: changes stay in memory. An interrupted run leaves no file.
-    Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module (lists
-    them), one that does not run, a damaged corpus, one without two documents, too few tokens.
+    model: see `language_model`. corpus: a text file, None for the repository's own; its documents,
+    separated by <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens;
+    every tenth document is for the test. Files in CACHE keep the rows under keys of all that
+    determines them, this code included; on a CPU they are mapped from there, and changes stay in
+    memory. Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module
+    (lists them), one that does not run, a damaged corpus or one with too few documents or tokens.
     """
     text = Path(corpus or CORPUS).read_bytes()
     if corpus is None and hashlib.sha256(text).hexdigest() != CORPUS_SHA256:
         raise ValueError(f"{CORPUS} is damaged; restore it with `git checkout -- data/corpus.txt`")
     wanted = n_tokens - n_tokens // 10, n_tokens // 10
     code = [inspect.getsource(f) for f in (_sequences, _run, _record)], version("transformers")
-    made_of, paths = repr([_source(model)[2], text, wanted, context, MAX_NORM, code]), {}
-    for place in places:
-        key = hashlib.sha256(f"{place} {made_of}".encode()).hexdigest()[:16]
-        paths[place] = CACHE / f"{key}.pt"
+    made_of = repr([_source(model)[2], text, wanted, context, MAX_NORM, code])
+    keys = {p: hashlib.sha256(f"{p} {made_of}".encode()).hexdigest()[:16] for p in places}
+    paths = {place: CACHE / f"{key}.pt" for place, key in keys.items()}
     if missing := [place for place in places if not paths[place].exists()]:
         tokenizer, network = language_model(model, device)
         split = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
         CACHE.mkdir(parents=True, exist_ok=True)
         for place, content in _record(network, missing, *split):
-            part = CACHE / f".{paths[place].name}.{os.getpid()}.part"
-            try:
-                torch.save(content, part)
-                os.replace(part, paths[place])
-            finally:
-                part.unlink(missing_ok=True)
-    contents = [torch.load(paths[place], mmap=True) for place in places]
-    tensors = ("x_train", "x_test", "mean")
-    return [Activations(**c | {k: c[k].to(device) for k in tensors}) for c in contents]
+            part = paths[place].with_suffix(f".{os.getpid()}.part")
+            torch.save(content, part)
+            os.replace(part, paths[place])  # an interrupted run leaves no file under this key
+    found, moved = (torch.load(paths[p], mmap=True) for p in places), ("x_train", "x_test", "mean")
+    return [Activations(**c | {k: c[k].to(device) for k in moved}) for c in found]
 
 
 def language_model(model, device="cpu"):
@@ -202,45 +192,38 @@ def _record(network, places, train, test):
 # --- What replacing them costs --------------------------------------------------------------
 
 
-def spliced_loss(network, place, sequences, reconstruct=None, *, limit=np.inf, n=8):
-    """Cross-entropy of the next token, nats per token, with rows replaced by reconstruct(rows).
-
-    rows (n, D) are raw, neither centred nor scaled, on the network's device. Rows of a norm above
-    `limit` and at a sequence's first position stay as they are; what is predicted at the latter
-    does not count. None: the clean network. n sequences run at a time.
-    Raises ValueError for an unknown module or one that does not run.
-    """
-    total = count = 0
-
-    def splice(X, used):
-        X, used = X.clone(), used & (X.norm(dim=2) <= limit)
-        X[used] = X[used] if reconstruct is None else reconstruct(X[used].float()).to(X)
-        return X
-
-    for ids, output in _run(network, {place: splice}, sequences, n):
-        logits, target = output.logits[:, 1:-1].flatten(0, 1).float(), ids[:, 2:].flatten()
-        total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
-        count += int((target >= 0).sum())
-    return total / count
-
-
 @torch.no_grad()
-def loss_recovered(network, place, rows, saes, *, n=32):
+def loss_recovered(network, place, rows, saes, basis=None, *, n=16):
     """How much of the loss SAEs {name: x -> x_hat} recover on n test sequences, in % by name.
 
-    The network reads what they make of the module's rows, `Activations`, in the place of these. 0
-    is the mean in their place ("mean ablation" gives what that costs, in nats per token), 100 the
-    clean network.
+    The network reads what they make of the module's rows, `Activations`, in the place of these; a
+    sequence's second token, which its first position predicts, does not count. basis (D, m), with
+    orthogonal columns: SAEs are of x @ basis, and what of a row lies outside stays as it is. 0 is
+    the mean in their place ("mean ablation": what that costs, nats per token), 100 the clean
+    network. Raises ValueError for an unknown module or one that does not run.
     """
+    basis = torch.eye(len(rows.mean)).to(rows.mean) if basis is None else basis
+    back = basis.T / basis.square().sum(0)[:, None]
+    sequences = rows.sequences[:: max(1, len(rows.sequences) // n)][:n]
 
     def loss(sae):
-        def splice(raw):
-            return sae((raw - rows.mean) / rows.scale) * rows.scale + rows.mean
+        def splice(X, used):
+            X, used = X.clone(), used & (X.norm(dim=2) <= rows.limit)
+            x = (X[used].float() - rows.mean) / rows.scale
+            x_hat = x + (sae(x @ basis) - x @ basis) @ back
+            X[used] = (x_hat * rows.scale + rows.mean).to(X)
+            return X
 
-        reconstruct = None if sae is None else splice
-        return spliced_loss(network, place, rows.sequences[:n], reconstruct, limit=rows.limit)
+        total = count = 0
+        for ids, output in _run(network, {place: splice}, sequences, 8):
+            logits, target = output.logits[:, 1:-1].flatten(0, 1).float(), ids[:, 2:].flatten()
+            total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
+            count += int((target >= 0).sum())
+        bar.update()
+        return total / count
 
-    clean = loss(None)
-    span = loss(torch.zeros_like) - clean
-    found = {name: 100 * (1 - (loss(sae) - clean) / span) for name, sae in saes.items()}
+    with progress_bar(len(saes) + 2, "loss recovered", unit="model") as bar:
+        clean = loss(lambda x: x)
+        span = loss(torch.zeros_like) - clean
+        found = {name: 100 * (1 - (loss(sae) - clean) / span) for name, sae in saes.items()}
     return found | {"mean ablation": span}
