@@ -67,9 +67,9 @@ def methods(K, kappa, mean=None, noise=1e-3):
         "published + prior": Method(
             _encoder, with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")
         ),
-        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), 0.008, ("k", "o", "-")),
+        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
         "bounded, batch's mean": Method(
-            _encoder, by_mean, (0.1, 0.25, 0.75), 0.008, ("0.4", "^", "--")
+            _encoder, by_mean, (0.1, 0.25, 0.75), 0.004, ("0.4", "^", "--")
         ),
         "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
         "L1 SAE": Method(

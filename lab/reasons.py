@@ -65,7 +65,7 @@ def balance(model, x, lam, kappa, sparsity=h.lse_loss, noise=1e-3):
         "|f| / m": f.abs() / m,
     }
     rows = {"$V_j$": V, "the step": step, r"$\kappa W_j$": kappa * W, "remainder": rest}
-    return {name: float(v.median()) for name, v in found.items()}, rows
+    return {name: float(v.nanmedian()) for name, v in found.items()}, rows
 
 
 def in_float64(model, x, shift=None):
@@ -92,7 +92,8 @@ def by_scale(model, x, lam, noise=None, eps=1e-6):
 
 def growth(model, x, lam, bias=1.0):
     """Decay c_j of a model without a prior, as it acts under SGD with b at `bias` times the rate:
-    medians over units {"c, measured"; "c, predicted"; "|f| / m", measured; and predicted}."""
+    medians over units {"c, measured"; "c, predicted"; "|f| / m", measured; and predicted}, and how
+    measured and predicted c correlate over units."""
     W, b = model.W.detach(), model.b.detach()
     F, f = pull(model, partial(h.published_loss, lam=lam), x, lam)
     power = W.square().sum(1)
@@ -101,7 +102,8 @@ def growth(model, x, lam, bias=1.0):
     m = (h.responsibilities(E) * (E > 0)).mean(0) * (64 / lam)
     found = {"c, measured": (F * W).sum(1) / power, "c, predicted": c}
     found |= {"|f| / m, measured": f.abs() / m, "|f| / m, predicted": (c * b / bias).abs() / m}
-    return {name: float(v.median()) for name, v in found.items()}
+    same = float(torch.corrcoef(torch.stack([(F * W).sum(1) / power, c]))[0, 1])
+    return {name: float(v.median()) for name, v in found.items()} | {"correlation of c": same}
 
 
 # --- Currencies: the same model, read by W times something ------------------------------------
@@ -197,6 +199,21 @@ def _own_size(model, loss, mean, x):
 
 
 # --- What the table of `run_cases` says ----------------------------------------------------------
+
+COLUMNS = {"as it is": "", "currency": "in its currency ", "std(x)": "by std(x) "}
+COLUMNS["of another unit"] = "by another unit's "
+
+
+def in_words(shares):
+    """Means over seeds of all shares: a line for each objective and optimiser."""
+    shares = shares.fillna({"optimiser": "", "bias": ""})
+    for (objective, optimiser), rows in shares.groupby(["objective", "optimiser"], sort=False):
+        parts = []
+        for (inputs, bias), own in rows.groupby(["inputs", "bias"], sort=False):
+            values = own[list(COLUMNS)].mean().dropna()
+            told = ", ".join(f"{COLUMNS[column]}{v:.2f}" for column, v in values.items())
+            parts.append(f"{inputs}{', fast bias' * (bias == 'fast')} {told}")
+        yield ", ".join(filter(None, (objective, optimiser))) + ": " + "; ".join(parts)
 
 
 def gains(shares, optimiser, objective="published form"):

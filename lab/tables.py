@@ -132,10 +132,10 @@ def compare_moved(table, groups, x, x_test):
     return found | {"L1 SAE, at that L0": (l0, *values)}
 
 
-def unit_rows(table, shared, l0s, l0):
+def unit_rows(table, shared, names, l0s, l0):
     """Agreement, probe and solved decoder at one L0, and purity at each: text, a row a method."""
     rows = []
-    for method in table.method.unique():
+    for method in names:
         row = {f"at L0 {l0:g}": method}
         agree = at_l0(shared, method, "agreement", l0)
         row["agreement"] = f"{agree.min():.2f} to {agree.max():.2f}"

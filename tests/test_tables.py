@@ -135,7 +135,10 @@ def test_tables_of_any_seeds(seeds_of):
     assert list(front.iloc[:, 2]) == ["50,240", "101,200"] and front.iloc[0, 4] == "101,200"
     assert ("±" in front.iloc[0, 1]) == (table.seed.nunique() > 1)
     shared = pd.DataFrame(columns=["method", "setting", "seed", "l0", "agreement"])
-    assert tables.unit_rows(table, shared, (6, 10), 10).agreement.tolist() == ["–", "–"]
+    assert tables.unit_rows(table, shared, [*SETTINGS], (6, 10), 10).agreement.tolist() == [
+        "–",
+        "–",
+    ]
     assert tables.by_price(table, shared, 10, [*SETTINGS])["Wᵀ"][0] == f"{x:.4f}"
     with pytest.raises(ValueError, match="no rows of unknown"):
         tables.numbers(table, ["bounded", "unknown"], [10], {"solved": 0.01})
