@@ -6,29 +6,23 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from test_helpers import normal
 
 import helpers as h
 from lab import units
 
 
-def test_purity_weights_classes_equally():
+def test_purity_weights_classes_equally_and_agreement_is_the_best_matching_of_all():
     A = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)).double()
     A[:, 3], y = 0, torch.tensor([0] * 40 + [1] * 15 + [2] * 5)
     A[:, 0] = (y == 2) * 3.0  # of one class, though the smallest
     means = np.array([[A[y == c, j].mean() for c in range(3)] for j in range(3)])
-    expected = np.mean([m.max() / m.sum() for m in means])
-    assert units.purity(A, y) == pytest.approx(expected) and expected > 0.5
-
-
-def test_agreement_is_the_best_matching_of_all():
+    assert units.purity(A, y) == pytest.approx(np.mean([m.max() / m.sum() for m in means]))
     one, other = normal(50, 4), normal(50, 4, seed=1)
     other[:, 2] = 3 * one[:, 0] + 0.1 * other[:, 2]
     R = np.corrcoef(one.T, other.T)[:4, 4:]
     best = max(np.mean([R[i, j] for i, j in enumerate(p)]) for p in permutations(range(4)))
     assert units.agreement(one, other) == pytest.approx(best)
-    assert units.agreement(one, one[:, [3, 1, 0, 2]]) == pytest.approx(1)
 
 
 def test_a_probe_learns_from_training_and_is_judged_on_test():
@@ -37,24 +31,17 @@ def test_a_probe_learns_from_training_and_is_judged_on_test():
     model, y = h.Encoder(3, 8), (x[:, 0] > 0).long()
     own = units.probe(model, x, y, x, y)
     assert own > 90 and units.probe(model, x, y, x, 1 - y) == pytest.approx(100 - own)
-    A = model.encode(x).detach().numpy()
-    Z = (A - A.mean(0)) / np.where(A.std(0) > 0, A.std(0), 1)
-    plain = 100 * LogisticRegression(max_iter=1000).fit(Z, y).score(Z, y)
-    assert own == pytest.approx(plain, abs=1)
 
 
 def test_pairs_compare_seeds_at_equal_settings_and_hold_the_codes_of_one_group():
-    x, alive = normal(50, 5, dtype=torch.float32), []
+    x, alive, most = normal(50, 5, dtype=torch.float32), [], []
 
     class Watched(h.Encoder):
         def encode(self, x):
-            A = super().encode(x)
-            A = A.clone()
-            alive.append(weakref.ref(A))
+            alive.append(weakref.ref(A := super().encode(x).clone()))
             most.append(sum(ref() is not None for ref in alive))
             return A
 
-    most = []
     models = {("a", s, n): Watched(5, 4, seed=n) for n in (0, 1, 2) for s in (1, 2)}
     found = units.pairs(models, x)
     assert len(found) == 6 and set(found.seed) == {"0, 1", "0, 2", "1, 2"} and max(most) <= 4
@@ -75,5 +62,4 @@ def test_untrained_encoders_have_unit_rows_one_bias_and_the_l0_asked_for(name):
     for (_, l0, _), model in found.items():
         assert h.l0(model.encode(x)) == pytest.approx(l0, abs=0.02) and len(model.b.unique()) == 1
         torch.testing.assert_close(model.W.norm(dim=1), torch.ones(4))
-    if name == "k-means templates":
-        assert units.agreement(model.W.detach().T, centres.T) > 0.99
+        assert name == "random weights" or units.agreement(model.W.detach().T, centres.T) > 0.99
