@@ -1,4 +1,8 @@
-"""Notebook 3's methods: their losses, settings and looks, in one table of cases."""
+"""Notebook 3's methods: their losses, settings, rates and looks, in one table of cases.
+
+Rates are fixed here. `python -m lab.runs` finds them anew on digits, and figures/tuning.json holds
+what it tried.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,9 +19,9 @@ class Method(NamedTuple):
     model: Callable  # (D, K, seed, setting) -> model
     loss: Callable
     settings: tuple  # the values that are swept
-    look: tuple  # colour, marker and line
+    lr: float
+    look: tuple = ("k", "o", "-")  # colour, marker and line
     argument: str | tuple | None = "lam"  # of the loss, which the setting is; None: of the model
-    lr: float | None = None  # None: tuned
     mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
     optimizer: Callable = ADAM
     slow_start: bool = False  # the first epoch at a twentieth of the rate
@@ -41,6 +45,8 @@ HOW = {  # two optimisers, neither of them tuned: without a prior no loss can ch
     "Adam": {"lr": 1e-3, "optimizer": ADAM},
     "SGD": {"lr": 0.01, "optimizer": torch.optim.SGD, "slow_start": True},
 }
+HALF = "L1 SAE, half its rate"  # a control of purity and agreement
+UNTUNED = ("published form", HALF)
 
 
 def methods(K, kappa, mean=None, noise=1e-3):
@@ -49,51 +55,101 @@ def methods(K, kappa, mean=None, noise=1e-3):
     The published form keeps the paper's rate and its inputs, to which `mean` is added: without a
     prior a larger rate always lowers the loss, so no held-out loss can choose one.
     """
-    bounded = partial(h.bounded_loss, kappa=kappa, noise=noise)
-    with_prior = partial(h.published_loss, kappa=kappa)
+    form, bounded = h.published_loss, partial(h.bounded_loss, kappa=kappa, noise=noise)
+    with_prior, by_mean = partial(form, kappa=kappa), partial(bounded, sparsity=h.uncoupled_loss)
     with_l1 = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
-    tied, saes = partial(_sae, tied=True), {"argument": "penalty", "warm_up": True}
+    tied, sae, saes = partial(_sae, tied=True), h.sae_loss, {"argument": "penalty", "warm_up": True}
+    unit = {"unit_norm": "V"}
     return {
         "published form": Method(
-            _encoder,
-            h.published_loss,
-            (0.15, 0.35, 0.8),
-            ("C1", "v", ":"),
-            mean=mean,
-            **HOW["Adam"],
+            _encoder, form, (0.15, 0.35, 0.8), 0.001, ("C1", "v", ":"), mean=mean
         ),
-        "published form, SGD": Method(
-            _encoder, h.published_loss, (0.25, 0.5), ("C1", ">", "-"), mean=mean, **HOW["SGD"]
+        "published + prior": Method(
+            _encoder, with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")
         ),
-        "published + prior": Method(_encoder, with_prior, (0.1, 0.25, 0.65), ("C5", "<", "-.")),
-        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), ("k", "o", "-"), lr=0.008),
-        "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), ("0.5", "o", "--")),
+        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
+        "bounded, batch's mean": Method(
+            _encoder, by_mean, (0.1, 0.25, 0.75), 0.004, ("0.4", "^", "--")
+        ),
+        "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
         "L1 SAE": Method(
-            _sae, h.sae_loss, (0.45, 1.0, 1.6, 2.6), ("C0", "s", "--"), unit_norm="V", **saes
+            _sae, sae, (0.45, 1.0, 1.6, 2.6), 0.008, ("C0", "s", "--"), **saes, **unit
         ),
-        "tied SAE": Method(tied, h.sae_loss, (0.6, 0.8), ("C2", "D", "-."), **saes),
+        HALF: Method(_sae, sae, (0.45, 0.9, 2.4), 0.004, ("C9", "s", ":"), **saes, **unit),
+        "tied SAE": Method(tied, sae, (0.6, 0.8), 0.016, ("C2", "D", "-."), **saes),
         "TopK SAE": Method(
-            _top_k, h.sae_loss, (5, 10, 20), ("C3", "X", "--"), argument=None, unit_norm="V"
+            _top_k, sae, (5, 10, 20), 0.004, ("C3", "X", "--"), argument=None, **unit
         ),
     }
 
 
-VARIANTS = {  # objectives without and with the prior; of each, lambda on either side of L0 10
-    ("published form", "published + prior"): (
-        h.published_loss,  # without the prior on raw inputs: TRAINED
-        {"raw": ((), (0.2, 0.35)), "centred": ((0.15, 0.25), (0.2, 0.32))},
-    ),
-    ("log det", "bounded"): (
-        h.bounded_loss,
-        {"raw": ((0.28, 0.5), (0.17, 0.3)), "centred": ((0.14, 0.25), (0.17, 0.3))},
-    ),
-}
+# --- What holds the decoder: one lambda a case, with an L0 near 10 ---------------------------
+
+INPUTS = ("raw", "rotated", "principal axes", "centred")
+PRIORS = {"published form": "published + prior", "log det": "bounded"}  # with the prior
+# {(objective, optimiser): lambdas without and with the prior on INPUTS, and with a fast bias}
+LAMBDAS = {
+    ("published form", "Adam"): ((0.365, 0.24), (0.39, 0.24), (0.305, 0.24), (0.17, 0.22), 0.38),
+    ("published form", "SGD"): ((0.345, 0.24), (0.365,), (0.355,), (0.19, 0.23), 0.35),
+    ("log det", "Adam"): ((0.38, 0.22), (0.38, 0.22), (0.33, 0.22), (0.16, 0.21), 0.4),
+    ("log det", "SGD"): ((0.34, 0.22), (0.34,), (0.34,), (0.18, 0.21), 0.335),
+}  # under SGD the path with a prior is the same in any basis
+DECOUPLED = 3  # weight decay of AdamW
 
 
-TRAINED = {  # of `methods`; `variants` leaves these out
-    "published form": "published form | Adam | raw",
-    "published form, SGD": "published form | SGD | raw",
-}
+def cases(inputs, kappa, mean):
+    """Objectives without and with the prior on one of INPUTS: {"objective | optimiser | bias":
+    Method}, a setting being (lambda, 0) or (lambda, kappa).
+
+    mean (D,): of raw pixels, in the basis of these inputs. On raw pixels the mean image is a second
+    bias, which is faster by |mean|^2 under SGD, and by |mean|_1 under Adam, whose steps ignore the
+    size of a gradient. "fast" gives b that rate on centred pixels.
+    """
+    rate, found = bias_rate(mean), {}
+    for (objective, optimiser), lams in LAMBDAS.items():
+        loss = h.published_loss if objective == "published form" else h.bounded_loss
+        settings = tuple(zip(lams[INPUTS.index(inputs)], (0.0, kappa)))
+        method = Method(_encoder, loss, settings, argument=("lam", "kappa"), **HOW[optimiser])
+        method = method._replace(mean=None if inputs == "centred" else mean)
+        found[f"{objective} | {optimiser} | own"] = method
+        if inputs == "centred":
+            fast = partial(_two_groups, method.optimizer, rate[optimiser])
+            method = method._replace(optimizer=fast, settings=((lams[-1], 0.0),))
+            found[f"{objective} | {optimiser} | fast"] = method
+    return found
+
+
+def bias_rate(mean):
+    """How much faster than b alone it and the mean image together are: {optimiser: factor}."""
+    return {"Adam": 1 + float(mean.abs().sum()), "SGD": 1 + float(mean.square().sum())}
+
+
+def decays(K, kappa):
+    """Where weight decay acts on the bias too, or outside of the loss; centred pixels: {name:
+    Method}."""
+    bounded = methods(K, kappa)["bounded"]
+    log_det = Method(_encoder, partial(h.bounded_loss, kappa=0.0), (), **HOW["Adam"])
+    both = partial(torch.optim.AdamW, weight_decay=DECOUPLED)
+    alone = partial(_two_groups, both, 1, weight_decay=0)
+    return {
+        "bounded, decay on b too": bounded._replace(
+            loss=partial(bounded_with_bias_decay, kappa=kappa), settings=(0.115,)
+        ),
+        "log det, AdamW on W and b": log_det._replace(optimizer=both, settings=(0.092,)),
+        "log det, AdamW on W alone": log_det._replace(optimizer=alone, settings=(0.21,)),
+    }
+
+
+def bounded_with_bias_decay(model, x, lam, kappa):
+    """`bounded_loss` with kappa |b|^2 beside kappa |W|_F^2; -> ()."""
+    decay = kappa * model.b.square().sum()
+    return h.bounded_loss(model, x, lam, kappa) + len(x) / 128 * lam * decay
+
+
+def _two_groups(optimizer, factor, parameters, lr, **of_b):
+    """W at the rate lr, and b at `factor` times that."""
+    W, b = parameters
+    return optimizer([{"params": [W]}, {"params": [b], "lr": factor * lr} | of_b], lr=lr)
 
 
 def paper_sae(D, K, seed):
@@ -108,41 +164,3 @@ def paper_sae_loss(model, x):
     """Mean squared error + 0.01 times the mean activation."""
     a = model.encode(x)
     return mse_loss(model.decode(a), x) + 0.01 * a.mean()
-
-
-def controls(x, methods):
-    """What else differs between two optimisers of the published form on raw inputs: the basis,
-    whether there is a slow start, and the rate.
-
-    -> {"control | optimiser": (Method, Q)}: it is to learn from x @ Q, with an orthogonal Q (D, D),
-    or from x where Q is None.
-    """
-    some = torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(0))
-    found = {}
-    rotation, axes = torch.linalg.qr(some)[0].to(x), torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
-    for how, name in {"Adam": "published form", "SGD": "published form, SGD"}.items():
-        method = methods[name]._replace(settings=(0.3, 0.5))
-        found[f"random rotation | {how}"] = method._replace(mean=method.mean @ rotation), rotation
-        found[f"principal axes | {how}"] = method._replace(mean=method.mean @ axes), axes
-        method = method._replace(settings=(0.25, 0.6))
-        found[f"starts exchanged | {how}"] = method._replace(slow_start=not method.slow_start), None
-        found[f"rate × 3 | {how}"] = method._replace(lr=3 * method.lr), None
-    return found
-
-
-MORE_UNITS = {  # settings on either side of L0 10, for 25 to 200 units on 50 components
-    25: {"bounded": (1.6, 3.4), "L1 SAE": (0.5, 1.0), "tied SAE": (0.4, 0.8), "TopK SAE": (8, 13)},
-    50: {"bounded": (0.3, 0.65), "L1 SAE": (0.8, 1.3), "tied SAE": (0.6, 1.0), "TopK SAE": (8, 13)},
-    100: {
-        "bounded": (0.07, 0.14),
-        "L1 SAE": (0.9, 1.8),
-        "tied SAE": (0.7, 1.2),
-        "TopK SAE": (8, 13),
-    },
-    200: {
-        "bounded": (0.015, 0.04),
-        "L1 SAE": (1.2, 2.0),
-        "tied SAE": (0.7, 1.3),
-        "TopK SAE": (8, 13),
-    },
-}

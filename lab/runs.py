@@ -1,8 +1,10 @@
 """Stacks of models of a method, trained side by side, tuned, and started from a tied SAE.
 
-Models are kept as {(name, setting, seed): model}.
+Models are kept as {(name, setting, seed): model}. `python -m lab.runs` tunes the rates of
+lab/methods.py anew, and writes figures/tuning.json.
 """
 
+import time
 import warnings
 from functools import partial
 
@@ -11,16 +13,32 @@ import pandas as pd
 import torch
 
 import helpers as h
-from lab import tables, units
-from lab.methods import HOW, VARIANTS, Method, _encoder, methods, paper_sae, paper_sae_loss
+from lab import data, notebook, tables, units
+from lab.methods import UNTUNED, methods, paper_sae, paper_sae_loss
 from lab.training import side_by_side, train
 
+RATES = (0.004, 0.008, 0.016)  # of Adam, tried first
 
-def stacks(name, method, x, K, seeds, *, lr=None, settings=None, epochs, batch_size=128, most=12):
+
+def stacks(
+    name,
+    method,
+    x,
+    K,
+    seeds,
+    *,
+    lr=None,
+    settings=None,
+    epochs,
+    batch_size=128,
+    most=12,
+    moments=None,
+):
     """Jobs for `side_by_side`, each of which trains about so many models of a method.
 
     The last quarter of the epochs has a tenth of the rate. lr and settings: None for the method's
     own. The models read x (N, D), also where the method's `mean` was added for training.
+    moments: a dict, into which go {(name, setting, seed): Adam's second moments of W, (K, D)}.
     """
     settings = method.settings if settings is None else settings
     if method.argument is None:  # the setting is in the model, and a stack has models of one kind
@@ -29,10 +47,11 @@ def stacks(name, method, x, K, seeds, *, lr=None, settings=None, epochs, batch_s
         parts = np.array_split(seeds, min(len(seeds), -(-len(seeds) * len(settings) // most)))
         groups = [[(s, seed) for seed in part.tolist() for s in settings] for part in parts]
     options = {"lr": lr or method.lr, "epochs": epochs, "batch_size": batch_size}
+    options["moments"] = {} if moments is None else moments
     return [partial(_train_stack, name, method, x, K, group, **options) for group in groups]
 
 
-def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
+def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size, moments):
     """Train a model of each (setting, seed) in group: {(name, setting, seed): model}.
 
     lr: one rate for all, or a list of one for each, which then is in the place of the setting.
@@ -44,7 +63,7 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
         schedule["lr"][0] = 0.05
     if method.warm_up and method.argument:
         schedule[method.argument] = np.clip(epoch / 2, 0, 1)
-    train(
+    seen = train(
         stack,
         method.loss,
         x if method.mean is None else x + method.mean,
@@ -62,7 +81,9 @@ def _train_stack(name, method, x, K, group, *, lr, epochs, batch_size):
         for model in stack:
             model.b.data += model.W.data @ method.mean
     keys = group if np.ndim(lr) == 0 else [(rate, seed) for rate, (_, seed) in zip(lr, group)]
-    return {(name, *key): model for key, model in zip(keys, stack)}
+    keys = [(name, *key) for key in keys]
+    moments.update(zip(keys, seen.get("second_moments", {}).get("W", ())))
+    return dict(zip(keys, stack))
 
 
 def _arguments(method, settings):
@@ -85,14 +106,10 @@ def tune(chosen, x, K, rates, *, seed=0, epochs, batch_size=128):
     the smallest or the largest, two more are tried beyond it, at most three times.
     """
     options = {"seed": seed, "epochs": epochs, "batch_size": batch_size}
-    return run_tuning({n: partial(_tried, n, m, x, K, rates, **options) for n, m in chosen.items()})
-
-
-def run_tuning(jobs):
-    """Run {name: job that gives {rate: loss}} side by side: what `tune` returns."""
+    jobs = [partial(_tried, n, m, x, K, rates, **options) for n, m in chosen.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a rate that is too large is NaN here
-        tried = dict(zip(jobs, side_by_side(*jobs.values(), title="tuning")))
+        tried = dict(zip(chosen, side_by_side(*jobs, title="tuning")))
     return {name: _best(losses) for name, losses in tried.items()}, tried
 
 
@@ -109,7 +126,7 @@ def _tried(name, method, x, K, rates, *, seed, epochs, batch_size):
     held_out = [batch for batch in held_out if len(batch) == batch_size]
     setting = method.settings[len(method.settings) // 2]
     arguments = {method.argument: setting} if method.argument else {}
-    options, tried = {"epochs": epochs, "batch_size": batch_size}, {}
+    options, tried = {"epochs": epochs, "batch_size": batch_size, "moments": {}}, {}
     for _ in range(4):
         group = [(setting, seed)] * len(rates)
         half = x[: len(x) // 2]
@@ -123,27 +140,6 @@ def _tried(name, method, x, K, rates, *, seed, epochs, batch_size):
             break
         rates = (best / 4, best / 2) if best == min(tried) else (2 * best, 4 * best)
     return tried
-
-
-def variants(x, K, kappa, mean, seeds, epochs):
-    """Jobs that train the objectives without a decoder, with and without the prior, under both
-    optimisers, on raw and on centred inputs, but for TRAINED:
-    {("objective | optimiser | inputs", lambda, seed): model}."""
-    jobs = []
-    for pair, (loss, lams) in VARIANTS.items():
-        for optimiser, how in HOW.items():
-            for inputs, added in (("raw", mean), ("centred", None)):
-                names = [f"{objective} | {optimiser} | {inputs}" for objective in pair]
-                kappas = dict(zip((0.0, kappa), names))  # one stack has both
-                both = [(lam, k) for k, two in zip(kappas, lams[inputs]) for lam in two]
-                method = Method(_encoder, loss, both, (), ("lam", "kappa"), mean=added, **how)
-                own = stacks(" and ".join(pair), method, x, K, seeds, epochs=epochs)
-                jobs += [partial(_by_prior, kappas, job) for job in own]
-    return jobs
-
-
-def _by_prior(names, job):
-    return {(names[k], lam, seed): model for (_, (lam, k), seed), model in job().items()}
 
 
 def paper_comparison(theirs, x, y, x_test, y_test, K, seeds, epochs):
@@ -185,33 +181,25 @@ def started_from(model, loss, x):
     return min((at(2.0**i) for i in np.arange(-4, 4.5, 0.5)), key=lambda pair: pair[0])[1]
 
 
-def overcomplete(x, x_test, settings, rates, l0, seeds, steps):
-    """Methods at several numbers of units K, each tuned and trained there.
+def training_time(chosen, x, K, like="L1 SAE", seeds=(0, 1, 2)):
+    """Processor time of an epoch of each method, over that of one: {name: ratio}, one by one."""
+    spent = {}
+    for name, method in chosen.items():
+        jobs = stacks(name, method, x, K, seeds, settings=method.settings[:1], epochs=1)
+        train_all(jobs)  # a first time, for all to be in place
+        start = time.process_time()
+        train_all(jobs)
+        spent[name] = time.process_time() - start
+    return {name: seconds / spent[like] for name, seconds in spent.items()}
 
-    settings: {K: {method: (below, above)}}, on either side of the L0; steps: {method: about so many
-    of them}. Batches of 2K rows, or 128. Returns a table with a column "units", and the rates
-    {"method, K": lr}.
-    """
-    tuning, training, jobs = {}, {}, []
-    for K, chosen in sorted(settings.items(), reverse=True):  # the longest first: no core waits
-        size, named = max(128, 2 * K), methods(K, h.prior(x, K))
-        for m, own in chosen.items():
-            method, epochs = named[m]._replace(settings=own), steps[m] / (len(x) // size)
-            options = {"epochs": max(4, round(epochs)), "batch_size": size}
-            training[m, K] = partial(stacks, m, method, x, K, seeds, **options)
-            options |= {"epochs": max(4, options["epochs"] // 2), "seed": seeds[0]}
-            tuning[m, K] = partial(_tried, m, method, x, K, rates, **options)
-    best, _ = run_tuning(tuning)
-    for K in settings:
-        l0s = 0.8 * l0, 1.25 * l0
-        jobs += [(K, partial(units.untrained, K, x, l0s, s, ["k-means templates"])) for s in seeds]
-    jobs += [(K, job) for (m, K), stack in training.items() for job in stack(lr=best[m, K])]
-    parts = side_by_side(*[job for _, job in jobs], title="more units")
-    table = pd.concat(
-        [
-            tables.tabulate(part, x[:20_000], x_test).assign(units=K)
-            for (K, _), part in zip(jobs, parts)
-        ]
+
+if __name__ == "__main__":
+    x = data.load_mnist()[0]
+    x, K = x - x.mean(0), 64
+    chosen = {n: m for n, m in methods(K, h.prior(x, K)).items() if n not in UNTUNED}
+    rates, tried = tune(chosen, x, K, RATES, epochs=6)
+    for name, method in chosen.items():
+        print(f"{name}: {rates[name]}, in lab/methods.py {method.lr}; tried {tried[name]}")
+    notebook.save_numbers(
+        "tuning", {n: [*map(list, t.items())] for n, t in tried.items()}, notebook.output_folder()
     )
-    best = {f"{m}, {K} units": best[m, K] for K, chosen in settings.items() for m in chosen}
-    return table.reset_index(drop=True), best

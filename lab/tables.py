@@ -8,7 +8,6 @@ import torch
 
 import helpers as h
 from lab import units
-from lab.claims import interval
 from lab.training import side_by_side
 
 EXPLAINED = ("transpose", "own", "solved")  # columns of variance explained
@@ -112,40 +111,6 @@ def difference(table, column, l0, method, other="L1 SAE", ratio=False):
     return list((ours / theirs if ratio else ours - theirs).dropna())
 
 
-def compare(table, column, l0s, other="L1 SAE", ratio=False):
-    """Every method relative to another at equal L0, paired by seed: a DataFrame.
-
-    Columns method, L0, mean, low, high (95 % t interval over seeds). NaN where nothing compares.
-    """
-    rows = [
-        (method, l0, *interval(difference(table, column, l0, method, other, ratio)))
-        for method in table.method.unique()
-        for l0 in l0s
-        if method != other
-    ]
-    return pd.DataFrame(rows, columns=["method", "L0", "mean", "low", "high"])
-
-
-def spreads(share, names):
-    """Of each objective the largest minus the smallest share over all optimisers and inputs."""
-    found = {}
-    for name in names:
-        values = pd.DataFrame({k: v for k, v in share.items() if k.startswith(f"{name} |")})
-        found[name] = list((values.max(1) - values.min(1)).dropna())
-    return found
-
-
-def by_units(table, l0):
-    """{(method, column): {K: values of seeds at an L0}} of the table of `overcomplete`."""
-    found = {}
-    for method in table.method.unique():
-        for column in ("transpose", "solved"):
-            by_k = {k: list(at_l0(rows, method, column, l0)) for k, rows in table.groupby("units")}
-            if method != "k-means templates" or column == "solved":
-                found[method, column] = by_k
-    return found
-
-
 def gap_closed(table, l0):
     """(bounded - k-means) / (L1 SAE - k-means), variance explained by solved decoders, by seed."""
     names = ("bounded", "L1 SAE", "k-means templates")
@@ -167,25 +132,37 @@ def compare_moved(table, groups, x, x_test):
     return found | {"L1 SAE, at that L0": (l0, *values)}
 
 
-def unit_rows(table, shared, l0s, l0):
-    """Purity at each L0, and agreement, probe and solved decoder at one: text, a row a method."""
+def unit_rows(table, shared, names, l0s, l0):
+    """Agreement, probe and solved decoder at one L0, and purity at each: text, a row a method."""
     rows = []
-    for method in table.method.unique():
+    for method in names:
         row = {f"at L0 {l0:g}": method}
-        for at in l0s:
-            row[f"purity, L0 {at:g}"] = f"{at_l0(table, method, 'purity', at).mean():.2f}"
-        pairs = at_l0(shared, method, "agreement", l0)
-        row["agreement"] = f"{pairs.min():.2f} to {pairs.max():.2f}"
-        row["probe, %"] = f"{at_l0(table, method, 'probe', l0).mean():.1f}"
-        rows.append(row | {"solved": f"{at_l0(table, method, 'solved', l0).mean():.3f}"})
+        agree = at_l0(shared, method, "agreement", l0)
+        row["agreement"] = f"{agree.min():.2f} to {agree.max():.2f}"
+        for column, digits in (("probe", 1), ("solved", 3)):
+            row[column] = f"{at_l0(table, method, column, l0).mean():.{digits}f}"
+        purity = {f"purity, L0 {n:g}": at_l0(table, method, "purity", n).mean() for n in l0s}
+        rows.append(row | {name: f"{value:.3f}" for name, value in purity.items()})
     return pd.DataFrame(rows).replace({"nan": "–", "nan to nan": "–"})
 
 
-def agreement_margin(shared, l0):
-    """Smallest agreement of a pair of seeds of bounded, minus the largest of tied and TopK."""
-    pairs = {m: at_l0(shared, m, "agreement", l0) for m in ("bounded", "tied SAE", "TopK SAE")}
-    others = [pairs[m].max() for m in ("tied SAE", "TopK SAE")]
-    return float(pairs["bounded"].min() - np.max(others))
+def agreement_margin(shared, l0, name="bounded"):
+    """Smallest agreement of two seeds of a method, minus the largest of any SAE; NaN for one
+    seed."""
+    at = {m: at_l0(shared, m, "agreement", l0) for m in shared.method.unique()}
+    others = [values.max() for method, values in at.items() if "SAE" in method]
+    return float(at[name].min() - np.max(others)) if others and name in at else np.nan
+
+
+def agreement_points(table, shared, l0):
+    """{method: (variance explained, solved; agreement of each pair)} at an L0, where both are."""
+    found = {}
+    for method in shared.method.unique():
+        explained = at_l0(table, method, "solved", l0).mean()
+        agree = at_l0(shared, method, "agreement", l0)
+        if len(agree) and np.isfinite(explained):
+            found[method] = explained, list(agree)
+    return found
 
 
 def floors(table, x, x_test):
@@ -199,20 +176,77 @@ def floors(table, x, x_test):
     return {"k-means": (list(rows.l0), list(rows.solved)), "PCA": (counts, pca)}
 
 
-def result(table, l0, names, variance, shape):
-    """The table at equal L0, as text. variance: of the test inputs, mean over entries; shape:
-    (K, D)."""
+def prices(table, l0, names, variance, shape, paper, times):
+    """What each method explains at an L0, and what it takes: text, a row a method; below, the
+    paper's model and SAE at their own L0.
+
+    variance: of the test inputs, mean over entries; shape: (K, D); paper: of `paper_comparison`;
+    times: {method: ratio}.
+    """
+    K, D = shape
+    both = {"parameters": f"{K * (D + 1):,}", "with the solved decoder": f"{2 * K * D + K + D:,}"}
+    rows, decoder = [], "Wᵀ or own decoder"
+    for name in names:
+        at = {c: at_l0(table, name, c, l0) for c in ("transpose", "solved")}
+        mean = at["transpose"].mean()
+        row = {
+            "": name,
+            "L0": f"{l0:g}",
+            decoder: f"{mean:.3f}",
+            "±": f"{at['transpose'].std():.3f}",
+        }
+        row |= {"solved": f"{at['solved'].mean():.3f}", "MSE": f"{(1 - mean) * variance:.4f}"}
+        row["L1 SAE's L0"] = f"{l0_at(table, 'L1 SAE', 'transpose', mean).mean():.1f}"
+        row |= both | {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
+        rows.append(row | {"time": f"{times.get(name, np.nan):.2f}"})
+    for name, own in paper.groupby("the paper's"):
+        explained, count = (
+            1 - own.MSE / variance,
+            both["parameters" if name == "model" else "with the solved decoder"],
+        )
+        row = {
+            "": f"the paper's {name}",
+            "L0": f"{own.L0.mean():.1f}",
+            decoder: f"{explained.mean():.3f}",
+        }
+        row |= {
+            "±": f"{explained.std():.3f}",
+            "solved": f"{1 - own['solved MSE'].mean() / variance:.3f}",
+        }
+        rows.append(row | {"MSE": f"{own.MSE.mean():.4f}"} | both | {"parameters": count})
+    return pd.DataFrame(rows).fillna("–").replace("nan", "–")
+
+
+def front_page(table, l0, names, shape):
+    """The rows that README.md shows: text."""
     K, D = shape
     rows = []
     for name in names:
-        value = {c: at_l0(table, name, c, l0).mean() for c in ("transpose", "solved", "probe")}
-        row = {f"at L0 {l0:g}": name, "Wᵀ or own decoder": f"{value['transpose']:.3f}"}
-        row |= {"solved decoder": f"{value['solved']:.3f}"}
-        row |= {"MSE": f"{(1 - value['transpose']) * variance:.4f}"}
-        row |= {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
-        row |= {"with the solved decoder": f"{2 * K * D + K + D:,}"}
-        rows.append(row | {"probe, %": f"{value['probe']:.1f}"})
-    return pd.DataFrame(rows).replace("nan", "–")
+        row = {f"at L0 {l0:g}": name}
+        for column, title in (("transpose", "Wᵀ or own decoder"), ("solved", "solved decoder")):
+            values = at_l0(table, name, column, l0)
+            row[title] = f"{values.mean():.3f} ± {values.std():.3f}"
+            count = (
+                2 * K * D + K + D
+                if column == "solved"
+                else table.parameters[table.method == name].max()
+            )
+            row[f"parameters{', solved' * (column == 'solved')}"] = f"{count:,.0f}"
+        rows.append(row)
+    return pd.DataFrame(rows).replace(" ± nan", "", regex=True)
+
+
+def by_price(table, shared, l0, names):
+    """*Bounded* under other prices at one L0: text, a row a price."""
+    rows = []
+    for name in names:
+        row = {f"at L0 {l0:g}": name}
+        for column, title in (("transpose", "Wᵀ"), ("solved", "solved"), ("share", "share")):
+            values = at_l0(table, name, column, l0)
+            row |= {title: f"{values.mean():.4f}", f"± {title}": f"{values.std():.4f}"}
+        agree = at_l0(shared, name, "agreement", l0)
+        rows.append(row | {"agreement": f"{agree.min():.2f} to {agree.max():.2f}"})
+    return pd.DataFrame(rows).replace({"nan": "–", "nan to nan": "–"})
 
 
 def numbers(table, names, l0s, floors):
@@ -231,7 +265,9 @@ def numbers(table, names, l0s, floors):
     ]
 
 
-def nearest(table, models, method, l0, seed=0):
-    """The model of a method whose L0 is nearest."""
-    rows = table[(table.method == method) & (table.seed == seed)]
+def nearest(table, models, method, l0, seed=None):
+    """The model of a method whose L0 is nearest, of the seed given or else of its first."""
+    rows = table[table.method == method]
+    seed = rows.seed.iloc[0] if seed is None else seed
+    rows = rows[rows.seed == seed]
     return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]

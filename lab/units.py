@@ -46,17 +46,25 @@ def agreement(one, other):
     return float(block[linear_sum_assignment(block, maximize=True)].mean())
 
 
-@torch.no_grad()
 def pairs(models, x):
-    """Agreement of every pair of seeds at equal settings of {(method, setting, seed): model}."""
-    rows, codes = [], {key: model.encode(x) for key, model in models.items()}
-    for (method, setting, a), (other, same, b) in combinations(models, 2):
-        if (method, setting) == (other, same):
-            one, two = codes[method, setting, a], codes[method, setting, b]
-            row = {"method": method, "setting": setting, "seed": f"{a}, {b}"}
-            row["l0"] = (h.l0(one) * h.l0(two)) ** 0.5
-            rows.append(row | {"agreement": agreement(one, two)})
-    return pd.DataFrame(rows)
+    """Agreement of every pair of seeds at equal settings of {(method, setting, seed): model}: a
+    table, empty where there is one seed."""
+    rows, groups = [], {}
+    for (method, setting, seed), model in models.items():
+        groups.setdefault((method, setting), {})[seed] = model
+    for (method, setting), group in groups.items():
+        rows += [{"method": method, "setting": setting} | row for row in _pairs(group, x)]
+    return pd.DataFrame(rows, columns=["method", "setting", "seed", "l0", "agreement"])
+
+
+@torch.no_grad()
+def _pairs(group, x):
+    """Of {seed: model}; no more codes than these are held at a time."""
+    codes = {seed: model.encode(x) for seed, model in group.items()}
+    for a, b in combinations(codes, 2):
+        l0 = (h.l0(codes[a]) * h.l0(codes[b])) ** 0.5
+        row = {"seed": f"{a}, {b}", "l0": l0}
+        yield row | {"agreement": agreement(codes[a], codes[b])}
 
 
 def templates(rows, x, l0):
