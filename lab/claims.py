@@ -74,9 +74,7 @@ class Claims(dict):
 
     def __setitem__(self, id, values):
         if id not in self.rows:
-            raise KeyError(
-                f"claims.csv has no claim {id!r} of this notebook; it has {list(self.rows)}"
-            )
+            raise KeyError(f"claims.csv has no claim {id!r} of this notebook: {list(self.rows)}")
         places = values if isinstance(values, dict) else {"": values}
         super().__setitem__(id, {str(place): _floats(v) for place, v in places.items()})
 

@@ -84,12 +84,9 @@ def train(
     # Runs of equal seeds: so many neighbours share each minibatch, which is then read once.
     shared = math.gcd(*(len(list(run)) for _, run in itertools.groupby(seeds)))
     objective = _Objective(copy.deepcopy(models[0]), loss).to(x.device)
-    state = {
-        k: v.detach().to(x.device) for part in stack_module_state(models) for k, v in part.items()
-    }
-    learned = {
-        k: state[k].requires_grad_() for k, p in models[0].named_parameters() if p.requires_grad
-    }
+    state = {k: v.detach().to(x.device) for k, v in stack_module_state(models)[0].items()}
+    named = models[0].named_parameters()
+    learned = {k: state[k].requires_grad_() for k, p in named if p.requires_grad}
     arguments = {k: _per_model(v, n, x) for k, v in arguments.items()}  # one number a model
     # Steps are proportional to lr: several rates are one rate, and a share of each step.
     lr, rates = (float(lr), None) if np.ndim(lr) == 0 else (max(lr), _per_model(lr, n, x) / max(lr))
@@ -103,10 +100,10 @@ def train(
     def stack_loss(state, arguments, batches):
         if shared in (1, n):
             return group_loss(state, arguments, batches if shared == 1 else batches[0])
-        groups = [
+        apart = [
             {k: v.unflatten(0, (-1, shared)) for k, v in d.items()} for d in (state, arguments)
         ]
-        return vmap(group_loss)(*groups, batches).flatten()
+        return vmap(group_loss)(*apart, batches).flatten()
 
     step = optimizer(learned.values(), lr=lr)
     base = [group["lr"] for group in step.param_groups]
@@ -146,12 +143,8 @@ def train(
                     _step(step, learned, rates, unit_norm)
             losses = (total / (n_batches * batch_size)).cpu().numpy()
             for i in np.flatnonzero(finite & ~np.isfinite(losses)):
-                warnings.warn(
-                    f"{title}: the loss of model {i} became {losses[i]} in epoch {epoch + 1} "
-                    f"of {epochs}; try a smaller lr",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+                said = f"{title}: the loss of model {i} became {losses[i]} in epoch {epoch + 1} of"
+                warnings.warn(f"{said} {epochs}; try a smaller lr", RuntimeWarning, stacklevel=2)
             finite &= np.isfinite(losses)
             history["loss"].append(np.where(finite, losses, np.nan))
             if monitor is not None:
