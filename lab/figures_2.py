@@ -10,6 +10,33 @@ from helpers import correlation, usage
 from lab import law
 from lab.plots import GREY, ONE, SMALL, TWO, WIDE, label_ends, shades
 
+ALT = {
+    "2_ablation": "Correlation matrices: undefined for A, blocks of copies for B, nearly diagonal "
+    "for C and D. Below: active units fall to none in A, settle near 17 in B and C, at 56 in D and "
+    "62 for variance alone; redundancy is high in B; usage is even in B and C, uneven in D.",
+    "2_ablation_cut": "Left: redundancy against the weight of decorrelation, with each input's own "
+    "denominator and with the batch's mean: the second is nearly twice the first at weight 0, and "
+    "they meet from 0.3 on. Right: agreement of units with those of the same run: near 1 for the "
+    "batch's mean, far lower for another order of the data, no log-sum-exp, another seed.",
+    "2_ablation_price": "The price of an energy: 1 - exp(-E) rises from 0 and saturates at 1; with "
+    "all energies ten times as large it is nearly a step, the count; an L1 penalty rises without "
+    "end.",
+    "2_ablation_scale": "Left: the squared norm of the weights against epochs grows a thousandfold "
+    "and more under SGD and Adam. Right: L0 of the same runs becomes level.",
+    "2_ablation_growth": "The squared norm of each unit's weights against rate times steps: at "
+    "three rates all living units lie on one line, 4 tau; dead ones stay where they are. Beside: "
+    "in every run the living units grow by almost 4 per tau, the dead by 0.",
+    "2_ablation_law": "Left: loss against the logarithm of the epoch: under SGD straight lines of "
+    "slope minus the number of living units, under Adam steeper. Right: the epoch at which the "
+    "author's test stops a run, against K over its tolerance: all on one line, a little above "
+    "equality, the paper's four runs among them.",
+    "2_ablation_killed": "After half of the units are killed by hand the squared norm of all "
+    "weights grows half as fast as in the twin that goes on, from the first epoch.",
+    "2_ablation_ends": "With the prior the loss and the squared norm of the weights become flat "
+    "within a few epochs, above the floor; without it the loss falls below that floor and the norm "
+    "grows.",
+}
+
 TERMS = {"A": "log-sum-exp", "B": "+ variance", "C": "+ decorrelation", "D": "C, no log-sum-exp"}
 LINES = {"A": ("C0", "-."), "B": ("C1", "--"), "C": ("k", "-"), "D": ("C3", ":"), "V": ("C2", "-")}
 
@@ -17,8 +44,8 @@ LINES = {"A": ("C0", "-."), "B": ("C1", "--"), "C": ("k", "-"), "D": ("C3", ":")
 def ablation_figure(energies, beginning, trained, seed, steps):
     """Correlations and usage of energies {(config, seed): (N, K)}, and what was seen in training.
 
-    beginning, trained: {(config, seed): (model, {name: values})}, seen before every step, and
-    after every epoch of `steps`. Of one seed.
+    beginning, trained: {(config, seed): (model, {name: values})}, seen before every step of one
+    run, and after every epoch of `steps` of another: they are not joined. Of one seed.
     """
     energies = {config: E for (config, s), E in energies.items() if s == seed}
     fig = plt.figure(figsize=(TWO, 3.9))
@@ -40,12 +67,12 @@ def ablation_figure(energies, beginning, trained, seed, steps):
         for config in energies:
             colour, ls = LINES[config]
             begin, then = (run[config, seed][1][name] for run in (beginning, trained))
-            at = np.r_[1 + np.arange(len(begin)), 1 + steps * (1 + np.arange(len(then)))]
-            y = np.r_[begin, then]
-            axis.plot(at, y, color=colour, ls=ls, lw=0.9)
-            if np.isfinite(y[-1]):
+            at = steps * (1 + np.arange(len(then)))
+            axis.plot(1 + np.arange(len(begin)), begin, color=colour, ls=ls, lw=0.9)
+            axis.plot(at, then, color=colour, ls=ls, lw=0.9)
+            if np.isfinite(then[-1]):
                 below = 5 if (name, config) == ("L0", "B") else 0  # where C goes on
-                ends[config] = at[-1], y[-1] - below, colour
+                ends[config] = at[-1], then[-1] - below, colour
         axis.set(xlabel="step", xscale="log")
         if name == "redundancy":
             axis.set(yscale="log", ylim=(1, None))
@@ -84,6 +111,68 @@ def price_figure():
     return fig
 
 
+def cut_figure(table, twins):
+    """Redundancy against the weight of decorrelation, own denominators and the batch's mean; and
+    how far units agree with those of the same run as it was.
+
+    table: as of `lab.cut.table`; twins: agreements after the long run at lambda 1.
+    """
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.3), width_ratios=[1, 1.1])
+    curve = table[table.lam == 1]
+    weights = sorted(curve.weight.unique())
+    looks = {"own": ("k", "-", "o"), "cut": ("C1", "--", "s")}
+    for (kind, (colour, ls, marker)), name in zip(
+        looks.items(), ("own denominator", "batch's mean")
+    ):
+        rows = curve[curve.kind == kind]
+        mean = rows.groupby("weight").redundancy.mean()
+        a.plot(range(len(weights)), mean, color=colour, ls=ls)
+        at = [weights.index(w) for w in rows.weight]
+        a.plot(at, rows.redundancy, marker, ms=3, mfc="none", mec=colour, mew=0.7)
+        up = 9 if kind == "cut" else -14
+        a.annotate(name, (0.15, mean.iloc[0]), (6, up), color=colour, **SMALL)
+    a.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+    a.set(yscale="log", xlabel="weight of decorrelation", title="(a) redundancy")
+    a.set_ylim(top=1.6 * curve.redundancy.max())
+    kinds = {"start": "start changed by 1e-6", "cut": "batch's mean", "order": "another order"}
+    kinds |= {"none": "no log-sum-exp", "own": "another seed"}
+    rows = table[(table.weight == 1) & table.agreement.notna()]
+    colour, down = shades(rows[rows.kind == "cut"].lam), 0.16
+    for (lam, shade), marker in zip(colour.items(), "o^Dvs"):
+        for i, kind in enumerate(kinds):
+            y = rows[(rows.kind == kind) & (rows.lam == lam)].agreement
+            b.plot(y, [i - down] * len(y), marker, ms=3.5, mfc="none", mec=shade)
+        b.annotate(f"λ {lam:g}", (y.max(), len(kinds) - 1 - down), (5, -2.5), color=shade, **SMALL)
+        down -= 0.32
+    b.plot(twins, [1 + down] * len(twins), "kx", ms=3.5)
+    b.annotate("λ 1, long run", (min(twins), 1 + down), (-5, -2.5), ha="right", **SMALL)
+    b.set_yticks(range(len(kinds)), kinds.values())
+    b.set(xlim=(0, 1.03), ylim=(len(kinds) - 0.5, -0.5), xlabel="agreement of units")
+    b.set_title("(b) who is who")
+    sns.despine(fig)
+    return fig
+
+
+def scale_figure(runs):
+    """|theta|^2 and L0 after each epoch of runs {name: [(norm2, L0) of each seed]}."""
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.1))
+    ends_a, ends_b, colours = {}, {}, shades(runs)
+    styles = dict(zip(runs, ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))))
+    for name, seeds in runs.items():
+        for norm2, L0 in seeds:
+            look = {"color": colours[name], "ls": styles.get(name, "-"), "lw": 0.9}
+            t = 1 + np.arange(len(L0))
+            a.plot(t, norm2, **look)
+            b.plot(t, L0, **look)
+        ends_a[name], ends_b[name] = ((t[-1], y[-1], colours[name]) for y in (norm2, L0))
+    a.set(xscale="log", yscale="log", xlabel="epoch", title="(a) the scale, $|θ|^2$")
+    b.set(xscale="log", xlabel="epoch", ylim=(0, None), title="(b) L0: active units")
+    label_ends(a, ends_a)
+    label_ends(b, ends_b)
+    sns.despine(fig)
+    return fig
+
+
 def growth_figure(runs, largest):
     """|theta_j|^2 of every unit of the runs of `largest` units, and how fast it grows in each run.
 
@@ -99,8 +188,9 @@ def growth_figure(runs, largest):
         end, last = (run["tau"][-1], np.median(run["norm2"][-1])), lr == max(of_rate)
         at, side = ((-10, 2), "right") if last else ((3, -9), "left")
         a.annotate(f"rate {lr:g}", end, at, ha=side, color=colour[lr], **SMALL)
+    volume = runs[0]["volume"]
     tau = np.sort(np.concatenate([run["tau"][1:] for run in of_rate.values()]))
-    a.plot(tau, 4 * tau + np.mean([run["norm2"][0] for run in of_rate.values()]), **WIDE)
+    a.plot(tau, 4 * volume * tau + np.mean([run["norm2"][0] for run in of_rate.values()]), **WIDE)
     a.set(xscale="log", yscale="log", xlabel="τ = rate × steps", ylabel="$|θ_j|^2$ of each unit")
     a.set_title(f"(a) {largest} units")
     rng, order = np.random.default_rng(0), sorted(runs, key=lambda run: (run["K"], run["lr"]))
@@ -114,33 +204,34 @@ def growth_figure(runs, largest):
     sizes = [run["K"] for run in order]
     for k in sorted(set(sizes)):
         first, n = sizes.index(k), sizes.count(k)
-        b.text(first + (n - 1) / 2, 4.8, f"{k} units", ha="center", fontsize=7)
+        b.text(first + (n - 1) / 2, 4.8 * volume, f"{k} units", ha="center", fontsize=7)
         if first:
             b.axvline(first - 0.5, color=GREY, lw=0.5, ls=":")
     b.annotate("dead", (len(order) - 0.5, 0), (0, 5), ha="right", color=GREY, **SMALL)
     b.set(
-        ylim=(-0.3, 5.2), xlabel="rate", ylabel="growth of $|θ_j|^2$ per τ", title="(b) every run"
+        ylim=(-0.3, 5.2 * volume),
+        xlabel="rate",
+        ylabel="growth of $|θ_j|^2$ per τ",
+        title="(b) every run",
     )
     sns.despine(fig)
     return fig
 
 
-def law_figure(runs, others):
-    """The loss in the logarithm of the clock, and how much it falls in an epoch.
+def law_figure(runs, others, stops):
+    """The loss in the logarithm of the clock, and where the author's test stops the runs.
 
-    runs: dicts as of `lab.law.watch`, under SGD; others: {name: losses}.
+    runs: dicts as of `lab.law.watch`, under SGD; others: {name: losses}; stops: `lab.law.stops`.
     """
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.8), width_ratios=[1.5, 1])
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.8), width_ratios=[1.35, 1])
     colour, ends = shades([run["K"] for run in runs]), {}
     for run in runs:
         loss, k, t = run["loss"], run["K"], law.clock(run)
-        half, alive = len(loss) // 2, int(law.living(run).sum())
+        half, slope = len(loss) // 2, run["volume"] * int(law.living(run).sum())
         a.plot(t, loss, color=colour[k], lw=0.9)
-        level = np.mean(loss[half:] + alive * np.log(t[half:]))
-        a.plot(t[1:], level - alive * np.log(t[1:]), **WIDE)
-        b.plot(t[1:], -np.diff(loss), color=colour[k], lw=0.6)
-        b.plot(t[1:], alive / t[1:], **WIDE)
-        if epoch := law.converged(loss):
+        level = np.mean(loss[half:] + slope * np.log(t[half:]))
+        a.plot(t[1:], level - slope * np.log(t[1:]), **WIDE)
+        if (epoch := law.stop(loss)) is not None:
             a.plot(t[epoch], loss[epoch], "o", mfc="w", mec=colour[k], ms=4, mew=0.9, zorder=3)
         name = f"{k} units"
         if name not in ends or loss[-1] > ends[name][1]:  # the highest of its rates
@@ -151,53 +242,42 @@ def law_figure(runs, others):
     a.set(xscale="log", xlabel="epoch t", ylabel="loss, summed over a minibatch")
     a.set_title("(a) the loss")
     label_ends(a, ends, gap=7)
-    b.axhline(1, color=GREY, lw=0.6, ls="--")
-    b.text(2.2, 0.93, "the test's tolerance", fontsize=7, color=GREY, va="top")
-    for k, shade in colour.items():
-        b.annotate(f"{k}", (k, 1), (2, 7), color=shade, **SMALL)
-    b.set(xscale="log", yscale="log", xlabel="epoch t", ylabel="fall from epoch to epoch")
-    b.set(xlim=(2, None), ylim=(0.4, 40), title="(b) its fall")
+    most = 1.15 * max(64, stops["K / tolerance"].max())
+    b.plot([0, most], [0, most], **WIDE)
+    for (k, shade), marker in zip(colour.items(), "^so" * len(colour)):
+        rows = stops[stops.K == k]
+        at = rows["K / tolerance"], rows.smoothed
+        b.plot(*at, marker, ms=3.5, mfc="none", mec=shade, mew=0.8)
+        if at[1].notna().any():
+            b.annotate(f"{k} units", (at[0].max(), at[1].min()), (2, -13), color=shade, **SMALL)
+    b.plot([64] * len(law.PUBLISHED_STOPS), law.PUBLISHED_STOPS, "kx", ms=4, mew=0.9)
+    b.annotate("the paper's", (64, max(law.PUBLISHED_STOPS)), (-4, 4), ha="right", **SMALL)
+    b.set(xlabel="K / tolerance", ylabel="epoch of the stop", title="(b) where the test stops it")
+    b.set(xlim=(0, most), ylim=(0, None))
     sns.despine(fig)
     return fig
 
 
-def killed_figure(runs, since):
-    """|theta|^2 and the loss of {name: run}, dicts as of `lab.law.watch`, from epoch `since` on."""
+def pair_figure(runs, lawful, since=0, floor=None):
+    """|theta|^2 and the loss of {name: run}, dicts as of `lab.law.watch`, from epoch `since` on;
+    the law beside those named in `lawful`; and a bound on the loss."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 1.9))
     ends_a, ends_b = {}, {}
     for (name, run), (colour, ls) in zip(runs.items(), (("k", "-"), ("C3", "--"))):
-        t, total = since + np.arange(len(run["tau"])), run["norm2"].sum(1)
-        alive, fall = int(law.living(run).sum()), run["loss"] - run["loss"][0]
+        t, total, loss = since + np.arange(len(run["tau"])), run["norm2"].sum(1), run["loss"]
+        pace = run["volume"] * int(law.living(run).sum())
         a.plot(t, total, color=colour, ls=ls)
-        a.plot(t, total[0] + 4 * alive * run["tau"], **WIDE)
-        b.plot(law.clock(run, since), fall, color=colour, ls=ls)
-        b.plot(t[1:] - 0.5, -alive * np.log((t[1:] - 0.5) / (t[1] - 0.5)), **WIDE)
-        label = f"{name}: {alive} living"
-        ends_a[label], ends_b[name] = (t[-1], total[-1], colour), (t[-1] - 0.5, fall[-1], colour)
-    a.set(xlabel="epoch t", ylabel="$|θ|^2$", title="(a) the scale")
-    b.set(xscale="log", xlabel="epoch t", ylabel="change of the loss", title="(b) the loss")
-    ticks = [tick for tick in (5, 7, 10, 15, 20, 30, 50) if since <= tick <= t[-1]]
-    b.set_xticks(ticks, ticks)
-    b.xaxis.set_minor_formatter(plt.NullFormatter())
-    label_ends(a, ends_a)
-    label_ends(b, ends_b)
-    sns.despine(fig)
-    return fig
-
-
-def ends_figure(runs, floor):
-    """Loss and |theta|^2 of {name: run}, dicts as of `lab.law.watch`, and a bound on the loss."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 1.9))
-    ends_a, ends_b = {}, {}
-    for (name, run), (colour, ls) in zip(runs.items(), (("C2", "-"), ("k", "-."))):
-        t, total = np.arange(len(run["tau"])), run["norm2"].sum(1)
-        a.plot(t[1:], run["loss"], color=colour, ls=ls)
-        b.plot(t[1:], total[1:], color=colour, ls=ls)
-        ends_a[name], ends_b[name] = (t[-1], run["loss"][-1], colour), (t[-1], total[-1], colour)
-    a.axhline(floor, color="C2", lw=0.8, ls=":")
-    a.annotate("floor", (1, floor), (2, 3), textcoords="offset points", fontsize=7, color="C2")
-    a.set(xscale="log", xlabel="epoch t", ylabel="loss", title="(a) the loss")
-    b.set(xscale="log", yscale="log", xlabel="epoch t", ylabel="$|θ|^2$", title="(b) the scale")
+        b.plot(t[1:] - 0.5, loss, color=colour, ls=ls)
+        if name in lawful:
+            a.plot(t, total[0] + 4 * pace * run["tau"], **WIDE)
+            clock = law.clock(run, since)
+            b.plot(t[1:] - 0.5, loss[-1] - pace * np.log(clock / clock[-1]), **WIDE)
+        ends_a[name], ends_b[name] = (t[-1], total[-1], colour), (t[-1], loss[-1], colour)
+    if floor is not None:
+        b.axhline(floor, color=GREY, lw=0.8, ls=":")
+        b.annotate("floor of the first", (0, floor), (2, 3), color=GREY, **SMALL)
+    a.set(xlabel="epoch", ylim=(0, None), title="(a) the scale, $|θ|^2$")
+    b.set(xlabel="epoch", title="(b) the loss")
     label_ends(a, ends_a)
     label_ends(b, ends_b)
     sns.despine(fig)

@@ -1,4 +1,4 @@
-"""Notebook 2's bookkeeping: the runs of A to D, and what is seen of each unit in training."""
+"""Notebook 2's law: what is seen of each unit in training, where a run stops, and what ends it."""
 
 import numpy as np
 import pandas as pd
@@ -8,14 +8,12 @@ import helpers as h
 from lab.notebook import summary
 from lab.training import train
 
-# The paper's means over three seeds [P, section 5.2], and over three more [P, section 5.5].
-PUBLISHED = pd.DataFrame(
-    {"redundancy": [np.nan, 1875, 29, 28], "entropy": [4.16, 3.77, 3.85, 1.99]}, index=list("ABCD")
-)
+# The paper's means over three seeds [P, section 4.5]
 PUBLISHED_DYNAMICS = pd.DataFrame(
     {"loss, paper": [-676, -795, -967, -999], "probe, paper": [92.6, 93.6, 93.5, 93.5]},
     index=["SGD, 0.001", "SGD, 0.01", "SGD, 0.1", "Adam, 0.001"],
 )
+PUBLISHED_STOPS = 70, 72, 70, 73  # of 64 units, by the author's report and script
 ROWS = 5_120  # of the training inputs: on these the units are looked at
 
 
@@ -24,14 +22,20 @@ def check(p):
     sizes, epochs = zip((p["N_COMPONENTS"], p["EPOCHS"]), *p["SMALLER"])
     needs = {
         "SEEDS is empty: name at least one seed": p["SEEDS"],
+        "SEEDS holds a seed twice": len({*p["SEEDS"]}) == len(p["SEEDS"]),
+        "RATES holds a rate twice": len({*p["RATES"]}) == len(p["RATES"]),
         "RATES must hold RATE": p["RATE"] in p["RATES"],
         "N_COMPONENTS and the sizes in SMALLER must be at least 2": min(sizes) >= 2,
+        "SMALLER holds a size twice": len({*sizes[1:]}) == len(sizes[1:]),
         "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER must be at least 5": (
             min(*epochs, p["PRIOR_EPOCHS"]) >= 5
         ),
-        "SETTLED must hold epochs for A, B and D": set(p["SETTLED"]) == set("ABD"),
-        "the epochs in SETTLED and KILL must be at least 1": (
-            min(*p["SETTLED"].values(), *p["KILL"]) >= 1
+        "SETTLED must hold epochs for A, B and D": {*p["SETTLED"]} == {*"ABD"},
+        "CUT_EPOCHS and the epochs in SETTLED and KILL must be at least 1": (
+            min(*p["SETTLED"].values(), *p["KILL"], p["CUT_EPOCHS"]) >= 1
+        ),
+        "TOLERANCES, CUT_AT and WEIGHTS must hold positive numbers, but for a weight of 0": (
+            min([*p["TOLERANCES"], *p["CUT_AT"]], default=0) > 0 <= min(p["WEIGHTS"], default=-1)
         ),
         "N_TRAIN must be at least ten minibatches of BATCH_SIZE, which is at least 2": (
             2 <= p["BATCH_SIZE"] <= p["N_TRAIN"] / 10
@@ -42,58 +46,24 @@ def check(p):
             raise ValueError(need)
 
 
-# --- A to D -------------------------------------------------------------------------------
-
-
-def ablate(configs, stack, x, shown, *, K, **options):
-    """Train a stack of (name, seed), with the factors of the terms that configs has for the name.
-
-    shown: inputs on which L0 and redundancy are looked at. Returns {(name, seed): (model, what was
-    seen of it)}.
-    """
-    models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for _, seed in stack]
-    factors = zip(*(configs[name] for name, _ in stack))
-    terms = dict(zip(("lse", "variance", "decorrelation"), factors))
-
-    @torch.no_grad()
-    def look(model):
-        E = model.encode(shown)
-        return {"L0": h.l0(E), "redundancy": h.redundancy(E)}
-
-    options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
-    seen = train(models, h.published_loss, x, **options)
-    return {
-        run: (model, {name: seen[name][:, i] for name in ("loss", "L0", "redundancy")})
-        for i, (run, model) in enumerate(zip(stack, models))
-    }
-
-
-def ablation_table(energies):
-    """What the paper measures on test energies {(config, seed): (N, K)}, and L0 and usage."""
-    return pd.DataFrame(
-        {
-            "config": config,
-            "seed": seed,
-            "low variance": h.low_variance(E),
-            "redundancy": h.redundancy(E),
-            "entropy": h.responsibility_entropy(E),
-            "L0": h.l0(E),
-            "largest usage": float(h.usage(E).max()),
-        }
-        for (config, seed), E in energies.items()
-    )
-
-
-def beside_published(table):
-    """Means over seeds of the ablation table, beside the paper's."""
-    shown = summary(table, "config", list(table.columns[2:]))
-    for name in PUBLISHED:
-        words = PUBLISHED[name].map("{:g}".format).replace("nan", "–")
-        shown.insert(shown.columns.get_loc(name) + 1, f"{name}, paper", words)
-    return shown.fillna("–")
-
-
 # --- The law ------------------------------------------------------------------------------
+
+
+def descend(x, k, epochs, rates, seeds, loss=h.published_loss, **options):
+    """Train layers of k units under plain SGD, each at its rate with its seed, and `watch` them."""
+    models = [h.Encoder(x.shape[1], k, seed=seed).to(x.device) for seed in seeds]
+    return watch(models, loss, x, epochs=epochs, lr=rates, seed=seeds, **options)
+
+
+def kill(x, K, before, after, *, seed=0, **options):
+    """One run; then every other unit of a copy is killed, and both go on, on the same digits."""
+    twin, killed = (h.Encoder(x.shape[1], K, seed=seed).to(x.device) for _ in range(2))
+    train([twin], h.published_loss, x, epochs=before, seed=seed, **options)
+    killed.load_state_dict(twin.state_dict())
+    with torch.no_grad():
+        killed.W[::2], killed.b[::2] = 0, -1
+    runs = watch([twin, killed], h.published_loss, x, epochs=after, seed=seed + 1, **options)
+    return dict(zip(("twin", "killed"), runs))
 
 
 def watch(models, loss, x, *, epochs, lr, batch_size=128, **options):
@@ -103,7 +73,8 @@ def watch(models, loss, x, *, epochs, lr, batch_size=128, **options):
     minibatch in each epoch; then, from the start on, "norm2" (T + 1, K), |theta_j|^2 of
     theta_j = (W_j, b_j); "S" (T + 1, K), S_j = sum_i r_ij E_ij, summed over a minibatch; "living"
     (T + 1, K), whether it is active on any of the first ROWS rows of x; "L0" (T + 1,); "tau"
-    (T + 1,), lr times the number of steps; "lr", "K", and "model", the model itself.
+    (T + 1,), lr times the number of steps; "lr", "K", "volume", the factor of the volume terms at
+    this batch size and lambda 1, and "model", the model itself.
     """
     seen = {id(model): [] for model in models}
 
@@ -123,7 +94,7 @@ def watch(models, loss, x, *, epochs, lr, batch_size=128, **options):
     for model, rate, values in zip(models, np.broadcast_to(lr, len(models)).tolist(), losses.T):
         run = dict(zip(("norm2", "S", "living", "L0"), map(np.stack, zip(*seen[id(model)]))))
         known = {"lr": rate, "tau": rate * steps, "loss": values, "K": len(model.W), "model": model}
-        runs.append(run | known)
+        runs.append(run | known | {"volume": batch_size / 128})
     return runs
 
 
@@ -135,10 +106,11 @@ def living(run):
 def growth(run, since=1, lam=1.0):
     """How much |theta_j|^2 grows per unit of tau, from epoch `since` to the end, of each unit.
 
-    -> (as measured (K,), as predicted for a living one: 4 lam - 2 S_j (K,)), means over time.
+    -> (as measured (K,), as predicted for a living one: 4 lam - 2 S_j (K,), with lam times the
+    factor of the batch), means over time.
     """
     rise = (run["norm2"][-1] - run["norm2"][since]) / (run["tau"][-1] - run["tau"][since])
-    return rise, 4 * lam - (run["S"][since:-1] + run["S"][since + 1 :]).mean(0)
+    return rise, 4 * lam * run["volume"] - (run["S"][since:-1] + run["S"][since + 1 :]).mean(0)
 
 
 def growth_error(run):
@@ -154,14 +126,16 @@ def clock(run, before=0):
     t0: how long |theta_j|^2, growing by 4 per unit of tau, would have taken to its start; or the
     number of epochs before.
     """
-    t0 = before or run["norm2"][0].mean() / (4 * run["tau"][1])
+    t0 = before or run["norm2"][0].mean() / (4 * run["volume"] * run["tau"][1])
     return np.arange(1, len(run["loss"]) + 1) - 0.5 + t0
 
 
 def slope(run, before=0):
-    """Of the loss in the logarithm of the clock: over the second half, or after a start."""
+    """Of the loss in the logarithm of the clock, over the second half or after a start, divided by
+    the factor of the volume terms: the law says minus the number of living units."""
     half = 0 if before else len(run["loss"]) // 2
-    return np.polyfit(np.log(clock(run, before)[half:]), run["loss"][half:], 1)[0]
+    logs, losses = np.log(clock(run, before)[half:]), run["loss"][half:]
+    return np.polyfit(logs, losses, 1)[0] / run["volume"]
 
 
 def slope_error(run):
@@ -177,59 +151,63 @@ def scale_share(run):
     return np.polyfit(np.log(clock(run)[half:]), scale[half:], 1)[0] / -max(1, alive.sum())
 
 
-def converged(losses):
-    """The paper's test: index of the first of five changes in a row below 1, or None."""
-    small = np.abs(np.diff(losses)) < 1
-    return next((i + 1 for i in range(len(small) - 4) if small[i : i + 5].all()), None)
+def stop(losses, tolerance=1.0, width=1):
+    """The author's test: the epoch of the first of five changes in a row below the tolerance, or
+    None; counted from 0, as in his script. width: of a trailing mean, taken of the losses first."""
+    means = np.convolve(losses, np.ones(width) / width, "valid")
+    small = np.abs(np.diff(means)) < tolerance
+    runs = (i for i in range(len(small) - 4) if small[i : i + 5].all())
+    return next((i + width for i in runs), None)
 
 
-def smoothed(losses, width=5):
-    """The same of losses averaged over five epochs, counted from the middle one."""
-    found = converged(np.convolve(losses, np.ones(width) / width, "valid"))
-    return None if found is None else found + width // 2
+def stops(runs, tolerances, width=5):
+    """A row for each run and tolerance at which it stops: "K / tolerance", where the law expects
+    that (times the factor of the volume terms), and where it is, "raw" and "smoothed"."""
+    rows = [
+        {
+            "K": run["K"],
+            "lr": run["lr"],
+            "tolerance": tolerance,
+            "K / tolerance": run["K"] * run["volume"] / tolerance,
+            "raw": stop(run["loss"], tolerance),
+            "smoothed": stop(run["loss"], tolerance, width),
+        }
+        for run in runs
+        for tolerance in tolerances
+    ]
+    return pd.DataFrame(rows).astype({"raw": float, "smoothed": float})
 
 
-def by_place(runs, measure):
-    """{"K 64, 0.01": [measure(run) of each seed]}, by size and rate."""
-    places = {}
-    for run in sorted(runs, key=lambda run: (run["K"], run["lr"])):
-        places.setdefault(f"K {run['K']}, {run['lr']:g}", []).append(measure(run))
-    return places
-
-
-def law_table(runs):
-    """What the law says and what is measured: a row a size and rate, a value for each seed."""
-    columns = {
-        "living": lambda run: f"{living(run).sum()}",
-        "growth, over 4 − 2S": lambda run: f"{1 + growth_error(run):.3f}",
-        "slope, over −living": lambda run: f"{1 + slope_error(run):.2f}",
-        "test met at epoch (smoothed)": lambda run: (
-            f"{converged(run['loss']) or '–'} ({smoothed(run['loss']) or '–'})"
-        ),
-    }
-    measured = {name: by_place(runs, f) for name, f in columns.items()}
-    frame = pd.DataFrame(
-        {name: {k: ", ".join(v) for k, v in m.items()} for name, m in measured.items()}
-    )
-    return frame.rename_axis("units, rate")
+def stop_line(table, column):
+    """(slope, intercept) of the stops in a column on K / tolerance, by least squares; NaN for fewer
+    than two."""
+    found = table.dropna(subset=[column])
+    if found["K / tolerance"].nunique() < 2:
+        return np.nan, np.nan
+    return tuple(np.polyfit(found["K / tolerance"], found[column], 1).tolist())
 
 
 # --- The optimiser, and the prior -----------------------------------------------------------
 
 
 @torch.no_grad()
-def dynamics_table(rows, x_test):
-    """rows: (optimiser, rate, loss, model, probe), one a run -> a DataFrame with a row for each."""
-    table = []
+def dynamics_table(rows, x_test, batch_size=128):
+    """rows: (optimiser, rate, loss, model, probe), one a run -> a DataFrame with a row for each.
+
+    Loss at scale 1, over living units only: without what each dead unit adds to it, minus the
+    logarithm of the variance's floor, and with the living brought to |theta_j| = 1.
+    """
+    table, volume = [], batch_size / 128
     for optimiser, lr, loss, model, probe in rows:
         E = model.encode(x_test)
         norm2 = (model.W.square().sum(1) + model.b.square())[(E > 0).any(0)].double()
+        logs = float(norm2.log().sum()) + h.dead(E) * np.log(1e-6)
         table.append(
             {
                 "optimiser, rate": f"{optimiser}, {lr:g}",
                 "loss": float(loss),
                 "scale": float(norm2.mean().sqrt()),
-                "loss at scale 1": float(loss) + float(norm2.log().sum()),
+                "loss at scale 1": float(loss) + volume * logs,
                 "L0": h.l0(E),
                 "dead": h.dead(E),
                 "probe, %": probe,
@@ -241,34 +219,17 @@ def dynamics_table(rows, x_test):
 def beside_published_dynamics(table):
     """Means over the runs of each optimiser and rate, beside the paper's."""
     shown = summary(table, "optimiser, rate", list(table.columns[1:]))
-    return shown.sort_index(ascending=False).join(PUBLISHED_DYNAMICS)
-
-
-def code_record(models, probes, x, x_test):
-    """For notebook 3, a list of one value a model each: probe, L0, and mean squared errors per
-    pixel of what is made of the test code: by the paper's script, by W^T with one gain and an
-    offset, and by a solved decoder."""
-
-    def error(model, decoder):
-        x_hat = h.with_decoder(model, x, decoder)(x_test).detach()
-        return float((x_hat - x_test).double().square().mean())
-
-    return {
-        "probe": probes,
-        "l0": [h.l0(model(x_test)) for model in models],
-        "norm_matched_error": [h.norm_matched_error(model, x_test) for model in models],
-        "transpose_error": [error(model, h.transpose_decoder) for model in models],
-        "solved_error": [error(model, h.fit_decoder) for model in models],
-    }
+    return shown.sort_index(ascending=False).join(PUBLISHED_DYNAMICS).fillna("–")
 
 
 def floor(x, K, kappa, batch_size=128):
     """A bound below the published objective with the prior, at lambda 1, on minibatches of x.
 
-    -B log K + K (1 - log(l / kappa)), with l the largest variance, in any direction, of a
-    minibatch; the largest of a hundred.
+    -B log K + c K (1 - log(l / kappa)), with c = B / 128 and l the largest variance, in any
+    direction, of a minibatch; the largest of a hundred.
     """
     batches = torch.stack(x[: 100 * batch_size].split(batch_size)[: len(x) // batch_size])
     centred = batches - batches.mean(1, keepdim=True)
     widest = torch.linalg.eigvalsh(centred @ centred.mT)[:, -1].max() / (batch_size - 1)
-    return -batch_size * np.log(K) + K * (1 - float(torch.log(widest / kappa)))
+    volume = batch_size / 128 * K * (1 - float(torch.log(widest / kappa)))
+    return -batch_size * np.log(K) + volume

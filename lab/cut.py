@@ -1,0 +1,225 @@
+"""Notebook 2's runs: A to D; then the cut, which takes the softmax's competition out, and controls.
+
+A run of the cut is a tuple (kind, lam, weight, seed), with weight that of decorrelation and kind
+"own"    each input has its own denominator, as published
+"cut"    the batch's mean in place of it (`helpers.uncoupled_loss`)
+"start"  as own, with initial weights that are changed by some 1e-6
+"order"  as own, with another order of the data
+"none"   no log-sum-exp at all
+"""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import helpers as h
+from lab import units
+from lab.notebook import summary
+from lab.training import train
+
+# The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
+PUBLISHED = pd.DataFrame(
+    {
+        "low variance": [64, 0, 0, 0],
+        "redundancy": [np.nan, 1875, 29, 28],
+        "entropy": [4.16, 3.77, 3.85, 1.99],
+        "L0": [np.nan, np.nan, 17.2, np.nan],
+    },
+    index=list("ABCD"),
+)
+
+# --- A to D -------------------------------------------------------------------------------
+
+
+def ablate(configs, stack, x, shown, *, K, loss=h.published_loss, **options):
+    """Train a stack of (name, seed), with the factors of the terms that configs has for the name.
+
+    shown: inputs on which L0 and redundancy are looked at. Returns {(name, seed): (model, what was
+    seen of it)}; "norm2" is |theta|^2.
+    """
+    models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for _, seed in stack]
+    factors = zip(*(configs[name] for name, _ in stack))
+    terms = dict(zip(("lse", "variance", "decorrelation"), factors))
+
+    @torch.no_grad()
+    def look(model):
+        E, norm2 = model.encode(shown), sum(p.square().sum() for p in model.parameters())
+        return {"L0": h.l0(E), "redundancy": h.redundancy(E), "norm2": norm2}
+
+    options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
+    seen = train(models, loss, x, **options)
+    return {
+        run: (model, {name: seen[name][:, i] for name in ("loss", "L0", "redundancy", "norm2")})
+        for i, (run, model) in enumerate(zip(stack, models))
+    }
+
+
+def ablation_table(energies):
+    """What the paper measures on test energies {(config, seed): (N, K)}, and L0 and usage."""
+
+    def row(E):
+        usage = h.usage(E)
+        return {
+            "dead": h.dead(E),
+            "low variance": h.low_variance(E),
+            "redundancy": h.redundancy(E),
+            "entropy": h.responsibility_entropy(E),
+            "L0": h.l0(E),
+            "largest usage": float(usage.max()),
+            "effective units": float(torch.special.entr(usage).sum().exp()),
+        }
+
+    return pd.DataFrame(
+        {"config": config, "seed": seed} | row(E) for (config, seed), E in energies.items()
+    )
+
+
+def beside_published(table):
+    """Means over seeds of the ablation table, beside the paper's."""
+    shown = summary(table, "config", list(table.columns[2:]))
+    for name in PUBLISHED:
+        words = PUBLISHED[name].map("{:g}".format).replace("nan", "–")
+        shown.insert(shown.columns.get_loc(name) + 1, f"{name}, paper", words)
+    return shown.fillna("–")
+
+
+# --- The cut ---------------------------------------------------------------------------------
+
+
+def jobs(x, K, seeds, *, prices, weights, higher, denser, **options):
+    """For `side_by_side`: all runs. Each job gives {run: model}.
+
+    prices: lambdas at which the full objective is cut; weights: those of decorrelation at
+    lambda 1; higher: a lambda for B; denser: lambdas of the first seed alone.
+    """
+    cuts = sorted(
+        {(1.0, 0.0), (1.0, 1.0), *((1.0, w) for w in weights), *((p, 1.0) for p in prices)}
+    )
+    full = [c for c in cuts if c[1] == 1]
+    stacks = []
+    for seed in seeds:
+        own = [("own", *c, seed) for c in [*cuts, (higher, 0.0)]]
+        if seed == seeds[0]:
+            own += [("own", lam, 1.0, seed) for lam in denser if (lam, 1.0) not in cuts]
+        own += [(kind, *c, seed) for c in full for kind in ("start", "none")]
+        stacks += [own, [("cut", *c, seed) for c in cuts]]
+    stacks.append([("order", *c, seed) for seed in seeds for c in [(1.0, 0.0), *full]])
+    return [partial(train_stack, stack, x, K, **options) for stack in stacks]
+
+
+def train_stack(stack, x, K, **options):
+    """Train runs together, all of them cut or none: {run: model}."""
+    kinds, prices, weights, seeds = (list(v) for v in zip(*stack))
+    models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for seed in seeds]
+    for model, kind in zip(models, kinds):
+        if kind == "start":
+            noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
+            model.W.data += 1e-6 * noise.to(model.W)
+    loss = partial(h.published_loss, sparsity=h.uncoupled_loss if "cut" in kinds else h.lse_loss)
+    terms = {"lam": prices, "decorrelation": weights}
+    terms["lse"] = [float(kind != "none") for kind in kinds]
+    order = [seed + 1000 * (kind == "order") for kind, seed in zip(kinds, seeds)]
+    train(models, loss, x, arguments=terms, seed=order, **options)
+    return dict(zip(stack, models))
+
+
+@torch.no_grad()
+def measures(E):
+    """Of energies (N, K): "L0", "redundancy", "entropy"; "on active, %", active units' share of all
+    responsibility; "spread of Z, %", the deviation of the denominators over their mean."""
+    r, Z = h.responsibilities(E.double()), torch.exp(-E.double()).sum(1)
+    return {
+        "L0": h.l0(E),
+        "redundancy": h.redundancy(E),
+        "entropy": h.responsibility_entropy(E),
+        "on active, %": 100 * float((r * (E > 0)).sum(1).mean()),
+        "spread of Z, %": 100 * float(Z.std() / Z.mean()),
+    }
+
+
+@torch.no_grad()
+def table(models, x):
+    """A row for each of {run: model}: its `measures` on x, and the "agreement" of its units with
+    those of the same run as it was; of such a run, with those of the next seed."""
+    codes, rows = {run: model.encode(x) for run, model in models.items()}, []
+    seeds = list(dict.fromkeys(run[-1] for run in models))
+    for (kind, lam, weight, seed), E in codes.items():
+        row = {"kind": kind, "lam": lam, "weight": weight, "seed": seed} | measures(E)
+        other = seeds[(seeds.index(seed) + 1) % len(seeds)] if kind == "own" else seed
+        there = codes.get(("own", lam, weight, other))
+        row["agreement"] = np.nan if there is None or there is E else units.agreement(there, E)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ratios(table, kind, higher=None):
+    """Redundancy of B of one kind over that with its own denominators, a list of one a seed.
+
+    higher: at equal L0, where B with its own denominators is interpolated between lambda 1 and this
+    one, logarithms in the logarithm of L0; NaN outside.
+    """
+    of = table[table.weight == 0].set_index(["kind", "lam", "seed"]).sort_index()
+    found = []
+    for seed, row in of.loc[kind, 1.0].iterrows():
+        one = of.loc["own", 1.0, seed]
+        own = float(one.redundancy)
+        if higher is not None:
+            other = of.loc["own", higher, seed]
+            l0s, logs = np.log([[one.L0, other.L0], [one.redundancy, other.redundancy]])
+            order = np.argsort(l0s)
+            at = np.interp(np.log(row.L0), l0s[order], logs[order], left=np.nan, right=np.nan)
+            own = float(np.exp(at))
+        found.append(row.redundancy / own)
+    return found
+
+
+def comparison(long, probes, table, higher):
+    """Means over seeds, beside one another: the full objective after a long run, of energies
+    {(kind, seed): (N, K)} and their probes, and B as in the table of runs."""
+    words = {"own": "own denominator", "cut": "batch's mean"}
+    rows = [
+        {"run": f"C, {words[kind]}", **measures(E), "probe, %": probes[kind, seed]}
+        | {"agreement": units.agreement(long["own", seed], E) if kind == "cut" else np.nan}
+        for (kind, seed), E in long.items()
+    ]
+    for kind, lam in (("own", 1.0), ("cut", 1.0), ("own", higher)):
+        name = f"B, {words[kind]}" + f", λ {lam:g}" * (lam != 1)
+        some = table[(table.kind == kind) & (table.lam == lam) & (table.weight == 0)]
+        rows += [{"run": name} | row for row in some[list(rows[0])[1:6]].to_dict("records")]
+    frame = pd.DataFrame(rows)
+    return summary(frame, "run", list(frame.columns[1:])).fillna("–"), frame
+
+
+# --- For notebook 3 ---------------------------------------------------------------------------
+
+
+def code_record(models, probes, x, x_test):
+    """For notebook 3, a list of one value a model each: probe, L0, and mean squared errors per
+    pixel of what is made of the test code: by the paper's script, by W^T with one gain and an
+    offset, and by a solved decoder."""
+
+    def error(model, decoder):
+        x_hat = h.with_decoder(model, x, decoder)(x_test).detach()
+        return float((x_hat - x_test).double().square().mean())
+
+    return {
+        "probe": probes,
+        "l0": [h.l0(model(x_test)) for model in models],
+        "norm_matched_error": [h.norm_matched_error(model, x_test) for model in models],
+        "transpose_error": [error(model, h.transpose_decoder) for model in models],
+        "solved_error": [error(model, h.fit_decoder) for model in models],
+    }
+
+
+@torch.no_grad()
+def matched_rows(one, others, x, n=8):
+    """n rows of W of a model, its first, and beside them the rows of the units of each other model
+    that match them, one to one over all units, by the correlation of their codes on x."""
+    E, K, found = one.encode(x).double(), len(one.W), [one.W[:n]]
+    for other in others:
+        block = h.correlation(torch.cat([E, other.encode(x).double()], 1))[:K, K:]
+        found.append(other.W[linear_sum_assignment(block.cpu(), maximize=True)[1][:n]])
+    return [rows.double().cpu().numpy().round(3).tolist() for rows in found]
