@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 import helpers as h
 from lab import units
-from lab.notebook import summary
+from lab.notebook import number, summary
 from lab.training import train
 
 # The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
@@ -153,6 +153,25 @@ def table(models, x):
         row["agreement"] = np.nan if there is None or there is E else units.agreement(there, E)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def curves(table):
+    """{"weights": of decorrelation, "own", "cut": redundancy at each, a list of one a seed}."""
+    of = table[table.lam == 1].pivot_table("redundancy", ["kind", "weight"], "seed", sort=True)
+    found = {kind: of.loc[kind].to_numpy().tolist() for kind in ("own", "cut")}
+    return {"weights": of.loc["cut"].index.tolist()} | found
+
+
+def say(table):
+    """Print the curves, means over seeds, and what comes of the full objective in every run."""
+    weights, *lines = curves(table).items()
+    for kind, line in lines:
+        values = zip(weights[1], (f"{np.mean(v):,.1f}" for v in line))
+        print(f"redundancy, {kind}:", ", ".join(f"{weight:g}: {v}" for weight, v in values))
+    for (lam, kind), rows in table[table.weight == 1].groupby(["lam", "kind"]):
+        some = f"λ {lam:g}, {kind}: L0 {rows.L0.mean():.1f}, on active"
+        found = number(rows.agreement.dropna().tolist(), 3)
+        print(f"{some} {rows['on active, %'].mean():.1f} %, agreement {found}")
 
 
 def ratios(table, kind, higher=None):

@@ -6,14 +6,14 @@ import seaborn as sns
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from helpers import correlation, usage
+from helpers import correlation
 from lab import law
 from lab.plots import GREY, ONE, SMALL, TWO, WIDE, label_ends, shades
 
 ALT = {
     "2_ablation": "Correlation matrices: undefined for A, blocks of copies for B, nearly diagonal "
     "for C and D. Below: active units fall to none in A, settle near 17 in B and C, at 56 in D and "
-    "62 for variance alone; redundancy is high in B; usage is even in B and C, uneven in D.",
+    "62 for variance alone; redundancy is high in V and B, low in C and D.",
     "2_ablation_cut": "Left: redundancy against the weight of decorrelation, with each input's own "
     "denominator and with the batch's mean: the second is nearly twice the first at weight 0, and "
     "they meet from 0.3 on. Right: agreement of units with those of the same run: near 1 for the "
@@ -42,7 +42,7 @@ LINES = {"A": ("C0", "-."), "B": ("C1", "--"), "C": ("k", "-"), "D": ("C3", ":")
 
 
 def ablation_figure(energies, beginning, trained, seed, steps):
-    """Correlations and usage of energies {(config, seed): (N, K)}, and what was seen in training.
+    """Correlations of energies {(config, seed): (N, K)}, and what was seen in training.
 
     beginning, trained: {(config, seed): (model, {name: values})}, seen before every step of one
     run, and after every epoch of `steps` of another: they are not joined. Of one seed.
@@ -61,7 +61,7 @@ def ablation_figure(energies, beginning, trained, seed, steps):
             axis.text(0.5, 0.5, "no unit varies:\nundefined", ha="center", va="center", size=7)
             axis.set_box_aspect(1)
     upper.colorbar(image, ax=upper.axes, shrink=0.7, label="|correlation|", aspect=12)
-    a, b, c = lower.subplots(1, 3)
+    a, b = lower.subplots(1, 2)
     for axis, name in ((a, "L0"), (b, "redundancy")):
         ends = {}
         for config in energies:
@@ -77,17 +77,8 @@ def ablation_figure(energies, beginning, trained, seed, steps):
         if name == "redundancy":
             axis.set(yscale="log", ylim=(1, None))
         label_ends(axis, ends)
-    ends = {}
-    for config, E in shown.items():
-        colour, ls = LINES[config]
-        share, at = np.sort(usage(E).cpu())[::-1], 1 + np.arange(E.shape[1])
-        c.plot(at, share, color=colour, ls=ls, lw=0.9)
-        ends[config] = at[-1], share[-1], colour
-    c.set(xlabel="unit, by usage", xlim=(1, None), ylim=(0, None))
-    label_ends(c, ends)
     a.set_title("(a) L0: active units")
     b.set_title("(b) redundancy")
-    c.set_title("(c) usage: mean responsibility")
     sns.despine(lower)
     return fig
 
@@ -120,17 +111,14 @@ def cut_figure(table, twins):
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.3), width_ratios=[1, 1.1])
     curve = table[table.lam == 1]
     weights = sorted(curve.weight.unique())
-    looks = {"own": ("k", "-", "o"), "cut": ("C1", "--", "s")}
-    for (kind, (colour, ls, marker)), name in zip(
-        looks.items(), ("own denominator", "batch's mean")
-    ):
-        rows = curve[curve.kind == kind]
+    looks = {"own": ("own denominator", "k-o", (0, -20)), "cut": ("batch's mean", "C1--s", (60, 5))}
+    for kind, (name, look, at) in looks.items():
+        rows, colour = curve[curve.kind == kind], look.rstrip("-os")
         mean = rows.groupby("weight").redundancy.mean()
-        a.plot(range(len(weights)), mean, color=colour, ls=ls)
-        at = [weights.index(w) for w in rows.weight]
-        a.plot(at, rows.redundancy, marker, ms=3, mfc="none", mec=colour, mew=0.7)
-        up = 9 if kind == "cut" else -14
-        a.annotate(name, (0.15, mean.iloc[0]), (6, up), color=colour, **SMALL)
+        a.plot(range(len(mean)), mean, ls=look[len(colour) : -1], color=colour)
+        x = [weights.index(w) for w in rows.weight]
+        a.plot(x, rows.redundancy, look[-1], ms=3, mfc="none", mec=colour, mew=0.7)
+        a.annotate(name, (0, mean.iloc[0]), at, color=colour, **SMALL)
     a.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
     a.set(yscale="log", xlabel="weight of decorrelation", title="(a) redundancy")
     a.set_ylim(top=1.6 * curve.redundancy.max())
@@ -147,8 +135,8 @@ def cut_figure(table, twins):
     b.plot(twins, [1 + down] * len(twins), "kx", ms=3.5)
     b.annotate("λ 1, long run", (min(twins), 1 + down), (-5, -2.5), ha="right", **SMALL)
     b.set_yticks(range(len(kinds)), kinds.values())
-    b.set(xlim=(0, 1.03), ylim=(len(kinds) - 0.5, -0.5), xlabel="agreement of units")
-    b.set_title("(b) who is who")
+    b.set(xlim=(0, 1.03), ylim=(len(kinds) - 0.5, -0.5), xlabel="agreement, 1: the same units")
+    b.set_title("(b) units, beside those of the run as it was")
     sns.despine(fig)
     return fig
 
@@ -248,12 +236,11 @@ def law_figure(runs, others, stops):
         rows = stops[stops.K == k]
         at = rows["K / tolerance"], rows.smoothed
         b.plot(*at, marker, ms=3.5, mfc="none", mec=shade, mew=0.8)
-        if at[1].notna().any():
-            b.annotate(f"{k} units", (at[0].max(), at[1].min()), (2, -13), color=shade, **SMALL)
+        b.annotate(f"{k} units", [at[0].max()] * 2, (2, -13), color=shade, **SMALL)
     b.plot([64] * len(law.PUBLISHED_STOPS), law.PUBLISHED_STOPS, "kx", ms=4, mew=0.9)
-    b.annotate("the paper's", (64, max(law.PUBLISHED_STOPS)), (-4, 4), ha="right", **SMALL)
-    b.set(xlabel="K / tolerance", ylabel="epoch of the stop", title="(b) where the test stops it")
-    b.set(xlim=(0, most), ylim=(0, None))
+    b.annotate("the paper's four", (64, max(law.PUBLISHED_STOPS)), (-4, 4), ha="right", **SMALL)
+    b.set(xlabel="K / tolerance", ylabel="epoch of the stop", title="(b) where the test stops")
+    b.set(xlim=(0, 1.06 * most), ylim=(0, None))
     sns.despine(fig)
     return fig
 

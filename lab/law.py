@@ -66,6 +66,15 @@ def kill(x, K, before, after, *, seed=0, **options):
     return dict(zip(("twin", "killed"), runs))
 
 
+def dead_units(x, K, seeds, first_epoch, **options):
+    """Dead units of the full objective after four epochs, the first at that share of the rate: a
+    number for each seed."""
+    models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for seed in seeds]
+    schedule = {"lr": [first_epoch, 1, 1, 1]}
+    train(models, h.published_loss, x, epochs=4, seed=seeds, schedule=schedule, **options)
+    return [h.dead(model(x)) for model in models]
+
+
 def watch(models, loss, x, *, epochs, lr, batch_size=128, **options):
     """Train models with `lab.training.train`, and look at every unit before and after each epoch.
 
@@ -185,6 +194,20 @@ def stop_line(table, column):
     if found["K / tolerance"].nunique() < 2:
         return np.nan, np.nan
     return tuple(np.polyfit(found["K / tolerance"], found[column], 1).tolist())
+
+
+def say(stops):
+    """Print the line of the stops, and where each size stops at each tolerance."""
+    for column in ("raw", "smoothed"):
+        slope, intercept = stop_line(stops, column)
+        print(f"{column}: slope {slope:.2f}, intercept {intercept:+.1f}, of", end=" ")
+        print(f"{stops[column].notna().sum()} stops in {len(stops)}")
+        for k, rows in stops.groupby("K"):
+            at = ((f"{t:g}", of[column].dropna()) for t, of in rows.groupby("tolerance"))
+            print(
+                f"  {k} units;",
+                "; ".join(f"at {t}: {' '.join(f'{v:.0f}' for v in of)}" for t, of in at),
+            )
 
 
 # --- The optimiser, and the prior -----------------------------------------------------------

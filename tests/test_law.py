@@ -1,32 +1,27 @@
-"""Notebook 2's claims as mathematics, and its bookkeeping."""
+"""Notebook 2's law: growth, slope, stop and floor, at any batch size."""
 
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import helpers as h
 from lab import figures_2, law, plots
 from lab.data import load_mnist
 
-SGD = {"optimizer": torch.optim.SGD}
-PARAMETERS = dict(SEEDS=[0], N_COMPONENTS=8, BATCH_SIZE=128, N_TRAIN=1280, RATES=[0.1], RATE=0.1)
+SGD = {"optimizer": torch.optim.SGD, "title": None}
+PARAMETERS = dict(SEEDS=[0], N_COMPONENTS=8, BATCH_SIZE=128, N_TRAIN=2560, RATES=[0.1], RATE=0.1)
 PARAMETERS |= dict(EPOCHS=5, SMALLER=[[2, 5], [3, 5], [5, 5], [9, 5]], PRIOR_EPOCHS=5, KILL=[1, 1])
-PARAMETERS |= dict(SETTLED={"A": 1, "B": 1, "D": 1}, SLOW_START=1, PRICES=[1.0])
+PARAMETERS |= dict(SETTLED={"A": 1, "B": 1, "D": 1}, CUT_EPOCHS=1, CUT_AT=[1.0], WEIGHTS=[0, 1])
+PARAMETERS |= dict(TOLERANCES=[1.0])
 
 
 @pytest.fixture(scope="module")
 def x():
     return load_mnist()[0][:1280]
-
-
-def descend(x, k=32, rates=(0.01,), epochs=8, loss=h.published_loss, kill=()):
-    """Layers of k units under plain SGD, some of them dead from the start."""
-    models = [h.Encoder(784, k) for _ in rates]
-    for model in models:
-        model.W.data[list(kill)], model.b.data[list(kill)] = 0, -1
-    return law.watch(models, loss, x, epochs=epochs, lr=list(rates), title=None, **SGD)
 
 
 def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
@@ -41,70 +36,120 @@ def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
         assert torch.allclose(pull, torch.zeros(8).double() + expected, atol=1e-9)
 
 
-def test_growth_of_living_and_dead_units(x):
-    for run in descend(x, rates=(0.01, 0.02), kill=[2, 5]):
-        (rise, predicted), alive = law.growth(run), law.living(run)
-        assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 25
-        assert np.abs(rise[[2, 5]]).max() == 0  # exactly: no gradient
-        assert abs(law.growth_error(run)) < 0.03
-        assert np.allclose(rise[alive], predicted[alive], rtol=0.1)
+@pytest.mark.parametrize("batch, lam", [(128, 1.0), (128, 2.0), (256, 1.0)])
+def test_growth_of_living_and_dead_units(x, batch, lam):
+    """4 lambda - 2 S_j at 128 rows, and twice the volume terms at 256; S_j by hand at the end."""
+    model = h.Encoder(784, 16)
+    model.W.data[[2, 5]], model.b.data[[2, 5]] = 0, -1
+    loss, options = partial(h.published_loss, lam=lam), {"epochs": 8, "batch_size": batch, **SGD}
+    (run,) = law.watch([model], loss, x, lr=0.01, **options)
+    (rise, predicted), alive = law.growth(run, lam=lam), law.living(run)
+    assert set(np.flatnonzero(~alive)) >= {2, 5} and alive.sum() >= 12
+    assert np.abs(rise[[2, 5]]).max() == 0  # exactly: no gradient
+    assert rise[alive].mean() == pytest.approx(predicted[alive].mean(), rel=0.03 * batch / 128)
+    assert predicted[alive].mean() > 3 * lam * batch / 128
+    E = model(x).detach()
+    S = batch * (torch.softmax(-E, 1) * E).mean(0)
+    assert np.allclose(run["S"][-1], S, rtol=1e-4) and run["L0"][-1] == h.l0(E)
+    assert run["tau"][-1] == pytest.approx(0.01 * 8 * (1280 // batch))
+    if lam == 1:
+        assert law.growth_error(run) == pytest.approx(
+            rise[alive].mean() / predicted[alive].mean() - 1
+        )
 
 
-@pytest.mark.parametrize("lam", [1.0, 2.0])
-def test_try_it_another_price(x, lam):
-    """At another lambda the scale grows by 4 lambda - 2 S_j."""
-    (run,) = descend(x, loss=partial(h.published_loss, lam=lam))
-    rise, predicted = (v[law.living(run)].mean() for v in law.growth(run, lam=lam))
-    assert abs(rise / predicted - 1) < 0.03 and predicted > 3 * lam
+@pytest.mark.parametrize("k, batch", [(16, 128), (64, 128), (16, 256)])
+def test_slope_and_stop_of_a_run_that_follows_the_law(k, batch):
+    c = batch / 128
+    run = {"K": k, "lr": 0.1, "tau": 0.5 * np.arange(101), "living": np.ones((101, k), bool)}
+    run |= {"norm2": 0.3 + 4 * c * run["tau"][:, None] + np.zeros(k), "volume": c}
+    run["loss"] = -c * k * np.log(np.arange(100) + 0.5 + 0.3 / (2 * c))
+    assert abs(law.slope_error(run)) < 1e-9 and abs(law.scale_share(run) - 1) < 0.01
+    table = law.stops([run], [4.0, 2.0, 1.0])
+    assert list(table["K / tolerance"]) == [c * k / 4, c * k / 2, c * k]
+    assert (table.raw - table["K / tolerance"]).abs().max() <= 1
+    late = table.smoothed - table["K / tolerance"]  # the mean of five lies two epochs back
+    assert late.between(1, 4).all()
+    slope, intercept = law.stop_line(table, "smoothed")
+    line = stats.linregress(table["K / tolerance"], table.smoothed)
+    assert (slope, intercept) == pytest.approx((line.slope, line.intercept))
+    assert abs(slope - 1) < 0.1 and np.isnan(law.stop_line(table[:1], "raw")).all()
 
 
-def test_the_log_sum_exp_only_counts(x):
-    """-log sum exp(-cE) -> -log(K - n) on trained energies with a unit at rest in every row."""
-    E = descend(x, k=16)[0]["model"].encode(x).detach().double()
-    E = E[(E == 0).any(1)]
-    resting = (E == 0).sum(1).double().log()
-    gaps = [float((torch.logsumexp(-c * E, 1) - resting).mean()) for c in (1, 10, 100, 1000)]
-    assert len(E) > 500 and sorted(gaps, reverse=True) == gaps and gaps[-1] < 1e-3 < gaps[0]
+def test_the_stop_is_the_author_s_loop():
+    def detect_convergence(curve, threshold):  # as in his script
+        for i in range(5, len(curve)):
+            if all(abs(curve[j] - curve[j - 1]) < threshold for j in range(i - 4, i + 1)):
+                return i - 4
+
+    rng = np.random.default_rng(0)
+    for k in (8, 20, 40):
+        losses = -k * np.log(np.arange(1, 90)) + rng.normal(0, 0.3, 89)
+        means = pd.Series(losses).rolling(5).mean()
+        for tolerance in (3, 1.5, 1):
+            assert law.stop(losses, tolerance) == detect_convergence(losses, tolerance)
+            assert law.stop(losses, tolerance, 5) == detect_convergence(list(means), tolerance)
+    assert law.stop([9, 7, 5, 4.5, 4, 3.5, 3, 2.5]) == 3 and law.stop([1, 1, 1, 1, 1]) is None
 
 
-@pytest.mark.parametrize("k", [16, 32, 64])
-def test_the_paper_s_test_is_met_at_the_number_of_units(k):
-    run = {"K": k, "tau": 0.5 * np.arange(101), "living": np.ones((101, k), bool)}
-    run["norm2"] = 0.3 + 4 * run["tau"][:, None] + np.zeros(k)
-    run["loss"] = -k * np.log(np.arange(100) + 0.5 + 0.3 / 2)
-    assert abs(law.slope_error(run)) < 1e-9
-    assert abs(law.converged(run["loss"]) - k) <= 1 and abs(law.smoothed(run["loss"]) - k) <= 1
-    assert law.converged([9, 7, 5, 4.5, 4, 3.5, 3, 2.5]) == 3  # the script's: the first of five
+def test_loss_at_scale_1_sees_neither_scale_nor_the_dead(x):
+    """Of the volume terms: what they are for the living units alone, all of length 1."""
+    model, small = h.Encoder(784, 8).requires_grad_(False), h.Encoder(784, 7).requires_grad_(False)
+    model.W[3], model.b[3] = 0, -1
+    length = (model.W.square().sum(1) + model.b.square()).sqrt()
+    alive = [j for j in range(8) if j != 3]
+    small.W.copy_((model.W / length[:, None])[alive])
+    small.b.copy_((model.b / length)[alive])
+    for batch in (128, 256):
+        volume = partial(h.published_loss, x=x[:batch].double(), lse=0)
+        for factor in (30, 2, 5):
+            model.W *= factor
+            model.b *= factor
+            row = ("SGD", 0.1, volume(model), model, 90.0)
+            (found,) = law.dynamics_table([row], x, batch).to_dict("records")
+            assert found["loss at scale 1"] == pytest.approx(float(volume(small)), abs=0.02)
+            assert found["dead"] == 1 and found["probe, %"] == 90
+        model.W /= 300
+        model.b /= 300
 
 
-def test_the_prior_s_floor_and_the_record_of_a_code(x):
-    kappa, model = h.prior(x - x.mean(0), 8), h.Encoder(784, 8).requires_grad_(False)
-    found, rows = law.code_record([model], [93.0], x, x), model(x) @ model.W
-    rows = (rows / rows.norm(dim=1, keepdim=True) * x.norm(dim=1, keepdim=True)).nan_to_num()
-    by_hand = float((rows - x).square().mean())
-    assert found["norm_matched_error"] == [pytest.approx(by_hand, rel=1e-5)]
-    assert found["solved_error"] < found["transpose_error"] < [float(x.var(0).mean())]
-    assert found["probe"] == [93.0] and 0 < found["l0"][0] < 8
+@pytest.mark.parametrize("batch", [64, 128, 256])
+def test_the_prior_s_floor(x, batch):
+    kappa, model, c = (
+        h.prior(x - x.mean(0), 8),
+        h.Encoder(784, 8).requires_grad_(False),
+        batch / 128,
+    )
+    floor = law.floor(x, 8, kappa, batch)
+    widest = max(np.linalg.eigvalsh(np.cov(rows.T.numpy()))[-1] for rows in x[:256].split(batch))
+    assert floor <= -batch * np.log(8) + c * 8 * (1 - np.log(widest / kappa)) + 1e-3
+    assert floor > -batch * np.log(8) + c * 8 * (1 - np.log(1.5 * widest / kappa))
     for factor in (0.1, 3, 10 / 3, 3):  # scales of 0.1, 0.3, 1 and 3
         model.W *= factor
-        assert float(h.published_loss(model, x[:128], kappa=kappa)) > law.floor(x, 8, kappa)
+        assert float(h.published_loss(model, x[:batch], kappa=kappa)) > floor
 
 
 def test_faults_are_said_at_once():
     law.check(PARAMETERS)  # four sizes, one rate
-    faults = {"SEEDS": [], "RATE": 0.2, "N_TRAIN": 500, "EPOCHS": 3, "KILL": [0, 1]}
-    for name, value in faults.items():
+    for odd in ({"SEEDS": [3]}, {"SEEDS": [1, 2]}, {"N_COMPONENTS": 9}, {"BATCH_SIZE": 256}):
+        law.check(PARAMETERS | odd)
+    faults = {"SEEDS": [], "RATE": 0.2, "N_TRAIN": 500, "EPOCHS": 3, "KILL": [0, 1], "WEIGHTS": []}
+    twice = {"SEEDS": [1, 1], "RATES": [0.1, 0.1], "SMALLER": [[2, 5], [2, 6]]}
+    for name, value in [*faults.items(), *twice.items()]:
         with pytest.raises(ValueError, match=name):
             law.check(PARAMETERS | {name: value})
 
 
-def test_figures_of_any_number_of_sizes_and_rates(x):
-    runs = [run for k in (2, 3, 5, 9) for run in descend(x, k, (0.01,), epochs=5)]
-    pair = dict(zip(("twin", "killed"), runs))
-    figures = figures_2.growth_figure(runs, 9), figures_2.law_figure(runs[:1], {})
-    figures += (
-        figures_2.law_figure(runs, {"Adam": runs[0]["loss"]}),
-        figures_2.killed_figure(pair, 1),
-    )
+def test_killed_units_and_figures_of_any_number_of_sizes_and_rates(x):
+    pair = law.kill(x, 16, 1, 5, lr=0.01, **SGD)
+    assert not law.living(pair["killed"])[::2].any() and law.living(pair["twin"])[::2].all()
+    assert (pair["killed"]["norm2"][:, ::2] == 1).all()  # b = -1, W = 0, and no gradient
+    same = [pair[name]["norm2"][0, 1::2] for name in pair]
+    assert np.allclose(*same) and not np.allclose(pair["twin"]["norm2"][0, ::2], 1)
+    runs = [run for k in (2, 5, 9) for run in law.descend(x, k, 5, [0.01], [3], **SGD)]
+    stops = law.stops(runs, [40.0, 20.0])
+    figures = [figures_2.growth_figure(runs, 9), figures_2.law_figure(runs, {}, stops)]
+    figures += [figures_2.law_figure(runs[:1], {"Adam": runs[0]["loss"]}, stops[:2])]
+    figures += [figures_2.pair_figure(pair, ["twin"], 1, floor=-9.0)]
+    figures += [figures_2.scale_figure({"a": [(runs[0]["norm2"].sum(1), runs[0]["L0"])]})]
     assert {fig.get_size_inches()[0] for fig in figures} == {plots.TWO}
-    assert list(law.law_table(runs).index) == [f"K {k}, 0.01" for k in (2, 3, 5, 9)]
