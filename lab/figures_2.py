@@ -252,6 +252,7 @@ def pair_figure(runs, lawful, since=0, floor=None):
     ends_a, ends_b = {}, {}
     for (name, run), (colour, ls) in zip(runs.items(), (("k", "-"), ("C3", "--"))):
         t, total, loss = since + np.arange(len(run["tau"])), run["norm2"].sum(1), run["loss"]
+        loss = loss - loss[0] if floor is None else loss
         pace = run["volume"] * int(law.living(run).sum())
         a.plot(t, total, color=colour, ls=ls)
         b.plot(t[1:] - 0.5, loss, color=colour, ls=ls)
@@ -259,12 +260,12 @@ def pair_figure(runs, lawful, since=0, floor=None):
             a.plot(t, total[0] + 4 * pace * run["tau"], **WIDE)
             clock = law.clock(run, since)
             b.plot(t[1:] - 0.5, loss[-1] - pace * np.log(clock / clock[-1]), **WIDE)
-        ends_a[name], ends_b[name] = (t[-1], total[-1], colour), (t[-1], loss[-1], colour)
+        ends_a[name], ends_b[name] = (t[-1], total[-1], colour), (t[-1] - 0.5, loss[-1], colour)
     if floor is not None:
         b.axhline(floor, color=GREY, lw=0.8, ls=":")
         b.annotate("floor of the first", (0, floor), (2, 3), color=GREY, **SMALL)
     a.set(xlabel="epoch", ylim=(0, None), title="(a) the scale, $|θ|^2$")
-    b.set(xlabel="epoch", title="(b) the loss")
+    b.set(xlabel="epoch", title="(b) the loss" + ", its change" * (floor is None))
     label_ends(a, ends_a)
     label_ends(b, ends_b)
     sns.despine(fig)

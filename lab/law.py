@@ -198,6 +198,7 @@ def stop_line(table, column):
 
 def say(stops):
     """Print the line of the stops, and where each size stops at each tolerance."""
+    print("the paper's runs of 64 units stop at", *PUBLISHED_STOPS)
     for column in ("raw", "smoothed"):
         slope, intercept = stop_line(stops, column)
         print(f"{column}: slope {slope:.2f}, intercept {intercept:+.1f}, of", end=" ")

@@ -24,18 +24,6 @@ def x():
     return load_mnist()[0][:1280]
 
 
-def test_the_derivative_in_the_logarithm_of_a_unit_s_scale(x):
-    """<grad_j L, theta_j> = S_j - 2, term by term: decorrelation has no say."""
-    model = h.Encoder(784, 8).double()
-    E = model(x[:128].double())
-    S = (h.responsibilities(E) * E).sum(0)
-    variance = partial(h.variance_loss, eps=0)
-    for term, expected in ((h.lse_loss, S), (variance, -2), (h.decorrelation_loss, 0)):
-        W, b = torch.autograd.grad(term(E), model.parameters(), retain_graph=True)
-        pull = (W * model.W).sum(1) + b * model.b
-        assert torch.allclose(pull, torch.zeros(8).double() + expected, atol=1e-9)
-
-
 @pytest.mark.parametrize("batch, lam", [(128, 1.0), (128, 2.0), (256, 1.0)])
 def test_growth_of_living_and_dead_units(x, batch, lam):
     """4 lambda - 2 S_j at 128 rows, and twice the volume terms at 256; S_j by hand at the end."""
