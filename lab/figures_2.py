@@ -12,29 +12,23 @@ from lab.plots import GREY, ONE, SMALL, TWO, WIDE, label_ends, shades
 
 ALT = {
     "2_ablation": "Correlation matrices: undefined for A, blocks of copies for B, nearly diagonal "
-    "for C and D. Below: active units fall to none in A, settle near 17 in B and C, at 56 in D and "
-    "62 for variance alone; redundancy is high in V and B, low in C and D.",
-    "2_ablation_cut": "Left: redundancy against the weight of decorrelation, with each input's own "
-    "denominator and with the batch's mean: the second is nearly twice the first at weight 0, and "
-    "they meet from 0.3 on. Right: agreement of units with those of the same run: near 1 for the "
-    "batch's mean, far lower for another order of the data, no log-sum-exp, another seed.",
-    "2_ablation_price": "The price of an energy: 1 - exp(-E) rises from 0 and saturates at 1; with "
-    "all energies ten times as large it is nearly a step, the count; an L1 penalty rises without "
-    "end.",
-    "2_ablation_scale": "Left: the squared norm of the weights against epochs grows a thousandfold "
-    "and more under SGD and Adam. Right: L0 of the same runs becomes level.",
+    "for C and D. Below: active units fall to none in A, settle near 17 in B and C, near 60 in D "
+    "and V; redundancy is high in V and B, low in C and D.",
+    "2_ablation_cut": "Left: redundancy against the weight of decorrelation: with the batch's mean "
+    "it is nearly twice that with own denominators at weight 0, and the curves meet. Right: units "
+    "agree nearly perfectly with those of the cut, far less with another order of the data.",
+    "2_ablation_price": "The price of an energy: 1 - exp(-E) rises from 0 and saturates at 1; ten "
+    "times the energies make it nearly a step; an L1 penalty rises without end.",
+    "2_ablation_scale": "The squared norm of all weights grows without end; L0 becomes level.",
     "2_ablation_growth": "The squared norm of each unit's weights against rate times steps: at "
-    "three rates all living units lie on one line, 4 tau; dead ones stay where they are. Beside: "
-    "in every run the living units grow by almost 4 per tau, the dead by 0.",
-    "2_ablation_law": "Left: loss against the logarithm of the epoch: under SGD straight lines of "
-    "slope minus the number of living units, under Adam steeper. Right: the epoch at which the "
-    "author's test stops a run, against K over its tolerance: all on one line, a little above "
-    "equality, the paper's four runs among them.",
+    "three rates all living units lie on one line, 4 tau; dead ones stay where they are.",
+    "2_ablation_law": "Left: loss against the logarithm of the epoch: straight lines of slope "
+    "minus the number of living units. Right: the epoch at which the author's test stops a run, "
+    "against K over its tolerance: all on one line, the paper's four runs among them.",
     "2_ablation_killed": "After half of the units are killed by hand the squared norm of all "
-    "weights grows half as fast as in the twin that goes on, from the first epoch.",
-    "2_ablation_ends": "With the prior the loss and the squared norm of the weights become flat "
-    "within a few epochs, above the floor; without it the loss falls below that floor and the norm "
-    "grows.",
+    "weights grows half as fast as in the twin that goes on.",
+    "2_ablation_ends": "With the prior the loss and the squared norm of the weights become flat, "
+    "above the floor; without it the loss falls on and the norm grows.",
 }
 
 TERMS = {"A": "log-sum-exp", "B": "+ variance", "C": "+ decorrelation", "D": "C, no log-sum-exp"}
@@ -162,46 +156,21 @@ def scale_figure(runs):
 
 
 def growth_figure(runs, largest):
-    """|theta_j|^2 of every unit of the runs of `largest` units, and how fast it grows in each run.
-
-    runs: dicts as of `lab.law.watch`.
-    """
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1, 1.25])
-    colour = shades([run["lr"] for run in runs])
+    """|theta_j|^2 of every unit of the runs of `largest` units; dicts as of `lab.law.watch`."""
+    fig, axis = plt.subplots(figsize=(ONE, 2.4))
     of_rate = {run["lr"]: run for run in reversed(runs) if run["K"] == largest}  # the first seed
+    colour, volume = shades(of_rate), runs[0]["volume"]
     for lr, run in of_rate.items():
-        alive = law.living(run)
-        a.plot(run["tau"][1:], run["norm2"][1:, alive], color=colour[lr], lw=0.4)
-        a.plot(run["tau"][1:], run["norm2"][1:, ~alive], color=colour[lr], lw=0.8, ls=":")
+        alive, look = law.living(run), {"color": colour[lr]}
+        axis.plot(run["tau"][1:], run["norm2"][1:, alive], lw=0.4, **look)
+        axis.plot(run["tau"][1:], run["norm2"][1:, ~alive], lw=0.8, ls=":", **look)
         end, last = (run["tau"][-1], np.median(run["norm2"][-1])), lr == max(of_rate)
         at, side = ((-10, 2), "right") if last else ((3, -9), "left")
-        a.annotate(f"rate {lr:g}", end, at, ha=side, color=colour[lr], **SMALL)
-    volume = runs[0]["volume"]
+        axis.annotate(f"rate {lr:g}", end, at, ha=side, **look, **SMALL)
     tau = np.sort(np.concatenate([run["tau"][1:] for run in of_rate.values()]))
-    a.plot(tau, 4 * volume * tau + np.mean([run["norm2"][0] for run in of_rate.values()]), **WIDE)
-    a.set(xscale="log", yscale="log", xlabel="τ = rate × steps", ylabel="$|θ_j|^2$ of each unit")
-    a.set_title(f"(a) {largest} units")
-    rng, order = np.random.default_rng(0), sorted(runs, key=lambda run: (run["K"], run["lr"]))
-    for i, run in enumerate(order):
-        rise, predicted = law.growth(run)
-        at = i + rng.uniform(-0.25, 0.25, len(rise))
-        b.plot(at, rise, ".", color=colour[run["lr"]], ms=2.5, mew=0)
-        if (alive := law.living(run)).any():
-            b.plot([i - 0.4, i + 0.4], [predicted[alive].mean()] * 2, "k", lw=0.9)
-    b.set_xticks(range(len(order)), [f"{run['lr']:g}" for run in order], rotation=90)
-    sizes = [run["K"] for run in order]
-    for k in sorted(set(sizes)):
-        first, n = sizes.index(k), sizes.count(k)
-        b.text(first + (n - 1) / 2, 4.8 * volume, f"{k} units", ha="center", fontsize=7)
-        if first:
-            b.axvline(first - 0.5, color=GREY, lw=0.5, ls=":")
-    b.annotate("dead", (len(order) - 0.5, 0), (0, 5), ha="right", color=GREY, **SMALL)
-    b.set(
-        ylim=(-0.3, 5.2 * volume),
-        xlabel="rate",
-        ylabel="growth of $|θ_j|^2$ per τ",
-        title="(b) every run",
-    )
+    start = np.mean([run["norm2"][0] for run in of_rate.values()])
+    axis.plot(tau, 4 * volume * tau + start, **WIDE)
+    axis.set(xscale="log", yscale="log", xlabel="τ = rate × steps", ylabel="$|θ_j|^2$ of each unit")
     sns.despine(fig)
     return fig
 

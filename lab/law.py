@@ -152,14 +152,6 @@ def slope_error(run):
     return slope(run) / -max(1, living(run).sum()) - 1
 
 
-def scale_share(run):
-    """What the scale alone makes of the slope, -sum log |theta_j|^2 in place of the loss, over
-    minus the number of living units."""
-    alive, half = living(run), len(run["loss"]) // 2
-    scale = -np.log((run["norm2"][:-1, alive] + run["norm2"][1:, alive]) / 2).sum(1)
-    return np.polyfit(np.log(clock(run)[half:]), scale[half:], 1)[0] / -max(1, alive.sum())
-
-
 def stop(losses, tolerance=1.0, width=1):
     """The author's test: the epoch of the first of five changes in a row below the tolerance, or
     None; counted from 0, as in his script. width: of a trailing mean, taken of the losses first."""
