@@ -38,7 +38,7 @@ LINES = {"A": ("C0", "-."), "B": ("C1", "--"), "C": ("k", "-"), "D": ("C3", ":")
 def ablation_figure(energies, beginning, trained, seed, steps):
     """Correlations of energies {(config, seed): (N, K)}, and what was seen in training.
 
-    beginning, trained: {(config, seed): (model, {name: values})}, seen before every step of one
+    beginning, trained: {(config, seed): (model, {name: values})}, seen after every step of one
     run, and after every epoch of `steps` of another: they are not joined. Of one seed.
     """
     energies = {config: E for (config, s), E in energies.items() if s == seed}
@@ -232,7 +232,8 @@ def pair_figure(runs, lawful, since=0, floor=None):
         ends_a[name], ends_b[name] = (t[-1], total[-1], colour), (t[-1] - 0.5, loss[-1], colour)
     if floor is not None:
         b.axhline(floor, color=GREY, lw=0.8, ls=":")
-        b.annotate("floor of the first", (0, floor), (2, 3), color=GREY, **SMALL)
+        at = {"xycoords": b.get_yaxis_transform(), "color": GREY, **SMALL}
+        b.annotate("the floor, with the prior", (0, floor), (3, 3), **at)
     a.set(xlabel="epoch", ylim=(0, None), title="(a) the scale, $|θ|^2$")
     b.set(xlabel="epoch", title="(b) the loss" + ", its change" * (floor is None))
     label_ends(a, ends_a)
