@@ -155,19 +155,20 @@ def table(models, x):
     return pd.DataFrame(rows)
 
 
+WORDS = {"own": "own", "cut": "batch's mean"}
+
+
 def curves(table):
-    """{"weights": of decorrelation, "own", "cut": redundancy at each, a list of one a seed}."""
-    of = table[table.lam == 1].pivot_table("redundancy", ["kind", "weight"], "seed", sort=True)
-    found = {kind: of.loc[kind].to_numpy().tolist() for kind in ("own", "cut")}
-    return {"weights": of.loc["cut"].index.tolist()} | found
+    """{"own", "batch's mean": {weight of decorrelation: redundancy, a list of one a seed}}."""
+    of = table[table.lam == 1].groupby(["kind", "weight"]).redundancy.apply(list)
+    return {word: {f"{w:g}": v for w, v in of[kind].items()} for kind, word in WORDS.items()}
 
 
 def say(table):
     """Print the curves, means over seeds, and what comes of the full objective in every run."""
-    weights, *lines = curves(table).items()
-    for kind, line in lines:
-        values = zip(weights[1], (f"{np.mean(v):,.1f}" for v in line))
-        print(f"redundancy, {kind}:", ", ".join(f"{weight:g}: {v}" for weight, v in values))
+    for word, curve in curves(table).items():
+        values = ", ".join(f"{weight}: {np.mean(v):,.1f}" for weight, v in curve.items())
+        print(f"redundancy, {word}: {values}")
     for (lam, kind), rows in table[table.weight == 1].groupby(["lam", "kind"]):
         some = f"λ {lam:g}, {kind}: L0 {rows.L0.mean():.1f}, on active"
         found = number(rows.agreement.dropna().tolist(), 3)
@@ -198,14 +199,13 @@ def ratios(table, kind, higher=None):
 def comparison(long, probes, table, higher):
     """Means over seeds, beside one another: the full objective after a long run, of energies
     {(kind, seed): (N, K)} and their probes, and B as in the table of runs."""
-    words = {"own": "own denominator", "cut": "batch's mean"}
     rows = [
-        {"run": f"C, {words[kind]}", **measures(E), "probe, %": probes[kind, seed]}
+        {"run": f"C, {WORDS[kind]}", **measures(E), "probe, %": probes[kind, seed]}
         | {"agreement": units.agreement(long["own", seed], E) if kind == "cut" else np.nan}
         for (kind, seed), E in long.items()
     ]
     for kind, lam in (("own", 1.0), ("cut", 1.0), ("own", higher)):
-        name = f"B, {words[kind]}" + f", λ {lam:g}" * (lam != 1)
+        name = f"B, {WORDS[kind]}" + f", λ {lam:g}" * (lam != 1)
         some = table[(table.kind == kind) & (table.lam == lam) & (table.weight == 0)]
         rows += [{"run": name} | row for row in some[list(rows[0])[1:6]].to_dict("records")]
     frame = pd.DataFrame(rows)
