@@ -65,8 +65,8 @@ def ablation_figure(energies, beginning, trained, seed, steps):
             axis.plot(1 + np.arange(len(begin)), begin, color=colour, ls=ls, lw=0.9)
             axis.plot(at, then, color=colour, ls=ls, lw=0.9)
             if np.isfinite(then[-1]):
-                below = 5 if (name, config) == ("L0", "B") else 0  # where C goes on
-                ends[config] = at[-1], then[-1] - below, colour
+                aside = {("L0", "B"): -5, ("redundancy", "D"): 40}  # of C, which goes on
+                ends[config] = at[-1], then[-1] + aside.get((name, config), 0), colour
         axis.set(xlabel="step", xscale="log")
         if name == "redundancy":
             axis.set(yscale="log", ylim=(1, None))
@@ -230,11 +230,14 @@ def pair_figure(runs, lawful, since=0, floor=None):
             clock = law.clock(run, since)
             b.plot(t[1:] - 0.5, loss[-1] - pace * np.log(clock / clock[-1]), **WIDE)
         ends_a[name], ends_b[name] = (t[-1], total[-1], colour), (t[-1] - 0.5, loss[-1], colour)
-    if floor is not None:
+    if floor is None:
+        a.set_ylim(0)
+    else:
         b.axhline(floor, color=GREY, lw=0.8, ls=":")
         at = {"xycoords": b.get_yaxis_transform(), "color": GREY, **SMALL}
-        b.annotate("the floor, with the prior", (0, floor), (3, 3), **at)
-    a.set(xlabel="epoch", ylim=(0, None), title="(a) the scale, $|θ|^2$")
+        b.annotate("the floor, with the prior", (1, floor), (0, 3), ha="right", **at)
+        a.set_yscale("log")
+    a.set(xlabel="epoch", title="(a) the scale, $|θ|^2$")
     b.set(xlabel="epoch", title="(b) the loss" + ", its change" * (floor is None))
     label_ends(a, ends_a)
     label_ends(b, ends_b)
