@@ -1,8 +1,8 @@
 # `make` lists what there is to make. Needs make and Python 3.10 or newer; nothing else.
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 # What a notebook imports beside its figures, and saves: .json, and .png and .pdf of all in ALT.
-IMPORTS_2_ablation := law units
-IMPORTS_3_benchmark := methods runs tables units
+IMPORTS_2_ablation := cut law units
+IMPORTS_3_benchmark := methods reasons runs tables units
 figures = lab/figures_$(firstword $(subst _, ,$1)).py
 lab = $(figures) $(patsubst %,lab/%.py,__init__ claims data notebook plots training $(IMPORTS_$1))
 drawn = $(shell sed -nE 's/^    "([0-9]_[a-z_]+)":.*/figures\/\1/p' $(figures))
