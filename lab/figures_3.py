@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib.patheffects import withStroke
 
 from lab.plots import GREY, SMALL, TWO, label_ends, log_l0, tiles
 
@@ -158,7 +159,8 @@ def _name_marks(axis, table, inputs):
         if len(rows):
             at, below = (rows[column].mean(), inputs.index(place)), key == "both"
             look = {"color": colour, "ha": "right" if at[0] > 0.4 else "left"} | SMALL
-            axis.annotate(words, at, (4 if at[0] > 0.4 else -4, -11 if below else 5), **look)
+            look["path_effects"] = [withStroke(linewidth=2, foreground="w")]
+            axis.annotate(words, at, (-7 if at[0] > 0.4 else -4, -9 if below else 5), **look)
     axis.annotate("grey: with a prior", (0.02, -0.6), color="0.45", fontsize=7, va="center")
 
 

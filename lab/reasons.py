@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 import helpers as h
-from lab import methods, runs
+from lab import methods, runs, tables
 from lab.training import side_by_side
 
 # --- Forces: minus the gradient, over 2 lambda B / 128 ------------------------------------------
@@ -141,7 +141,7 @@ def basis(x, inputs):
     if inputs == "rotated":
         some = torch.randn(x.shape[1], x.shape[1], generator=torch.Generator().manual_seed(0))
         return torch.linalg.qr(some)[0].to(x)
-    return torch.linalg.eigh(torch.cov(x.T))[1].flip(1) if inputs == "principal axes" else None
+    return tables.principal_axes(x) if inputs == "principal axes" else None
 
 
 def run_cases(x, x_test, mean, K, kappa, seeds, epochs):
@@ -151,7 +151,7 @@ def run_cases(x, x_test, mean, K, kappa, seeds, epochs):
     and the shares "as it is", in its "currency", and of controls; and of models without a prior on
     centred pixels, of the first seed, {name: (lambda, model)}.
     """
-    tables, kept = [], {}
+    found, kept = [], {}
     for inputs in methods.INPUTS:
         Q = basis(x, inputs)
         X, X_test, shift = (t if Q is None else t @ Q for t in (x, x_test, mean))
@@ -159,9 +159,9 @@ def run_cases(x, x_test, mean, K, kappa, seeds, epochs):
         if inputs == "centred":
             chosen |= methods.decays(K, kappa)
         table, kept = _run_inputs(chosen, X, X_test, K, seeds, epochs)
-        tables.append(table.assign(inputs=inputs))
+        found.append(table.assign(inputs=inputs))
         del X, X_test
-    return pd.concat(tables, ignore_index=True), kept
+    return pd.concat(found, ignore_index=True), kept
 
 
 def _run_inputs(chosen, x, x_test, K, seeds, epochs):
@@ -216,43 +216,43 @@ def in_words(shares):
         yield ", ".join(filter(None, (objective, optimiser))) + ": " + "; ".join(parts)
 
 
+def by_case(shares):
+    """{(objective, optimiser, inputs, bias): its rows, by seed}."""
+    keys = ["objective", "optimiser", "inputs", "bias"]
+    return {key: rows.set_index("seed") for key, rows in shares.groupby(keys, sort=False)}
+
+
 def gains(shares, optimiser, objective="published form"):
     """What reading in the optimiser's currency adds where the mean was not taken out: {inputs: a
     value a seed}."""
-    own = shares[(shares.objective == objective) & (shares.optimiser == optimiser)]
-    own = own[(own.bias == "own") & (own.inputs != "centred")]
-    groups = own.groupby("inputs", sort=False)
-    return {inputs: list(rows["currency"] - rows["as it is"]) for inputs, rows in groups}
+    return {
+        inputs: list(rows["currency"] - rows["as it is"])
+        for (name, how, inputs, _), rows in by_case(shares).items()
+        if (name, how) == (objective, optimiser) and inputs != "centred"
+    }
 
 
 def by_bias(shares):
     """What a fast bias adds on centred pixels: {"objective, optimiser": a value a seed}."""
-    fast = shares[shares.bias == "fast"].groupby(["objective", "optimiser"], sort=False)
-    found = {}
-    for (objective, optimiser), rows in fast:
-        own = shares[(shares.objective == objective) & (shares.optimiser == optimiser)]
-        own = own[(own.inputs == "centred") & (own.bias == "own")].set_index("seed")["as it is"]
-        found[f"{objective}, {optimiser}"] = list(rows.set_index("seed")["as it is"] - own)
-    return found
+    found, column = by_case(shares), "as it is"
+    return {
+        ", ".join(how): list(rows[column] - found[*how, inputs, "own"][column])
+        for (*how, inputs, bias), rows in found.items()
+        if bias == "fast"
+    }
 
 
 def beside_prior(shares):
     """Each case's share, with a fast bias where the mean was taken out and in Adam's currency,
     minus the same objective's with a prior: {"objective, optimiser, inputs": a value a seed}."""
-    found = {}
-    for (objective, optimiser, inputs), rows in shares.groupby(
-        ["objective", "optimiser", "inputs"], sort=False
-    ):
-        if objective not in methods.PRIORS:
-            continue
-        bias, column = "fast" if inputs == "centred" else "own", "currency"
-        column = "as it is" if optimiser == "SGD" else column
-        ours = rows[rows.bias == bias].set_index("seed")[column]
-        held = shares[shares.objective == methods.PRIORS[objective]]
-        held = held[(held.optimiser == optimiser) & held.inputs.isin([inputs, "raw"])]
-        held = held.groupby("seed")["as it is"].last()  # on these inputs, or else on raw ones
-        found[f"{objective}, {optimiser}, {inputs}"] = list(ours - held)
-    return found
+    found, differences = by_case(shares), {}
+    for (objective, optimiser, inputs, bias), rows in found.items():
+        if objective in methods.PRIORS and bias == ("fast" if inputs == "centred" else "own"):
+            prior = methods.PRIORS[objective], optimiser
+            held = found.get((*prior, inputs, "own"), found.get((*prior, "raw", "own")))
+            final = rows["currency" if optimiser == "Adam" else "as it is"]
+            differences[f"{objective}, {optimiser}, {inputs}"] = list(final - held["as it is"])
+    return differences
 
 
 @torch.no_grad()

@@ -132,18 +132,39 @@ def compare_moved(table, groups, x, x_test):
     return found | {"L1 SAE, at that L0": (l0, *values)}
 
 
+def in_words(values, digits=3):
+    """The mean of a Series; "–" where there is none."""
+    return f"{values.mean():.{digits}f}" if len(values) else "–"
+
+
+def pairs_in_words(shared, method, l0):
+    """The smallest and the largest agreement of two seeds."""
+    agree = at_l0(shared, method, "agreement", l0)
+    return f"{agree.min():.2f} to {agree.max():.2f}" if len(agree) else "–"
+
+
 def unit_rows(table, shared, names, l0s, l0):
     """Agreement, probe and solved decoder at one L0, and purity at each: text, a row a method."""
     rows = []
-    for method in names:
-        row = {f"at L0 {l0:g}": method}
-        agree = at_l0(shared, method, "agreement", l0)
-        row["agreement"] = f"{agree.min():.2f} to {agree.max():.2f}"
-        for column, digits in (("probe", 1), ("solved", 3)):
-            row[column] = f"{at_l0(table, method, column, l0).mean():.{digits}f}"
-        purity = {f"purity, L0 {n:g}": at_l0(table, method, "purity", n).mean() for n in l0s}
-        rows.append(row | {name: f"{value:.3f}" for name, value in purity.items()})
-    return pd.DataFrame(rows).replace({"nan": "–", "nan to nan": "–"})
+    for name in names:
+        row = {f"at L0 {l0:g}": name, "agreement": pairs_in_words(shared, name, l0)}
+        row["probe"] = in_words(at_l0(table, name, "probe", l0), 1)
+        row["solved"] = in_words(at_l0(table, name, "solved", l0))
+        purity = {f"purity, L0 {n:g}": in_words(at_l0(table, name, "purity", n)) for n in l0s}
+        rows.append(row | purity)
+    return pd.DataFrame(rows)
+
+
+def by_price(table, shared, l0, names):
+    """*Bounded* under other prices at one L0: text, a row a price."""
+    rows = []
+    for name in names:
+        row = {f"at L0 {l0:g}": name}
+        for column, title in (("transpose", "Wᵀ"), ("solved", "solved")):
+            values = at_l0(table, name, column, l0)
+            row |= {title: in_words(values, 4), f"± {title}": f"{values.std():.4f}"}
+        rows.append(row | {"agreement": pairs_in_words(shared, name, l0)})
+    return pd.DataFrame(rows).replace("nan", "–")
 
 
 def agreement_margin(shared, l0, name="bounded"):
@@ -165,15 +186,23 @@ def agreement_points(table, shared, l0):
     return found
 
 
+def principal_axes(x):
+    """Orthogonal directions (D, D) of x (N, D), leading ones first; with no copy of x."""
+    mean = x.mean(0)
+    return torch.linalg.eigh(x.T @ x / len(x) - torch.outer(mean, mean))[1].flip(1)
+
+
 def floors(table, x, x_test):
     """What needs no training, {name: (L0s, variance explained)}: solved templates, and PCA."""
     rows = table[table.method == "k-means templates"].groupby("setting")[["l0", "solved"]].mean()
     counts = [5, 7, 10, 14, 20]
-    variance = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
-    power = ((x_test - x.mean(0)) @ variance).square().sum(0).cumsum(0)
+    power = ((x_test - x.mean(0)) @ principal_axes(x)).square().sum(0).cumsum(0)
     total = (x_test - x_test.mean(0)).square().sum()
     pca = [float(power[n - 1] / total) for n in counts]
     return {"k-means": (list(rows.l0), list(rows.solved)), "PCA": (counts, pca)}
+
+
+DECODER, SOLVED = "Wᵀ or own decoder", "solved decoder"
 
 
 def prices(table, l0, names, variance, shape, paper, times):
@@ -184,69 +213,37 @@ def prices(table, l0, names, variance, shape, paper, times):
     times: {method: ratio}.
     """
     K, D = shape
-    both = {"parameters": f"{K * (D + 1):,}", "with the solved decoder": f"{2 * K * D + K + D:,}"}
-    rows, decoder = [], "Wᵀ or own decoder"
-    for name in names:
-        at = {c: at_l0(table, name, c, l0) for c in ("transpose", "solved")}
-        mean = at["transpose"].mean()
-        row = {
+    sizes, rows = (K * (D + 1), 2 * K * D + K + D), []
+
+    def row(name, at, explained, solved, size):
+        return {
             "": name,
-            "L0": f"{l0:g}",
-            decoder: f"{mean:.3f}",
-            "±": f"{at['transpose'].std():.3f}",
-        }
-        row |= {"solved": f"{at['solved'].mean():.3f}", "MSE": f"{(1 - mean) * variance:.4f}"}
-        row["L1 SAE's L0"] = f"{l0_at(table, 'L1 SAE', 'transpose', mean).mean():.1f}"
-        row |= both | {"parameters": f"{table.parameters[table.method == name].max():,.0f}"}
-        rows.append(row | {"time": f"{times.get(name, np.nan):.2f}"})
-    for name, own in paper.groupby("the paper's"):
-        explained, count = (
-            1 - own.MSE / variance,
-            both["parameters" if name == "model" else "with the solved decoder"],
-        )
-        row = {
-            "": f"the paper's {name}",
-            "L0": f"{own.L0.mean():.1f}",
-            decoder: f"{explained.mean():.3f}",
-        }
-        row |= {
+            "L0": f"{at:.3g}",
+            DECODER: in_words(explained),
             "±": f"{explained.std():.3f}",
-            "solved": f"{1 - own['solved MSE'].mean() / variance:.3f}",
+            "parameters": f"{size:,.0f}",
+            SOLVED: in_words(solved),
+            "parameters, solved": f"{sizes[1]:,}",
+            "MSE": f"{(1 - explained.mean()) * variance:.4f}",
         }
-        rows.append(row | {"MSE": f"{own.MSE.mean():.4f}"} | both | {"parameters": count})
+
+    for name in names:
+        explained, solved = (at_l0(table, name, c, l0) for c in ("transpose", "solved"))
+        size = table.parameters[table.method == name].max()
+        fewer = l0_at(table, "L1 SAE", "transpose", explained.mean())
+        more = {"L1 SAE's L0": in_words(fewer, 1), "time": f"{times.get(name, np.nan):.2f}"}
+        rows.append(row(name, l0, explained, solved, size) | more)
+    for name, own in paper.groupby("the paper's"):
+        explained, solved = (1 - own[c] / variance for c in ("MSE", "solved MSE"))
+        size = sizes[name != "model"]
+        rows.append(row(f"the paper's {name}", own.L0.mean(), explained, solved, size))
     return pd.DataFrame(rows).fillna("–").replace("nan", "–")
 
 
-def front_page(table, l0, names, shape):
-    """The rows that README.md shows: text."""
-    K, D = shape
-    rows = []
-    for name in names:
-        row = {f"at L0 {l0:g}": name}
-        for column, title in (("transpose", "Wᵀ or own decoder"), ("solved", "solved decoder")):
-            values = at_l0(table, name, column, l0)
-            row[title] = f"{values.mean():.3f} ± {values.std():.3f}"
-            count = (
-                2 * K * D + K + D
-                if column == "solved"
-                else table.parameters[table.method == name].max()
-            )
-            row[f"parameters{', solved' * (column == 'solved')}"] = f"{count:,.0f}"
-        rows.append(row)
-    return pd.DataFrame(rows).replace(" ± nan", "", regex=True)
-
-
-def by_price(table, shared, l0, names):
-    """*Bounded* under other prices at one L0: text, a row a price."""
-    rows = []
-    for name in names:
-        row = {f"at L0 {l0:g}": name}
-        for column, title in (("transpose", "Wᵀ"), ("solved", "solved"), ("share", "share")):
-            values = at_l0(table, name, column, l0)
-            row |= {title: f"{values.mean():.4f}", f"± {title}": f"{values.std():.4f}"}
-        agree = at_l0(shared, name, "agreement", l0)
-        rows.append(row | {"agreement": f"{agree.min():.2f} to {agree.max():.2f}"})
-    return pd.DataFrame(rows).replace({"nan": "–", "nan to nan": "–"})
+def front_page(result, l0, names):
+    """The rows and columns of `prices` that README.md shows."""
+    columns = ["", DECODER, "±", "parameters", SOLVED, "parameters, solved"]
+    return result[result[""].isin(names)][columns].rename(columns={"": f"at L0 {l0:g}"})
 
 
 def numbers(table, names, l0s, floors):
