@@ -169,19 +169,20 @@ def units_figure(rows, shared, looks, columns=4):
     agreement of each pair)} as points with the range over pairs; looks: {method: (colour, marker,
     line)}."""
     fig = plt.figure(figsize=(TWO, 2.6))
-    left, right = fig.subfigures(1, 2, width_ratios=[1.25, 1])
+    left, right = fig.subfigures(1, 2, width_ratios=[1.1, 1])
     for axis, (title, W) in zip(left.subplots(2, 2).flat, rows.items()):
         tiles(axis, W, columns)
         axis.set_title(title, loc="center")
-    axis = right.subplots()
+    axis, ends = right.subplots(), {}
     for method, (explained, agree) in shared.items():
         colour, marker, _ = looks.get(method, ("0.45", ".", ":"))
         axis.plot([explained] * 2, [np.min(agree), np.max(agree)], color=colour, lw=0.9)
         axis.plot(explained, np.mean(agree), marker, color=colour, ms=4, mfc="w", mew=0.9)
-        near = explained > 0.67
-        look = {"color": colour, "ha": "right" if near else "left", "va": "center"} | SMALL
-        axis.annotate(method, (explained, np.mean(agree)), (-5 if near else 5, 0), **look)
+        ends[method] = explained, np.mean(agree), colour
     axis.set(xlabel="variance explained, solved", ylabel="agreement of two seeds")
+    low, high = axis.get_xlim()
+    axis.set_xlim(low, high + 0.45 * (high - low))  # room for names
+    label_ends(axis, ends)
     sns.despine(ax=axis)
     return fig
 
@@ -197,7 +198,7 @@ def story_figure(units, curves, digit):
         axis.set_title(title, loc="center", fontsize=7)
     axis = right.subplots()
     for (title, by_weight), (colour, marker, up) in zip(
-        curves.items(), (("k", "o", -1.7), ("C1", "^", 1))
+        curves.items(), (("k", "o", -2.5), ("C1", "^", 1))
     ):
         weights = sorted(by_weight, key=float)
         x = [max(float(w), 1e-3) for w in weights]  # 0 at the left end of a logarithmic axis

@@ -138,16 +138,18 @@ def in_words(values, digits=3):
 
 
 def pairs_in_words(shared, method, l0):
-    """The smallest and the largest agreement of two seeds."""
+    """Agreement of two seeds: of all pairs, of the worst and of the best."""
     agree = at_l0(shared, method, "agreement", l0)
-    return f"{agree.min():.2f} to {agree.max():.2f}" if len(agree) else "–"
+    ends = {"agreement": agree, "least": agree[agree == agree.min()]}
+    ends["most"] = agree[agree == agree.max()]
+    return {title: in_words(values, 2) for title, values in ends.items()}
 
 
 def unit_rows(table, shared, names, l0s, l0):
     """Agreement, probe and solved decoder at one L0, and purity at each: text, a row a method."""
     rows = []
     for name in names:
-        row = {f"at L0 {l0:g}": name, "agreement": pairs_in_words(shared, name, l0)}
+        row = {f"at L0 {l0:g}": name} | pairs_in_words(shared, name, l0)
         row["probe"] = in_words(at_l0(table, name, "probe", l0), 1)
         row["solved"] = in_words(at_l0(table, name, "solved", l0))
         purity = {f"purity, L0 {n:g}": in_words(at_l0(table, name, "purity", n)) for n in l0s}
@@ -163,7 +165,7 @@ def by_price(table, shared, l0, names):
         for column, title in (("transpose", "Wᵀ"), ("solved", "solved")):
             values = at_l0(table, name, column, l0)
             row |= {title: in_words(values, 4), f"± {title}": f"{values.std():.4f}"}
-        rows.append(row | {"agreement": pairs_in_words(shared, name, l0)})
+        rows.append(row | pairs_in_words(shared, name, l0))
     return pd.DataFrame(rows).replace("nan", "–")
 
 
@@ -175,10 +177,10 @@ def agreement_margin(shared, l0, name="bounded"):
     return float(at[name].min() - np.max(others)) if others and name in at else np.nan
 
 
-def agreement_points(table, shared, l0):
+def agreement_points(table, shared, names, l0):
     """{method: (variance explained, solved; agreement of each pair)} at an L0, where both are."""
     found = {}
-    for method in shared.method.unique():
+    for method in names:
         explained = at_l0(table, method, "solved", l0).mean()
         agree = at_l0(shared, method, "agreement", l0)
         if len(agree) and np.isfinite(explained):
