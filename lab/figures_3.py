@@ -160,7 +160,7 @@ def _name_marks(axis, table, inputs):
             at, below = (rows[column].mean(), inputs.index(place)), key == "both"
             look = {"color": colour, "ha": "right" if at[0] > 0.4 else "left"} | SMALL
             look["path_effects"] = [withStroke(linewidth=2, foreground="w")]
-            axis.annotate(words, at, (-7 if at[0] > 0.4 else -4, -9 if below else 5), **look)
+            axis.annotate(words, at, (-13 if at[0] > 0.4 else -4, -9 if below else 5), **look)
     axis.annotate("grey: with a prior", (0.02, -0.6), color="0.45", fontsize=7, va="center")
 
 
@@ -178,7 +178,7 @@ def units_figure(rows, shared, looks, columns=4):
         colour, marker, _ = looks.get(method, ("0.45", ".", ":"))
         axis.plot([explained] * 2, [np.min(agree), np.max(agree)], color=colour, lw=0.9)
         axis.plot(explained, np.mean(agree), marker, color=colour, ms=4, mfc="w", mew=0.9)
-        ends[method] = explained, np.mean(agree), colour
+        ends[method.removesuffix(" templates")] = explained, np.mean(agree), colour
     axis.set(xlabel="variance explained, solved", ylabel="agreement of two seeds")
     low, high = axis.get_xlim()
     axis.set_xlim(low, high + 0.45 * (high - low))  # room for names
