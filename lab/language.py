@@ -81,8 +81,6 @@ def principal(x, n):
 def chosen(site, x):
     """{name: `lab.methods.Method`} of the site, with its settings and rates, for training on x."""
     known = methods(site.units, h.prior(x, site.units))
-    bounded = known["bounded"]
-    known[CUT] = bounded._replace(loss=partial(bounded.loss, sparsity=h.uncoupled_loss))
     return {n: known[n]._replace(settings=s, lr=lr) for n, (s, lr) in site.cases.items()}
 
 
