@@ -62,8 +62,7 @@ class Claims(dict):
     def __init__(self, notebook, path=CLAIMS):
         with open(path, newline="") as file:
             rows = [r for r in csv.DictReader(file) if r["notebook"] == notebook and not r["end"]]
-        numbers = ({k: float(r[k]) for k in ("bound", "floor")} for r in rows)
-        self.rows = {r["id"]: r | n for r, n in zip(rows, numbers)}
+        self.rows = {r["id"]: r | {k: float(r[k]) for k in ("bound", "floor")} for r in rows}
 
     def __setitem__(self, id, values):
         if id not in self.rows:
@@ -114,8 +113,7 @@ def check():
             stop(f"no {path} " + ("here: run `make figures`" if there else "in a clone's commit"))
     text = (ROOT / "README.md").read_text()
     if text not in [fill(text, "result", table(side)) for side in (runs, record)]:
-        line = "README.md: its table is not what figures/ say; run `make readme`"
-        results.append(("", "NO", line, 0))
+        results += [("", "NO", "README.md: its table is not what figures/ say: `make readme`", 0)]
     for _, outcome, line, _ in results:
         if outcome not in ("agrees", "left out"):
             print(f"{outcome:6}{line}")

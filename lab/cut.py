@@ -52,8 +52,8 @@ def ablate(configs, stack, x, shown, *, K, loss=h.published_loss, **options):
 
     options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
     seen = train(models, loss, x, **options)
-    seen.pop("second_moments", None)
-    of = ({name: values[:, i] for name, values in seen.items()} for i in range(len(models)))
+    names = ("loss", "L0", "redundancy", "norm2")
+    of = ({name: seen[name][:, i] for name in names} for i in range(len(models)))
     return dict(zip(stack, zip(models, of)))
 
 
@@ -200,7 +200,7 @@ def code_record(models, probes, x, x_test):
     record = {"probe": probes, "l0": [h.l0(model(x_test)) for model in models]}
     record["norm_matched_error"] = [h.norm_matched_error(model, x_test) for model in models]
     for name, decoder in (("transpose", h.transpose_decoder), ("solved", h.fit_decoder)):
-        made = [h.with_decoder(model, x, decoder)(x_test).detach() for model in models]
+        made = (h.with_decoder(model, x, decoder)(x_test).detach() for model in models)
         errors = [float((x_hat - x_test).double().square().mean()) for x_hat in made]
         record[f"{name}_error"] = errors
     return record

@@ -25,17 +25,16 @@ PLAIN = {"xticks": [], "yticks": [], "aspect": "equal"}
 def toy_figure(points, em, descent, without):
     """Points (N, 2), and the means along three paths (steps, 3, 2)."""
     fig, axes = plt.subplots(1, 2, figsize=(ONE, 1.8))
-    for axis, path in zip(axes, (descent, without)):
+    titles = "(a) log-sum-exp", "(b) no denominator"
+    for axis, path, title in zip(axes, (descent, without), titles):
         axis.scatter(*points.T, s=4, lw=0, c="0.8")
         axis.plot(path[..., 0], path[..., 1], ".-", lw=1, ms=4)
         axis.plot(*path[0].T, "kx", ms=5, mew=1)
-        axis.set(**PLAIN, xlim=(0.6, 10.4), ylim=(0.4, 9.9))
+        axis.set(**PLAIN, xlim=(0.6, 10.4), ylim=(0.4, 9.9), title=title)
     axes[0].plot(*em[1:].flatten(0, 1).T, "ko", mfc="none", ms=6, mew=0.6)
     label(axes[0], "circles: EM", (2.5, 9.1))
     label(axes[1], "two meet", (4.5, 1.3))
     label(axes[1], "nobody", (8, 3))
-    axes[0].set_title("(a) log-sum-exp")
-    axes[1].set_title("(b) no denominator")
     return fig
 
 
@@ -88,8 +87,7 @@ def collapse_figure(runs):
                 label(axis, j + 1, at, fontsize=8, weight="bold", zorder=5)
             axis.scatter(*points.T, s=5, c="k", ec="w", lw=0.3)
             axis.plot(0, 0, "k+", ms=7)
-            axis.set(**PLAIN, xlim=(low, high), ylim=(low, high))
-            axis.set_title(f"{step} steps" if step else "start")
+            axis.set(**PLAIN, xlim=(low, high), ylim=(low, high), title=f"{step} steps")
         line[0].set_ylabel(name)
     return fig
 

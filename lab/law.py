@@ -185,8 +185,9 @@ def say(stops):
         slope, intercept = stop_line(stops, column)
         print(f"{column}: slope {slope:.2f}, intercept {intercept:+.1f}, of", end=" ")
         print(f"{stops[column].notna().sum()} stops in {len(stops)}")
-        for k, rows in stops.dropna(subset=[column]).groupby("K"):
-            of = rows[column].map("{:.0f}".format).groupby(rows.tolerance).agg(" ".join)
+        for k, rows in stops.groupby("K"):
+            by = rows.groupby("tolerance")[column]
+            of = by.agg(lambda v: " ".join(map("{:.0f}".format, v.dropna())))
             print(f"  {k} units;", "; ".join(f"at {t:g}: {at}" for t, at in of.items()))
 
 

@@ -41,9 +41,8 @@ def label_ends(axis, ends=None, gap=8):
     ends = ends or {name: (*v.get_xydata()[-1], v.get_color()) for name, v in named.items()}
     axis.figure.canvas.draw()  # the scales must be known
     points, at, (low, high) = axis.figure.dpi / 72, -np.inf, axis.get_ylim()
-    for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
-        if not low <= y <= high:  # outside of the picture
-            continue
+    inside = {name: end for name, end in ends.items() if low <= end[1] <= high}
+    for name, (x, y, colour) in sorted(inside.items(), key=lambda item: item[1][1]):
         height = axis.transData.transform((x, y))[1] / points
         at = max(height, at + gap)  # from below
         look = {"color": colour, "va": "center", "annotation_clip": False, "path_effects": RIM}
