@@ -40,7 +40,8 @@ def ablation_figure(energies, beginning, trained, seed, steps):
     upper, lower = plt.figure(figsize=(TWO, 3.9)).subfigures(2, 1)
     for axis, (config, terms) in zip(upper.subplots(1, len(TERMS)), TERMS.items()):
         R = correlation(energies[config, seed].double()).cpu().abs()
-        order = leaves_list(linkage(R, "average"))  # units side by side that are correlated
+        # Similar rows side by side. SciPy would take a diagonal of 0, as of A, for distances.
+        order = leaves_list(linkage(1 + R, "average"))
         image = axis.imshow(R[order][:, order], cmap="Greys", vmin=0, vmax=1)
         name = "unit" if R.any() else "no unit varies: undefined"
         axis.set(xticks=[], yticks=[], title=f"{config}: {terms}", xlabel=name)
