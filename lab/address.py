@@ -24,8 +24,7 @@ def address(new):
     old = re.search(r'(?m)^repository-code: "https://github.com/(.+)"', citation)[1]
     hosts = r"((?:github\.com|mybinder\.org/v2/gh|colab\.research\.google\.com/github)/)"
     copies = [ROOT / f / f"{s}.ipynb" for f in ("notebooks", "build") for s in NOTEBOOKS]
-    changed = {}
-    for path in [ROOT / "CITATION.cff", ROOT / "README.md", *(p for p in copies if p.exists())]:
+    for path in [ROOT / "README.md", ROOT / "CITATION.cff", *(p for p in copies if p.exists())]:
         stem = path.stem if path in copies else NOTEBOOKS[0]
         links = {name: link.format(new, stem) for name, link in LINKS.items()}
         text = re.sub(rf"{hosts}{re.escape(old)}(?![\w-])", rf"\g<1>{new}", path.read_text())
@@ -34,8 +33,6 @@ def address(new):
             text = re.sub(r'(<!-- buttons -->)[^"\\]*', rf"\1 · run it: {buttons}", text)
         elif path.name == "README.md":
             text = fill(text, "badges", BADGES.format(new, **links))
-        changed[path] = text
-    for path, text in changed.items():
         times = path.stat()
         path.write_text(text)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # no run becomes out of date

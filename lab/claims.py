@@ -38,25 +38,18 @@ T975 = (12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600)
 
 def interval(values):
     """(mean, low, high): Student's 95 % interval of a few values; NaN for fewer than two."""
-    n = len(values)
+    n, z = len(values), 1.959964  # of the normal distribution, to which Student's quantile tends
     if n < 2:
         return (fmean(values) if n else nan, nan, nan)
-    v, z = n - 1, 1.959964  # of the normal distribution, to which Student's quantile tends
-    t = (
-        T975[v - 1]
-        if n < 10
-        else z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    )
-    half = t * stdev(values) / n**0.5
-    return fmean(values), fmean(values) - half, fmean(values) + half
+    v, mean = n - 1, fmean(values)
+    beyond = (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    half = (T975[v - 1] if n < 10 else z + beyond) * stdev(values) / n**0.5
+    return mean, mean - half, mean + half
 
 
-STATISTICS = {  # of the values of all seeds: what is held against the bound
-    "each": lambda v: v,
-    "mean": lambda v: [fmean(v)],
-    "|mean|": lambda v: [abs(fmean(v))],
-    "lower end": lambda v: [interval(v)[1]],
-}
+# Of the values of all seeds: what is held against the bound
+STATISTICS = {"each": lambda v: v, "mean": lambda v: [fmean(v)]}
+STATISTICS |= {"|mean|": lambda v: [abs(fmean(v))], "lower end": lambda v: [interval(v)[1]]}
 
 
 class Claims(dict):
@@ -69,8 +62,7 @@ class Claims(dict):
     def __init__(self, notebook, path=CLAIMS):
         with open(path, newline="") as file:
             rows = [r for r in csv.DictReader(file) if r["notebook"] == notebook and not r["end"]]
-        numbers = ({k: float(r[k]) for k in ("bound", "floor")} for r in rows)
-        self.rows = {r["id"]: r | n for r, n in zip(rows, numbers)}
+        self.rows = {r["id"]: r | {k: float(r[k]) for k in ("bound", "floor")} for r in rows}
 
     def __setitem__(self, id, values):
         if id not in self.rows:
@@ -121,8 +113,7 @@ def check():
             stop(f"no {path} " + ("here: run `make figures`" if there else "in a clone's commit"))
     text = (ROOT / "README.md").read_text()
     if text not in [fill(text, "result", table(side)) for side in (runs, record)]:
-        line = "README.md: its table is not what figures/ say; run `make readme`"
-        results.append(("", "NO", line, 0))
+        results += [("", "NO", "README.md: its table is not what figures/ say: `make readme`", 0)]
     for _, outcome, line, _ in results:
         if outcome not in ("agrees", "left out"):
             print(f"{outcome:6}{line}")
@@ -134,8 +125,7 @@ def check():
     *_, line, errors = max(results, key=lambda r: r[3])
     if errors:  # that is, above a floor
         print(f"the largest difference, in standard errors: {errors:.1f} ({line})")
-    too_few = 3 * len(left_out) > sum(kind == "numbers" for kind, *_ in results)
-    if too_few:
+    if too_few := 3 * len(left_out) > sum(kind == "numbers" for kind, *_ in results):
         print("NO    over a third of the numbers is left out")
     sys.exit(too_few or any(outcome == "NO" for _, outcome, *_ in results))
 
@@ -162,12 +152,16 @@ def compare(stem, record, yours):
     return results
 
 
-def committed(path):
-    git = ["git", "-C", str(ROOT), "show", f"HEAD:./{path}"]
+def git(*words):
+    """What git says in this repository; nothing where there is no git."""
     try:
-        return subprocess.run(git, capture_output=True).stdout.decode()
-    except OSError:  # no git
+        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True).stdout.decode()
+    except OSError:
         return ""
+
+
+def committed(path):
+    return git("show", f"HEAD:./{path}")
 
 
 def pairs(a, b):
@@ -235,12 +229,11 @@ def margin(claim, place):
 
 
 def readme():
-    path = ROOT / "figures" / "3_benchmark.json"
+    page, path = ROOT / "README.md", ROOT / "figures" / "3_benchmark.json"
     if not path.exists():
         stop(f"no figures/{path.name}: run `make figures`")
-    text = (ROOT / "README.md").read_text()
     runs = {path.stem: json.loads(path.read_text())}
-    (ROOT / "README.md").write_text(fill(text, "result", table(runs)))
+    page.write_text(fill(page.read_text(), "result", table(runs)))
 
 
 def table(runs):

@@ -22,14 +22,15 @@ from lab.training import train
 
 # The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
 PUBLISHED = pd.DataFrame(
-    {
-        "low variance": [64, 0, 0, 0],
-        "redundancy": [np.nan, 1875, 29, 28],
-        "entropy": [4.16, 3.77, 3.85, 1.99],
-        "L0": [np.nan, np.nan, 17.2, np.nan],
-    },
+    [[64, None, 4.16, None], [0, 1875, 3.77, None], [0, 29, 3.85, 17.2], [0, 28, 1.99, None]],
     index=list("ABCD"),
+    columns=["low variance", "redundancy", "entropy", "L0"],
 )
+# Of energies (N, K): what the paper measures, and L0 and usage
+MEASURED = {"dead": h.dead, "low variance": h.low_variance, "redundancy": h.redundancy}
+MEASURED |= {"entropy": h.responsibility_entropy, "L0": h.l0}
+MEASURED["largest usage"] = lambda E: float(h.usage(E).max())
+MEASURED["effective units"] = lambda E: float(torch.special.entr(h.usage(E)).sum().exp())
 
 # --- A to D -------------------------------------------------------------------------------
 
@@ -51,29 +52,16 @@ def ablate(configs, stack, x, shown, *, K, loss=h.published_loss, **options):
 
     options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
     seen = train(models, loss, x, **options)
-    return {
-        run: (model, {name: seen[name][:, i] for name in ("loss", "L0", "redundancy", "norm2")})
-        for i, (run, model) in enumerate(zip(stack, models))
-    }
+    names = ("loss", "L0", "redundancy", "norm2")
+    of = ({name: seen[name][:, i] for name in names} for i in range(len(models)))
+    return dict(zip(stack, zip(models, of)))
 
 
 def ablation_table(energies):
-    """What the paper measures on test energies {(config, seed): (N, K)}, and L0 and usage."""
-
-    def row(E):
-        usage = h.usage(E)
-        return {
-            "dead": h.dead(E),
-            "low variance": h.low_variance(E),
-            "redundancy": h.redundancy(E),
-            "entropy": h.responsibility_entropy(E),
-            "L0": h.l0(E),
-            "largest usage": float(usage.max()),
-            "effective units": float(torch.special.entr(usage).sum().exp()),
-        }
-
+    """`MEASURED` of test energies {(config, seed): (N, K)}."""
     return pd.DataFrame(
-        {"config": config, "seed": seed} | row(E) for (config, seed), E in energies.items()
+        {"config": config, "seed": seed} | {name: of(E) for name, of in MEASURED.items()}
+        for (config, seed), E in energies.items()
     )
 
 
@@ -95,15 +83,12 @@ def jobs(x, K, seeds, *, prices, weights, higher, denser, **options):
     prices: lambdas at which the full objective is cut; weights: those of decorrelation at
     lambda 1; higher: a lambda for B; denser: lambdas of the first seed alone.
     """
-    cuts = sorted(
-        {(1.0, 0.0), (1.0, 1.0), *((1.0, w) for w in weights), *((p, 1.0) for p in prices)}
-    )
+    cuts = sorted({(1.0, w) for w in (0.0, 1.0, *weights)} | {(p, 1.0) for p in prices})
     full = [c for c in cuts if c[1] == 1]
     stacks = []
     for seed in seeds:
         own = [("own", *c, seed) for c in [*cuts, (higher, 0.0)]]
-        if seed == seeds[0]:
-            own += [("own", lam, 1.0, seed) for lam in denser if (lam, 1.0) not in cuts]
+        own += [("own", v, 1.0, seed) for v in denser if (v, 1.0) not in cuts and seed == seeds[0]]
         own += [(kind, *c, seed) for c in full for kind in ("start", "none")]
         stacks += [own, [("cut", *c, seed) for c in cuts]]
     stacks.append([("order", *c, seed) for seed in seeds for c in [(1.0, 0.0), *full]])
@@ -131,13 +116,9 @@ def measures(E):
     """Of energies (N, K): "L0", "redundancy", "entropy"; "on active, %", active units' share of all
     responsibility; "spread of Z, %", the deviation of the denominators over their mean."""
     r, Z = h.responsibilities(E.double()), torch.exp(-E.double()).sum(1)
-    return {
-        "L0": h.l0(E),
-        "redundancy": h.redundancy(E),
-        "entropy": h.responsibility_entropy(E),
-        "on active, %": 100 * float((r * (E > 0)).sum(1).mean()),
-        "spread of Z, %": 100 * float(Z.std() / Z.mean()),
-    }
+    shares = {"on active, %": 100 * float((r * (E > 0)).sum(1).mean())}
+    shares["spread of Z, %"] = 100 * float(Z.std() / Z.mean())
+    return {name: MEASURED[name](E) for name in ("L0", "redundancy", "entropy")} | shares
 
 
 @torch.no_grad()
@@ -184,14 +165,11 @@ def ratios(table, kind, higher=None):
     of = table[table.weight == 0].set_index(["kind", "lam", "seed"]).sort_index()
     found = []
     for seed, row in of.loc[kind, 1.0].iterrows():
-        one = of.loc["own", 1.0, seed]
-        own = float(one.redundancy)
+        own = of.redundancy["own", 1.0, seed]
         if higher is not None:
-            other = of.loc["own", higher, seed]
-            l0s, logs = np.log([[one.L0, other.L0], [one.redundancy, other.redundancy]])
-            order = np.argsort(l0s)
-            at = np.interp(np.log(row.L0), l0s[order], logs[order], left=np.nan, right=np.nan)
-            own = float(np.exp(at))
+            ends = of.loc[[("own", lam, seed) for lam in (1.0, higher)]].sort_values("L0")
+            l0s, logs = np.log(ends.L0), np.log(ends.redundancy)
+            own = np.exp(np.interp(np.log(row.L0), l0s, logs, left=np.nan, right=np.nan))
         found.append(row.redundancy / own)
     return found
 
@@ -219,18 +197,13 @@ def code_record(models, probes, x, x_test):
     """For notebook 3, a list of one value a model each: probe, L0, and mean squared errors per
     pixel of what is made of the test code: by the paper's script, by W^T with one gain and an
     offset, and by a solved decoder."""
-
-    def error(model, decoder):
-        x_hat = h.with_decoder(model, x, decoder)(x_test).detach()
-        return float((x_hat - x_test).double().square().mean())
-
-    return {
-        "probe": probes,
-        "l0": [h.l0(model(x_test)) for model in models],
-        "norm_matched_error": [h.norm_matched_error(model, x_test) for model in models],
-        "transpose_error": [error(model, h.transpose_decoder) for model in models],
-        "solved_error": [error(model, h.fit_decoder) for model in models],
-    }
+    record = {"probe": probes, "l0": [h.l0(model(x_test)) for model in models]}
+    record["norm_matched_error"] = [h.norm_matched_error(model, x_test) for model in models]
+    for name, decoder in (("transpose", h.transpose_decoder), ("solved", h.fit_decoder)):
+        made = (h.with_decoder(model, x, decoder)(x_test).detach() for model in models)
+        errors = [float((x_hat - x_test).double().square().mean()) for x_hat in made]
+        record[f"{name}_error"] = errors
+    return record
 
 
 @torch.no_grad()

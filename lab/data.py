@@ -1,7 +1,6 @@
 """MNIST, and the device to work on."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,21 +11,16 @@ MNIST = ROOT / "data" / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 
 
-def load_mnist(device="cpu", path=MNIST):
+def load_mnist(device="cpu"):
     """x_train (60000, 784), y_train, x_test (10000, 784), y_test: pixels in [0, 1], float32.
 
-    Raises FileNotFoundError or ValueError, saying how to restore it, if the file is missing or
-    is not the one whose checksum stands in data/README.md.
+    Raises ValueError, saying how to restore it, if the file is missing or is not the one whose
+    checksum stands in data/README.md.
     """
-    restore = "restore it with `git checkout -- data/mnist.npz`"
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path} is missing; {restore}")
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    if digest != MNIST_SHA256:
-        raise ValueError(
-            f"{path} is corrupt: its SHA-256 is {digest}, not {MNIST_SHA256}; {restore}"
-        )
-    with np.load(path) as data:
+    content = MNIST.read_bytes() if MNIST.exists() else b""
+    if hashlib.sha256(content).hexdigest() != MNIST_SHA256:
+        raise ValueError("MNIST is missing or corrupt: `git checkout -- data/mnist.npz`")
+    with np.load(MNIST) as data:
         arrays = {k: torch.from_numpy(data[k]).to(device) for k in data.files}
     x = {k: arrays[k].flatten(1).float() / 255 for k in ("x_train", "x_test")}
     return x["x_train"], arrays["y_train"].long(), x["x_test"], arrays["y_test"].long()

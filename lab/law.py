@@ -20,30 +20,25 @@ ROWS = 5_120  # of the training inputs: on these the units are looked at
 def check(p):
     """ValueError for parameters of the notebook, a dict, that would fail after a long run."""
     sizes, epochs = zip((p["N_COMPONENTS"], p["EPOCHS"]), *p["SMALLER"])
-    needs = {
-        "SEEDS is empty: name at least one seed": p["SEEDS"],
-        "SEEDS holds a seed twice": len({*p["SEEDS"]}) == len(p["SEEDS"]),
-        "RATES holds a rate twice": len({*p["RATES"]}) == len(p["RATES"]),
-        "RATES must hold RATE": p["RATE"] in p["RATES"],
-        "N_COMPONENTS and the sizes in SMALLER must be at least 2": min(sizes) >= 2,
-        "SMALLER holds a size twice": len({*sizes[1:]}) == len(sizes[1:]),
-        "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER must be at least 5": (
-            min(*epochs, p["PRIOR_EPOCHS"]) >= 5
-        ),
-        "SETTLED must hold epochs for A, B and D": {*p["SETTLED"]} == {*"ABD"},
-        "CUT_EPOCHS and the epochs in SETTLED and KILL must be at least 1": (
-            min(*p["SETTLED"].values(), *p["KILL"], p["CUT_EPOCHS"]) >= 1
-        ),
-        "TOLERANCES, CUT_AT and WEIGHTS must hold positive numbers, but for a weight of 0": (
-            min([*p["TOLERANCES"], *p["CUT_AT"]], default=0) > 0 <= min(p["WEIGHTS"], default=-1)
-        ),
-        "N_TRAIN must be at least ten minibatches of BATCH_SIZE, which is at least 2": (
-            2 <= p["BATCH_SIZE"] <= p["N_TRAIN"] / 10
-        ),
+    needs = {  # values, and the least that they may be
+        "N_COMPONENTS and the sizes in SMALLER": (sizes, 2),
+        "EPOCHS, PRIOR_EPOCHS and the epochs in SMALLER": ([*epochs, p["PRIOR_EPOCHS"]], 5),
+        "CUT_EPOCHS and the epochs in KILL": ([p["CUT_EPOCHS"], *p["KILL"]], 1),
+        "SETTLED for A, B and D": ([p["SETTLED"].get(config, 0) for config in "ABD"], 1),
+        "TOLERANCES and CUT_AT": ([*p["TOLERANCES"], *p["CUT_AT"]], 1e-9),
+        "BATCH_SIZE": ([p["BATCH_SIZE"]], 2),
+        "N_TRAIN, ten minibatches": ([p["N_TRAIN"]], 10 * p["BATCH_SIZE"]),
+        "WEIGHTS": (p["WEIGHTS"], 0),
+        "name one seed: the number of SEEDS": ([len(p["SEEDS"])], 1),
     }
-    for need, met in needs.items():
-        if not met:
-            raise ValueError(need)
+    for name, (values, least) in needs.items():
+        if min(values, default=least - 1) < least:
+            raise ValueError(f"{name} must be at least {least}, got {values}")
+    for name, values in {"SEEDS": p["SEEDS"], "RATES": p["RATES"], "SMALLER": sizes[1:]}.items():
+        if len({*values}) < len(values):
+            raise ValueError(f"{name} holds a value twice: {values}")
+    if p["RATE"] not in p["RATES"]:
+        raise ValueError("RATES must hold RATE")
 
 
 # --- The law ------------------------------------------------------------------------------
@@ -161,18 +156,13 @@ def stop(losses, tolerance=1.0, width=1):
     return next((i + width for i in runs), None)
 
 
-def stops(runs, tolerances, width=5):
+def stops(runs, tolerances):
     """A row for each run and tolerance at which it stops: "K / tolerance", where the law expects
-    that (times the factor of the volume terms), and where it is, "raw" and "smoothed"."""
+    that (times the factor of the volume terms), and where it is, "raw" and "smoothed" by five."""
     rows = [
-        {
-            "K": run["K"],
-            "lr": run["lr"],
-            "tolerance": tolerance,
-            "K / tolerance": run["K"] * run["volume"] / tolerance,
-            "raw": stop(run["loss"], tolerance),
-            "smoothed": stop(run["loss"], tolerance, width),
-        }
+        {"K": run["K"], "lr": run["lr"], "tolerance": tolerance}
+        | {"K / tolerance": run["K"] * run["volume"] / tolerance}
+        | {"raw": stop(run["loss"], tolerance), "smoothed": stop(run["loss"], tolerance, 5)}
         for run in runs
         for tolerance in tolerances
     ]
@@ -196,11 +186,9 @@ def say(stops):
         print(f"{column}: slope {slope:.2f}, intercept {intercept:+.1f}, of", end=" ")
         print(f"{stops[column].notna().sum()} stops in {len(stops)}")
         for k, rows in stops.groupby("K"):
-            at = ((f"{t:g}", of[column].dropna()) for t, of in rows.groupby("tolerance"))
-            print(
-                f"  {k} units;",
-                "; ".join(f"at {t}: {' '.join(f'{v:.0f}' for v in of)}" for t, of in at),
-            )
+            by = rows.groupby("tolerance")[column]
+            of = by.agg(lambda v: " ".join(map("{:.0f}".format, v.dropna())))
+            print(f"  {k} units;", "; ".join(f"at {t:g}: {at}" for t, at in of.items()))
 
 
 # --- The optimiser, and the prior -----------------------------------------------------------
@@ -218,17 +206,9 @@ def dynamics_table(rows, x_test, batch_size=128):
         E = model.encode(x_test)
         norm2 = (model.W.square().sum(1) + model.b.square())[(E > 0).any(0)].double()
         logs = float(norm2.log().sum()) + h.dead(E) * np.log(1e-6)
-        table.append(
-            {
-                "optimiser, rate": f"{optimiser}, {lr:g}",
-                "loss": float(loss),
-                "scale": float(norm2.mean().sqrt()),
-                "loss at scale 1": float(loss) + volume * logs,
-                "L0": h.l0(E),
-                "dead": h.dead(E),
-                "probe, %": probe,
-            }
-        )
+        row = {"optimiser, rate": f"{optimiser}, {lr:g}", "loss": float(loss)}
+        row |= {"scale": float(norm2.mean().sqrt()), "loss at scale 1": float(loss) + volume * logs}
+        table.append(row | {"L0": h.l0(E), "dead": h.dead(E), "probe, %": probe})
     return pd.DataFrame(table)
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import platform
-import subprocess
+import resource
 import sys
 import tempfile
 import time
@@ -19,6 +19,7 @@ import torch
 from IPython.display import Markdown, display
 
 from lab import ROOT
+from lab.claims import git
 
 START = time.time()
 
@@ -45,9 +46,9 @@ def save_figure(fig, name, folder, alt):
     alt: {name: a text for those who cannot see it}.
     """
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
-        with io.BytesIO() as buffer:
-            fig.savefig(buffer, format=kind, metadata=metadata)
-            _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, metadata=metadata)
+        _write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
     display(fig, metadata={"image/png": {"alt": alt[name]}})
     plt.close(fig)
 
@@ -55,15 +56,12 @@ def save_figure(fig, name, folder, alt):
 def save_results(name, *, parameters, claims, folder=ROOT / "figures", **extra):
     """Write <name>.json: parameters, environment, claims judged, and extra, DataFrames by rows."""
     packages = "torch numpy scipy pandas matplotlib seaborn scikit-learn".split()
-    environment = {
-        "python": platform.python_version(),
-        **{p: version(p).split("+")[0] for p in packages},
-        "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "commit": _commit(),
-        "wall_seconds": round(time.time() - START),
-        "peak_memory_gb": _peak_memory(),
-    }
+    environment = {"python": platform.python_version()}
+    environment |= {package: version(package).split("+")[0] for package in packages}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    environment |= {"platform": f"{platform.system()} {platform.machine()}", "device": device}
+    environment |= {"commit": _commit(), "wall_seconds": round(time.time() - START)}
+    environment["peak_memory_gb"] = _peak_memory()
     content = dict(parameters=parameters, environment=environment, claims=claims.judge())
     _write(Path(folder) / f"{name}.json", _json(content | extra))
 
@@ -78,14 +76,8 @@ def save_numbers(name, content, folder):
 
 def _commit():
     """git describe --always --dirty, where figures/, which a run itself writes, does not count."""
-    try:
-        described, changed = (
-            subprocess.run(["git", "-C", ROOT, *words], capture_output=True).stdout.decode().strip()
-            for words in (["describe", "--always"], ["diff", "--stat", "HEAD", "--", ":!figures"])
-        )
-    except OSError:  # no git
-        return "unknown"
-    return described + "-dirty" * bool(changed)
+    commit, changed = git("describe", "--always"), git("diff", "--raw", "HEAD", "--", ":!figures")
+    return (commit.strip() or "unknown") + "-dirty" * bool(changed)
 
 
 def read_results(name, folder=ROOT / "figures"):
@@ -107,10 +99,6 @@ def parameters(variables):
 
 
 def _peak_memory():
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
     unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 2)
 
@@ -183,15 +171,10 @@ def number(v, digits=4):
 
 def show_claims(claims):
     """The verdicts on a notebook's criteria, as a table with a line for each."""
-    rows = [
-        {
-            "by": c["by"],
-            "claim": c["claim"],
-            "criterion": f"{c['quantity']} ({c['statistic']}) {c['comparison']} {c['bound']:g}",
-            "the paper": c["paper"],
-            "here": number([v for w in c["judged"].values() for v in w], 3),
-            "holds": {True: "yes", False: "**no**", None: "not measured"}[c["holds"]],
-        }
-        for c in claims.judge()
-    ]
-    show_table(pd.DataFrame(rows))
+    frame = pd.DataFrame(claims.judge()).rename(columns={"paper": "the paper"})
+    bounds = frame.comparison + " " + frame.bound.map("{:g}".format)
+    frame["criterion"] = frame.quantity + " (" + frame.statistic + ") " + bounds
+    frame["here"] = [number(sum(places.values(), []), 3) for places in frame.judged]
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    frame["holds"] = [words[holds] for holds in frame.holds]
+    show_table(frame[["by", "claim", "criterion", "the paper", "here", "holds"]])

@@ -21,6 +21,4 @@ def lacking(paths):
 
 if __name__ == "__main__":
     if found := list(lacking(sys.argv[1:])):
-        sys.exit(
-            f"{sys.prefix} lacks {', '.join(found)}. Install that there, or leave out ACTIVE=1."
-        )
+        sys.exit(f"{sys.prefix} lacks {', '.join(found)}. Install that, or leave out ACTIVE=1.")

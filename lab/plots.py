@@ -8,48 +8,51 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from torch.nn.functional import pad
 
 ONE, TWO = 3.3, 6.9  # inches: a column of a journal, and two
 GREY = "0.45"
+RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 
 def style():
     """One look for all figures."""
-    sizes = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
-    lines = {"axes.linewidth": 0.6, "lines.linewidth": 1.2}
-    for axis in "xy":
-        sizes[f"{axis}tick.labelsize"] = 7
-        lines |= {f"{axis}tick.major.width": 0.6, f"{axis}tick.minor.width": 0.4}
-        lines |= {f"{axis}tick.major.size": 3, f"{axis}tick.minor.size": 1.5}
-    output = {"figure.dpi": 130, "savefig.dpi": 300, "pdf.fonttype": 42}
-    layout = {"figure.constrained_layout.use": True, "axes.titlelocation": "left"}
-    sns.set_theme("paper", "ticks", "colorblind", rc=sizes | lines | output | layout)
+    rc = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
+    rc |= {"axes.linewidth": 0.6, "lines.linewidth": 1.2, "axes.titlelocation": "left"}
+    ticks = {"labelsize": 7, "major.width": 0.6, "major.size": 3, "minor.width": 0.4}
+    ticks["minor.size"] = 1.5
+    rc |= {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()}
+    rc |= {"figure.dpi": 130, "savefig.dpi": 300, "pdf.fonttype": 42}
+    sns.set_theme("paper", "ticks", "colorblind", rc=rc | {"figure.constrained_layout.use": True})
 
 
-def label_ends(axis, ends, gap=8):
-    """Write names {name: (x, y, colour)} beside the ends of lines, and above one another where
-    they would overlap; `gap` is a line's height in points."""
+def frame(axis, title, x=None, y=None, log="", **settings):
+    """Title and labels of an axis, logarithmic in what `log` names; labels at its lines' ends."""
+    scales = {f"{name}scale": "log" for name in log}
+    axis.set(title=title, xlabel=x, ylabel=y, **scales, **settings)
+    sns.despine(ax=axis)
+    label_ends(axis)
+
+
+def label_ends(axis, ends=None, gap=8):
+    """Write names {name: (x, y, colour)}, or else the lines' own labels, beside the ends of lines,
+    and above one another where they would overlap; `gap` is a line's height in points."""
+    named = {line.get_label(): line for line in axis.lines if line.get_label()[0] != "_"}
+    ends = ends or {name: (*v.get_xydata()[-1], v.get_color()) for name, v in named.items()}
     axis.figure.canvas.draw()  # the scales must be known
-    points, placed, (low, high) = axis.figure.dpi / 72, [], axis.get_ylim()
-    for name, (x, y, colour) in sorted(ends.items(), key=lambda item: item[1][1]):
-        if not low <= y <= high:  # outside of the picture
-            continue
-        left, height = axis.transData.transform((x, y)) / points
-        right, at = left + 4.5 * len(name), height
-        for a, b, other in placed:  # from below
-            if left < b and a < right and at < other + gap:
-                at = other + gap
-        placed.append((left, right, at))
-        look = {"fontsize": 7, "color": colour, "va": "center", "annotation_clip": False}
-        axis.annotate(name, (x, y), (5, at - height), textcoords="offset points", **look)
+    points, at, (low, high) = axis.figure.dpi / 72, -np.inf, axis.get_ylim()
+    inside = {name: end for name, end in ends.items() if low <= end[1] <= high}
+    for name, (x, y, colour) in sorted(inside.items(), key=lambda item: item[1][1]):
+        height = axis.transData.transform((x, y))[1] / points
+        at = max(height, at + gap)  # from below
+        look = {"color": colour, "va": "center", "annotation_clip": False, "path_effects": RIM}
+        axis.annotate(name, (x, y), (5, at - height), **look, **SMALL)
 
 
 def label(axis, text, at, **look):
     """Write a text at a point, on a white rim that keeps it from lines and dots behind it."""
-    rim = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
-    rim = {"path_effects": rim, "clip_on": True}
-    look = {"ha": "center", "va": "center", "fontsize": 7} | rim | look
-    axis.text(*np.asarray(at), text, **look)
+    look = {"ha": "center", "va": "center", "fontsize": 7, "clip_on": True} | look
+    axis.text(*np.asarray(at), text, path_effects=RIM, **look)
 
 
 SMALL = {"textcoords": "offset points", "fontsize": 7}
@@ -66,11 +69,9 @@ def tiles(axis, W, columns):
     """Rows of W (n, D) as square pictures, each with its own symmetric scale; red is positive."""
     W = torch.as_tensor(W).detach().cpu().float()
     W = W / W.abs().quantile(0.99, dim=1, keepdim=True).clamp_min(1e-12)  # edges may be extreme
-    side, n = round(W.shape[1] ** 0.5), -(-len(W) // columns) * columns
-    sheet = torch.zeros(n, side + 2, side + 2)
-    sheet[: len(W), 1:-1, 1:-1] = W.view(-1, side, side)
-    image = sheet.view(-1, columns, side + 2, side + 2).permute(0, 2, 1, 3)
-    image = image.reshape(-1, columns * (side + 2))
+    side = round(W.shape[1] ** 0.5)
+    W = pad(W, (0, 0, 0, -len(W) % columns)).view(-1, columns, side, side)
+    image = pad(W, (1, 1, 1, 1)).transpose(1, 2).flatten(2).flatten(0, 1)
     axis.imshow(image, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     sns.despine(ax=axis, left=True, bottom=True)

@@ -5,12 +5,12 @@ import copy
 import itertools
 import math
 import os
-import stat
 import sys
 import threading
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -23,9 +23,7 @@ from torch.func import functional_call, stack_module_state, vmap
 import helpers as h
 
 ADAM = partial(torch.optim.Adam, fused=True)
-_interrupted = (
-    threading.Event()
-)  # of the last `side_by_side`: set, its `train`s end with their step
+_interrupted = threading.Event()  # of the last `side_by_side`: ends its `train`s with their step
 _bar = None  # of `side_by_side`, for all that it runs
 
 
@@ -100,23 +98,13 @@ def train(
     def stack_loss(state, arguments, batches):
         if shared in (1, n):
             return group_loss(state, arguments, batches if shared == 1 else batches[0])
-        apart = [
-            {k: v.unflatten(0, (-1, shared)) for k, v in d.items()} for d in (state, arguments)
-        ]
-        return vmap(group_loss)(*apart, batches).flatten()
+        own = [{k: v.unflatten(0, (-1, shared)) for k, v in d.items()} for d in (state, arguments)]
+        return vmap(group_loss)(*own, batches).flatten()
 
     step = optimizer(learned.values(), lr=lr)
     base = [group["lr"] for group in step.param_groups]
-    orders = {s: torch.Generator().manual_seed(s) for s in seeds}
+    generators = [torch.Generator().manual_seed(s) for s in seeds[::shared]]
     history, finite, stop = {"loss": []}, np.ones(n, bool), _interrupted
-
-    def observe():
-        _unstack(learned, models)
-        seen = [monitor(model) for model in models]
-        if "loss" in seen[0]:
-            raise ValueError("monitor: 'loss' is the training's own; give it another name")
-        for key in seen[0]:
-            history.setdefault(key, []).append([float(s[key]) for s in seen])
 
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress_bar(0, title)) if _bar is None else _bar
@@ -127,8 +115,7 @@ def train(
             for group, own in zip(step.param_groups, base):
                 group["lr"] = own * factors.get("lr", 1.0)
             now = {name: v * factors.get(name, 1.0) for name, v in arguments.items()}
-            order = {s: torch.randperm(len(x), generator=g) for s, g in orders.items()}
-            order = torch.stack([order[s] for s in seeds[::shared]])
+            order = torch.stack([torch.randperm(len(x), generator=g) for g in generators])
             total = torch.zeros(n, dtype=x.dtype, device=x.device)
             batches = order.to(x.device).split(batch_size, dim=1)[:n_batches]
             for rows in batches:
@@ -148,7 +135,10 @@ def train(
             finite &= np.isfinite(losses)
             history["loss"].append(np.where(finite, losses, np.nan))
             if monitor is not None:
-                observe()
+                _unstack(learned, models)
+                seen = [monitor(model) for model in models]
+                for key in seen[0]:
+                    history.setdefault(key, []).append([float(s[key]) for s in seen])
             bar.update()
     found = {key: np.array(values) for key, values in history.items()}
     moments = {name: step.state.get(p, {}).get("exp_avg_sq") for name, p in learned.items()}
@@ -160,23 +150,18 @@ def _step(step, learned, rates, unit_norm):
     if unit_norm is not None:
         V = learned[unit_norm]
         V.grad -= (V.grad * V).sum(-1, keepdim=True) * V
-    if rates is None:
-        step.step()
-    else:
-        before = [p.clone() for p in learned.values()]
-        step.step()
-        for p, old in zip(learned.values(), before):
-            p.copy_(torch.lerp(old, p, rates.view(-1, *[1] * (p.dim() - 1))))
+    before = [] if rates is None else [p.clone() for p in learned.values()]
+    step.step()
+    for p, old in zip(learned.values(), before):
+        p.copy_(torch.lerp(old, p, rates.view(-1, *[1] * (p.dim() - 1))))
     if unit_norm is not None:
         V /= V.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _check(models, epochs, schedule, arguments):
-    kinds = {
-        str((type(m), [(n, p.shape, p.requires_grad) for n, p in m.named_parameters()]))
-        + str({k: v for k, v in vars(m).items() if k[0] != "_"})
-        for m in models
-    }
+    options = [{k: v for k, v in vars(model).items() if k[0] != "_"} for model in models]
+    shapes = [[(n, p.shape, p.requires_grad) for n, p in m.named_parameters()] for m in models]
+    kinds = {*map(str, zip(map(type, models), shapes, options))}
     if len(kinds) != 1 or len({id(model) for model in models}) < len(models):
         raise ValueError("models trained together: one or more, of one class, size and options")
     if epochs < 1:
@@ -227,14 +212,13 @@ def side_by_side(*jobs, title="training"):
 
 def progress_bar(total, title, unit="epoch"):
     """A bar in scripts and front ends; under `make`, on its terminal and so in no saved output."""
-    terminal, silent = os.environ.get("PROGRESS", ""), title is None
-    live = any(v in os.environ for v in ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"))
+    terminal = os.environ.get("PROGRESS", "")
+    live = {"JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"} & {*os.environ}
     look = {"total": total, "desc": title, "unit": unit, "leave": False}
     look |= {"mininterval": 0, "miniters": 1}  # few updates, and the last one is drawn too
-    is_terminal = os.path.exists(terminal) and stat.S_ISCHR(os.stat(terminal).st_mode)
-    if not silent and is_terminal and os.access(terminal, os.W_OK):
+    if title and Path(terminal).is_char_device() and os.access(terminal, os.W_OK):
         return tqdm.tqdm(**look, file=open(terminal, "w"))
-    silent = silent or terminal or ("ipykernel" in sys.modules and not live)
+    silent = not title or terminal or ("ipykernel" in sys.modules and not live)
     return tqdm.auto.tqdm(**look, disable=bool(silent))
 
 
