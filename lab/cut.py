@@ -150,8 +150,10 @@ def say(table):
     for word, curve in curves(table).items():
         values = ", ".join(f"{weight}: {np.mean(v):,.1f}" for weight, v in curve.items())
         print(f"redundancy, {word}: {values}")
+    words = {"own": "another seed", "cut": "batch's mean", "none": "no log-sum-exp"}
+    words |= {"order": "another order", "start": "start changed by 1e-6"}
     for (lam, kind), rows in table[table.weight == 1].groupby(["lam", "kind"]):
-        some = f"λ {lam:g}, {kind}: L0 {rows.L0.mean():.1f}, on active"
+        some = f"λ {lam:g}, {words[kind]}: L0 {rows.L0.mean():.1f}, on active"
         found = number(rows.agreement.dropna().tolist(), 3)
         print(f"{some} {rows['on active, %'].mean():.1f} %, agreement {found}")
 
