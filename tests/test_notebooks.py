@@ -13,9 +13,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from lab import ROOT, claims, notebook
 
 STEMS = claims.NOTEBOOKS
-# Of the prose, and in no output: versions of Python and of the licence.
-EXCEPTIONS = "3.10 4.0".split()
-NUMBER = r"(?<![\w.])\d[\d,_]*(?:\.\d+)?"
+EXCEPTIONS = {"3.10", "4.0"}  # of the prose, in no output: versions of Python and of the licence
 
 
 def read(stem, folder=ROOT / "notebooks", figures=ROOT / "figures"):
@@ -34,11 +32,13 @@ def read(stem, folder=ROOT / "notebooks", figures=ROOT / "figures"):
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
     """`make quick` into a folder of the tests: notebook 1 beside notebook 2 and then 3."""
-    folder, mine = tmp_path_factory.mktemp("quick"), [f"PYTHON={sys.executable}", "INSTALLED="]
-    line = ["make", "-C", ROOT, "quick", "ACTIVE=0", f"QUICK={folder}", *mine]
-    some = STEMS[0], " ".join(STEMS[1:])
-    for run in [subprocess.Popen([*line, f"NOTEBOOKS={names}"]) for names in some]:
-        run.wait()
+    folder = tmp_path_factory.mktemp("quick")
+    line = ["make", "-C", ROOT, "quick", "ACTIVE=0", "INSTALLED=", f"PYTHON={sys.executable}"]
+    for some in [
+        subprocess.Popen([*line, f"QUICK={folder}", f"NOTEBOOKS={' '.join(stems)}"])
+        for stems in (STEMS[:1], STEMS[1:])
+    ]:
+        some.wait()
     return folder
 
 
@@ -49,9 +49,9 @@ def test_runs_quickly(quick, stem):
     assert results["parameters"]["QUICK"] is True and None not in verdicts
     assert stem != "1_theorem" or False not in verdicts  # mathematics holds at any size
     sources = "\n".join(cell.source for cell in code)
-    saved = re.findall(r"""(?s)save_figure\(.*?["'](\d_\w+)["']""", sources)
-    kinds, figures = ("png", "pdf"), quick / "figures"
-    assert saved and all((figures / f"{name}.{k}").exists() for name in saved for k in kinds)
+    saved = {*re.findall(r"""(?s)save_figure\(.*?["'](\d_\w+)["']""", sources)}
+    for kind in ("png", "pdf"):
+        assert saved and saved <= {path.stem for path in quick.glob(f"figures/*.{kind}")}
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -83,16 +83,15 @@ def test_committed_notebooks_are_executed_and_clean(stem):
 
 def numbers(text):
     """Decimals, and integers above twelve, as they are written, but for a thousand's comma."""
-    found = {re.sub("[,_]", "", n).rstrip(".") for n in re.findall(NUMBER, text)}
+    found = {re.sub("[,_]", "", n) for n in re.findall(r"(?<![\w.])\d[\d,_]*(?:\.\d+)?", text)}
     return {n for n in found if "." in n or int(n) > 12}
 
 
 def unsupported(prose, shown):
     """Numbers of the prose that stand neither in what is shown nor in a quotation."""
-    quoted = r'"[^"]*"|“[^”]*”'
+    given = numbers(shown) | numbers(" ".join(re.findall(r'"[^"]*"|“[^”]*”', prose))) | EXCEPTIONS
     elsewhere = r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`|\]\([^)]*\)|https?://\S+|<[^>]*>"
     elsewhere += r"|arXiv[: ]*[\d.]+|Figures? [\d., and]+|\b(?:19|20)\d\d\b"
-    given = numbers(shown) | numbers(" ".join(re.findall(quoted, prose))) | {*EXCEPTIONS}
     return sorted(numbers(re.sub(f"(?s){elsewhere}", " ", prose)) - given)
 
 
@@ -102,10 +101,9 @@ def test_numbers_of_the_prose_stand_in_an_output():
     shown = {s: t[4] + "\n".join(c.source for c in t[1][1:2]) for s, t in texts.items()}
     found = {stem: unsupported(texts[stem][3], shown[stem]) for stem in STEMS}
     assert found == dict.fromkeys(STEMS, [])
-    paths = ROOT.glob("figures/[3l]*.json")
-    results = [json.dumps(json.loads(p.read_text()).get("result")) for p in paths]
+    results = (json.loads(p.read_text()).get("result") for p in ROOT.glob("figures/[3l]*.json"))
     prose = re.sub("(?s)```.*?```", "", (ROOT / "README.md").read_text())
-    assert unsupported(prose, "\n".join([*shown.values(), *results])) == []
+    assert unsupported(prose, "\n".join([*shown.values(), *map(json.dumps, results)])) == []
 
 
 def test_numbers_tables_and_what_is_written(tmp_path, monkeypatch):
