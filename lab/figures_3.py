@@ -96,11 +96,11 @@ def balance_figure(rows, units):
     return fig
 
 
-MARKS = {  # of Figure 3.4: the column, bias, marker, colour and fill; where it is named, and how
-    "as it is": ("as it is", "own", "o", "k", "k", "Adam, principal axes", "left", 8),
-    "in its currency": ("currency", "own", "D", "C1", "C1", "Adam, principal axes", "right", 8),
-    "another model: fast bias": ("as it is", "fast", "^", "C0", "w", "Adam, centred", "right", 8),
-    "fast bias, and currency": ("currency", "fast", "P", "C2", "C2", "Adam, centred", "right", -8),
+MARKS = {  # of Figure 3.4: the column, bias, marker, colour and fill; where it is named
+    "as it is": ("as it is", "own", "o", "k", "k", "Adam, principal axes", 8),
+    "in its currency": ("currency", "own", "D", "C1", "C1", "Adam, principal axes", 8),
+    "another model: fast bias": ("as it is", "fast", "^", "C0", "w", "Adam, centred", 8),
+    "fast bias, and currency": ("currency", "fast", "P", "C2", "C2", "Adam, centred", -8),
 }
 
 
@@ -115,17 +115,18 @@ def currency_figure(table, inputs):
             # Under SGD the path with a prior is the same in any basis.
             held = of.get((prior, optimiser, name), of[prior, optimiser, "raw"])["as it is"].mean()
             axis.plot(held, case, "|", color="0.6", ms=18, mew=3, zorder=0)
-            for words, (column, bias, marker, colour, fill, place, ha, up) in MARKS.items():
+            for words, (column, bias, marker, colour, fill, place, up) in MARKS.items():
                 own = rows[rows.bias == bias][column]
                 if optimiser == "Adam" or column == "as it is":
                     axis.plot(own, [case] * len(own), marker, color=colour, ms=4, mfc=fill)
                 if axis is axes[0] and case == place:
+                    ha = "right" if own.mean() > 0.4 else "left"
                     look = {"color": colour, "ha": ha, "va": "center"} | SMALL
                     axis.annotate(words, (own.mean(), case), (0, up), **look)
         axis.axhline(len(inputs) - 0.5, color="0.8", lw=0.6)
         axis.set(xlabel="share of the solved decoder's variance", xlim=(0, 1.02))
         axis.set_title(f"({letter}) {objective}")
-    axes[0].annotate("grey: with a prior", (0.02, "Adam, raw"), (0, 8), color=GREY, **SMALL)
+    axes[0].annotate("grey: with a prior", (0.02, "SGD, raw"), (0, -3), color=GREY, **SMALL)
     axes[0].invert_yaxis()
     sns.despine(fig)
     return fig
@@ -147,7 +148,8 @@ def units_figure(rows, shared, looks):
         axis.plot(explained, np.mean(agree), marker, color=colour, ms=4, mfc="w", mew=0.9)
         ends[method.removesuffix(" templates")] = explained, np.mean(agree), colour
     axis.set(xlabel="variance explained, solved", ylabel="agreement of two seeds")
-    axis.margins(x=0.45)  # room for names
+    low, high = axis.get_xlim()
+    axis.set_xlim(low, high + 0.45 * (high - low))  # room for names
     label_ends(axis, ends)
     sns.despine(ax=axis)
     return fig

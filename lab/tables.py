@@ -44,8 +44,7 @@ def tabulate(models, x, x_test, y_test=None):
     def row(key):
         found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
         if y_test is not None:
-            with torch.no_grad():
-                found["purity"] = units.purity(models[key].encode(x_test), y_test)
+            found["purity"] = units.purity(models[key].encode(x_test).detach(), y_test)
         return found
 
     return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))

@@ -54,8 +54,6 @@ def test_comparison_at_equal_l0():
     table = pd.DataFrame(ours + sae)
     assert_allclose(tables.at_l0(table, "ours", "solved", 6), [1 - f / 6 for f in (1.2, 1.4, 1)])
     assert_allclose(tables.difference(table, "solved", 6, "ours"), [-0.4 / 6, -0.6 / 6])
-    ratios = [(1 - f / 6) / (1 - 0.8 / 6) for f in (1.2, 1.4)]
-    assert_allclose(tables.difference(table, "solved", 6, "ours", ratio=True), ratios)
     assert_allclose(tables.l0_at(table, "ours", "solved", 1 - 0.2), [6, 7, 5])
     assert tables.bracket(table, "ours", 6) == [1, 0] and tables.bracket(table, "ours", 1) == [1]
 
