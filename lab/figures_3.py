@@ -1,68 +1,60 @@
 """Notebook 3's figures: each function takes what it shows and returns a matplotlib figure."""
 
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from matplotlib.patheffects import withStroke
 
+from lab.methods import PRIORS
 from lab.plots import GREY, SMALL, TWO, label_ends, log_l0, tiles
 
 ALT = {
-    "3_benchmark_input": "Sorted energies of one digit: few units are active, and they have the "
-    "least responsibility. Below: the digit, the weight pictures of the units that reject it most, "
-    "most of which show its strokes in red, and the reconstruction by the transpose of W.",
-    "3_benchmark": "Variance explained against L0, by the transpose or a decoder of its own, and "
-    "by a decoder solved for afterwards. TopK is highest, then the L1 SAE, then bounded, which the "
-    "solved decoder brings closer; solved, the published form lies near k-means templates.",
+    "3_benchmark_input": "Sorted energies of one digit: few units are active, and have the least "
+    "responsibility. Below: the digit, weights of units that reject it, and its reconstruction.",
+    "3_benchmark": "Variance explained against L0, by the transpose or an own decoder, and by a "
+    "solved one. TopK is highest, then the L1 SAE, then bounded; solved, they are closer.",
     "3_benchmark_balance": "Three units, four pictures each on one scale: the least-squares "
-    "decoder, the step from inputs at which the unit rests to inputs at which it is active, their "
-    "difference, which looks like kappa W, and next to nothing, which is left over.",
-    "3_benchmark_currency": "Share of the solved decoder's variance that the transpose explains, "
-    "for two objectives without a prior. Under Adam it depends on the basis, is smallest on "
-    "centred pixels, and comes near the share with a prior when the rows are multiplied by the "
-    "root of Adam's second moments and the bias is fast. Under SGD only centred pixels fall back.",
-    "3_benchmark_units": "Eight units each: bounded and k-means show whole digits, the L1 SAE's "
-    "and the TopK SAE's decoders more strokes. Beside them agreement of seeds against the variance "
-    "that a solved decoder explains: bounded agrees more, SAEs explain more.",
-    "3_story": "Eight units with their own denominator, the same with the batch's mean, and eight "
-    "of another seed. Two curves of redundancy that meet as decorrelation grows. One digit and "
-    "four reconstructions: the published form's transpose is blurred, the others are sharper.",
+    "decoder, the step, their difference, which looks like kappa W, and next to nothing left over.",
+    "3_benchmark_currency": "Share of the solved decoder's variance that the transpose explains "
+    "without a prior. Under Adam it depends on the basis, is smallest on centred pixels, and comes "
+    "near that with a prior in Adam's currency with a fast bias. SGD falls back on centred pixels.",
+    "3_benchmark_units": "Eight units each: bounded and k-means show whole digits, SAEs strokes. "
+    "Agreement of seeds against variance explained: bounded agrees more, SAEs explain more.",
+    "3_story": "Eight units each of three models. Two curves of redundancy that meet as "
+    "decorrelation grows. One digit and four reconstructions: the published form's is blurred.",
 }
 
 
-def picture(axis, image, title=None, **look):
-    """A picture (784,) of ink, black on white."""
-    options = {"cmap": "gray_r", "vmin": 0, "vmax": 1} | look
-    axis.imshow(torch.as_tensor(image).detach().cpu().view(28, 28), **options)
+def picture(axis, image, title, **look):
+    """A picture (784,) with its title: ink, black on white, or as `look` says."""
+    look = {"cmap": "gray_r", "vmin": 0, "vmax": 1} | look
+    axis.imshow(torch.as_tensor(image).detach().cpu().view(28, 28), **look)
     axis.set(xticks=[], yticks=[])
-    if title is not None:
-        axis.set_title(title, loc="center")
+    axis.set_title(title, loc="center", fontsize=7)
 
 
-def digit_figure(x, E, r, W, x_hat, n=7):
-    """One picture x (D,) followed: energies E and responsibilities r (K,), up to n rows of W (K, D)
-    that reject it, and what Wᵀ makes of its code, x_hat (D,)."""
+def digit_figure(x, E, r, W, x_hat):
+    """One picture x (D,) followed: energies E and responsibilities r (K,), up to seven rows of
+    W (K, D) that reject it, and what Wᵀ makes of its code, x_hat (D,)."""
     x, E, r, W, x_hat = (t.detach().cpu() for t in (x, E, r, W, x_hat))
-    order = torch.argsort(E, descending=True)
+    order, active = E.argsort(descending=True), int((E > 0).sum())
     fig = plt.figure(figsize=(TWO, 2.7))
     upper, lower = fig.subfigures(2, 1, height_ratios=[1.5, 1])
     a, b = upper.subplots(1, 2)
-    units, active = np.arange(len(E)), int((E > 0).sum())
-    a.bar(units, E[order], width=1, color="C3", linewidth=0)
-    a.set(xlabel="unit, by energy", ylabel="energy E")
-    a.set_title(f"(a) {active} of {len(E)} units reject it")
-    b.bar(units, r[order], width=1, color="0.5", linewidth=0)
-    b.set(xlabel="unit, by energy", ylabel="responsibility r", title="(b) the silent ones claim it")
+    a.bar(range(len(E)), E[order], width=1, color="C3", linewidth=0)
+    a.set(ylabel="energy E", title=f"(a) {active} of {len(E)} units reject it")
+    b.bar(range(len(E)), r[order], width=1, color="0.5", linewidth=0)
+    b.set(ylabel="responsibility r", title="(b) the silent ones claim it")
+    upper.supxlabel("unit, by energy", fontsize=8)
     sns.despine(fig)
-    axes = lower.subplots(1, n + 2)
-    picture(axes[0], x, "input")
-    picture(axes[-1], x_hat, "by Wᵀ")
-    for i, axis in enumerate(axes[1:-1]):
-        axis.axis("off")
-        if i < active:
-            tiles(axis, W[order[i]][None], 1)
-            axis.set_title(f"E = {E[order[i]]:.1f}", loc="center")
+    first, *axes, last = lower.subplots(1, min(active, 7) + 2)
+    picture(first, x, "input")
+    picture(last, x_hat, "by Wᵀ")
+    for axis, unit in zip(axes, order):
+        tiles(axis, W[unit][None], 1)
+        axis.set_title(f"E = {E[unit]:.1f}", loc="center", fontsize=7)
     return fig
 
 
@@ -74,21 +66,18 @@ def benchmark_figure(table, looks, lines):
     """
     fig, axes = plt.subplots(1, 2, figsize=(TWO, 2.7), sharey=True)
     for axis, column in zip(axes, ("transpose", "solved")):
-        ends = {}
-        for method, (colour, marker, ls) in looks.items():
+        ends, thin = {}, {"ms": 4, "mew": 0.8, "mfc": "w", "lw": 0.9}
+        for method, (colour, marker, line) in looks.items():
             rows = table[table.method == method]
             axis.scatter(rows.l0, rows[column], s=4, color=colour, alpha=0.5, lw=0)
             means = rows.groupby("setting")[["l0", column]].mean().sort_values("l0")
-            face = {"mfc": colour if method == "bounded" else "w", "ms": 4, "mew": 0.8}
-            axis.plot(means.l0, means[column], marker + ls, color=colour, lw=0.9, **face)
-            ends[method] = means.l0.iloc[-1], means[column].iloc[-1], colour
+            axis.plot(means.l0, means[column], marker + line, color=colour, **thin)
+            ends[method] = means[column].iloc[-1], colour
         for name, (l0s, values) in lines.items() if column == "solved" else ():
             axis.plot(l0s, values, "-", color=GREY, lw=0.6)
-            look = {"color": GREY, "va": "center"} | SMALL
-            axis.annotate(name, (l0s[1], values[1]), (4, -5), **look)
+            axis.annotate(name, (l0s[1], values[1]), (4, -5), color=GREY, va="center", **SMALL)
         log_l0(axis)
-        right = max(end[0] for end in ends.values())
-        label_ends(axis, {name: (right, *end[1:]) for name, end in ends.items()})
+        label_ends(axis, {name: (axis.dataLim.x1, *end) for name, end in ends.items()})
     axes[0].set(ylabel="variance explained", title="(a) by Wᵀ, or an SAE's own decoder")
     axes[1].set(title="(b) solved for afterwards")
     sns.despine(fig)
@@ -101,77 +90,56 @@ def balance_figure(rows, units):
     for part, unit in zip(fig.subfigures(1, len(units), wspace=0.06), units):
         some = {title: W[unit].detach().cpu() for title, W in rows.items()}
         limit = float(torch.cat([*some.values()]).abs().quantile(0.995))
-        look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
         for axis, (title, image) in zip(part.subplots(1, len(some)), some.items()):
-            picture(axis, image, **look)
-            axis.set_title(title, loc="center", fontsize=7)
-            sns.despine(ax=axis, left=True, bottom=True)
+            picture(axis, image, title, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    sns.despine(fig, left=True, bottom=True)
     return fig
 
 
-MARKS = {  # of Figure 3.3: the column and the bias, marker, filled, what it says
-    "as it is": ("as it is", "own", "o", "k", "as it is"),
-    "currency": ("currency", "own", "D", "C1", "in its currency"),
-    "fast": ("as it is", "fast", "^", "C0", "another model: fast bias"),
-    "both": ("currency", "fast", "P", "C2", "fast bias, and currency"),
+MARKS = {  # of Figure 3.4: the column, bias, marker, colour and fill; where it is named
+    "as it is": ("as it is", "own", "o", "k", "k", "Adam, principal axes", 8),
+    "in its currency": ("currency", "own", "D", "C1", "C1", "Adam, principal axes", 8),
+    "another model: fast bias": ("as it is", "fast", "^", "C0", "w", "Adam, centred", 8),
+    "fast bias, and currency": ("currency", "fast", "P", "C2", "C2", "Adam, centred", -8),
 }
 
 
 def currency_figure(table, inputs):
-    """Shares of two objectives without a prior, of `lab.reasons.run_cases`; dots are seeds.
-
-    A thin line joins the means of one case; a grey bar is the same objective with a prior.
-    """
+    """Shares of two objectives without a prior, of `lab.reasons.run_cases`; dots are seeds, and a
+    grey bar is the same objective with a prior."""
     fig, axes = plt.subplots(1, 2, figsize=(TWO, 3.2), sharey=True, sharex=True)
-    pairs = {"published form": "published + prior", "log det": "bounded"}
-    places = [(optimiser, name) for optimiser in ("Adam", "SGD") for name in inputs]
-    for axis, (objective, prior), letter in zip(axes, pairs.items(), "ab"):
-        for y, (optimiser, name) in enumerate(places):
-            rows = table[(table.optimiser == optimiser) & (table.inputs == name)]
-            held = rows[rows.objective == prior]["as it is"]
-            if not len(held):  # under SGD, whose path is the same in any basis
-                held = table[(table.optimiser == optimiser) & (table.inputs == "raw")]
-                held = held[held.objective == prior]["as it is"]
-            axis.plot([held.mean()] * 2, [y - 0.36, y + 0.36], color="0.6", lw=3, zorder=0)
-            for key, (column, bias, marker, colour, _) in MARKS.items():
-                own = rows[(rows.objective == objective) & (rows.bias == bias)][column]
-                if optimiser == "SGD" and column == "currency":
-                    continue
-                face = "w" if key == "fast" else colour
-                axis.plot(own, [y] * len(own), marker, color=colour, ms=4, mew=0.8, mfc=face)
+    of = dict([*table.groupby(["objective", "optimiser", "inputs"])])
+    for axis, (objective, prior), letter in zip(axes, PRIORS.items(), "ab"):
+        for optimiser, name in product(("Adam", "SGD"), inputs):
+            case, rows = f"{optimiser}, {name}", of[objective, optimiser, name]
+            # Under SGD the path with a prior is the same in any basis.
+            held = of.get((prior, optimiser, name), of[prior, optimiser, "raw"])["as it is"].mean()
+            axis.plot(held, case, "|", color="0.6", ms=18, mew=3, zorder=0)
+            for words, (column, bias, marker, colour, fill, place, up) in MARKS.items():
+                own = rows[rows.bias == bias][column]
+                if optimiser == "Adam" or column == "as it is":
+                    axis.plot(own, [case] * len(own), marker, color=colour, ms=4, mfc=fill)
+                if axis is axes[0] and case == place:
+                    ha = "right" if own.mean() > 0.4 else "left"
+                    look = {"color": colour, "ha": ha, "va": "center"} | SMALL
+                    axis.annotate(words, (own.mean(), case), (0, up), **look)
         axis.axhline(len(inputs) - 0.5, color="0.8", lw=0.6)
-        axis.set_title(f"({letter}) {objective}")
         axis.set(xlabel="share of the solved decoder's variance", xlim=(0, 1.02))
-    axes[0].set(yticks=range(len(places)), yticklabels=[f"{o}, {n}" for o, n in places])
-    axes[0].set(ylim=(len(places) - 0.5, -0.8))
-    axes[0].tick_params(axis="y", length=0)
-    _name_marks(axes[0], table, inputs)
+        axis.set_title(f"({letter}) {objective}")
+    axes[0].annotate("grey: with a prior", (0.02, "SGD, raw"), (0, -3), color=GREY, **SMALL)
+    axes[0].invert_yaxis()
     sns.despine(fig)
     return fig
 
 
-def _name_marks(axis, table, inputs):
-    """Say what each mark is, beside one of its kind."""
-    own = table[(table.objective == "published form") & (table.optimiser == "Adam")]
-    for key, (column, bias, _, colour, words) in MARKS.items():
-        place = "centred" if bias == "fast" else "principal axes"
-        rows = own[(own.inputs == place) & (own.bias == bias)]
-        if len(rows):
-            at, below = (rows[column].mean(), inputs.index(place)), key == "both"
-            look = {"color": colour, "ha": "right" if at[0] > 0.4 else "left"} | SMALL
-            look["path_effects"] = [withStroke(linewidth=2, foreground="w")]
-            axis.annotate(words, at, (-13 if at[0] > 0.4 else -4, -9 if below else 5), **look)
-    axis.annotate("grey: with a prior", (0.02, -0.6), color="0.45", fontsize=7, va="center")
-
-
-def units_figure(rows, shared, looks, columns=4):
+def units_figure(rows, shared, looks):
     """rows: {title: (n, D)}: units as pictures; beside them shared {method: (variance explained,
     agreement of each pair)} as points with the range over pairs; looks: {method: (colour, marker,
     line)}."""
     fig = plt.figure(figsize=(TWO, 2.6))
     left, right = fig.subfigures(1, 2, width_ratios=[1.1, 1])
     for axis, (title, W) in zip(left.subplots(2, 2).flat, rows.items()):
-        tiles(axis, W, columns)
+        tiles(axis, W, 4)
         axis.set_title(title, loc="center")
     axis, ends = right.subplots(), {}
     for method, (explained, agree) in shared.items():
@@ -197,21 +165,16 @@ def story_figure(units, curves, digit):
         tiles(axis, W, 2)
         axis.set_title(title, loc="center", fontsize=7)
     axis = right.subplots()
-    for (title, by_weight), (colour, marker, up) in zip(
-        curves.items(), (("k", "o", -2.5), ("C1", "^", 1))
-    ):
-        weights = sorted(by_weight, key=float)
-        x = [max(float(w), 1e-3) for w in weights]  # 0 at the left end of a logarithmic axis
-        means = [np.mean(by_weight[w]) for w in weights]
+    for (title, curve), marker, colour, up in zip(curves.items(), "o^", ("k", "C1"), (-20, 8)):
+        x = [max(float(weight), 1e-3) for weight in curve]  # 0 at the left end of the axis
+        means = [np.mean(values) for values in curve.values()]
         axis.plot(x, means, marker + "-", color=colour, ms=3.5, mfc="w", mew=0.9)
-        look = {"color": colour, "va": "center"} | SMALL
-        axis.annotate(title, (x[0], means[0]), (-2, 8 * up), **look)
-    axis.set(xscale="log", yscale="log", ylim=(None, 1.6 * max(means[0], 4000)))
-    axis.set(xlabel="weight of decorrelation", ylabel="redundancy")
+        axis.annotate(title, (x[0], means[0]), (-2, up), color=colour, va="center", **SMALL)
+    axis.set(xscale="log", yscale="log", xlabel="weight of decorrelation", ylabel="redundancy")
+    axis.set(ylim=(None, 1.6 * max(means[0], 4000)))
     axis.set_xticks([1e-3, 1e-2, 1e-1, 1], ["0", ".01", ".1", "1"])
     axis.xaxis.set_minor_locator(plt.NullLocator())
     sns.despine(ax=axis)
     for axis, (title, image) in zip(lower.subplots(1, len(digit)), digit.items()):
-        picture(axis, image)
-        axis.set_title(title, loc="center", fontsize=7)
+        picture(axis, image, title)
     return fig

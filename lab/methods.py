@@ -58,25 +58,18 @@ def methods(K, kappa, mean=None, noise=1e-3):
     form, bounded = h.published_loss, partial(h.bounded_loss, kappa=kappa, noise=noise)
     with_prior, by_mean = partial(form, kappa=kappa), partial(bounded, sparsity=h.uncoupled_loss)
     with_l1 = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
-    tied, sae, saes = partial(_sae, tied=True), h.sae_loss, {"argument": "penalty", "warm_up": True}
-    unit = {"unit_norm": "V"}
+    ours, sae, unit = partial(Method, _encoder), h.sae_loss, {"unit_norm": "V"}
+    l1 = {"argument": "penalty", "warm_up": True}
+    standard, tied = partial(Method, _sae, sae, **l1, **unit), partial(_sae, tied=True)
     return {
-        "published form": Method(
-            _encoder, form, (0.15, 0.35, 0.8), 0.001, ("C1", "v", ":"), mean=mean
-        ),
-        "published + prior": Method(
-            _encoder, with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")
-        ),
-        "bounded": Method(_encoder, bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
-        "bounded, batch's mean": Method(
-            _encoder, by_mean, (0.1, 0.25, 0.75), 0.004, ("0.4", "^", "--")
-        ),
-        "bounded, L1": Method(_encoder, with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
-        "L1 SAE": Method(
-            _sae, sae, (0.45, 1.0, 1.6, 2.6), 0.008, ("C0", "s", "--"), **saes, **unit
-        ),
-        HALF: Method(_sae, sae, (0.45, 0.9, 2.4), 0.004, ("C9", "s", ":"), **saes, **unit),
-        "tied SAE": Method(tied, sae, (0.6, 0.8), 0.016, ("C2", "D", "-."), **saes),
+        "published form": ours(form, (0.15, 0.35, 0.8), 0.001, ("C1", "v", ":"), mean=mean),
+        "published + prior": ours(with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")),
+        "bounded": ours(bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
+        "bounded, batch's mean": ours(by_mean, (0.1, 0.25, 0.75), 0.004, ("0.4", "^", "--")),
+        "bounded, L1": ours(with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
+        "L1 SAE": standard((0.45, 1.0, 1.6, 2.6), 0.008, ("C0", "s", "--")),
+        HALF: standard((0.45, 0.9, 2.4), 0.004, ("C9", "s", ":")),
+        "tied SAE": Method(tied, sae, (0.6, 0.8), 0.016, ("C2", "D", "-."), **l1),
         "TopK SAE": Method(
             _top_k, sae, (5, 10, 20), 0.004, ("C3", "X", "--"), argument=None, **unit
         ),
@@ -94,7 +87,6 @@ LAMBDAS = {
     ("log det", "Adam"): ((0.38, 0.22), (0.38, 0.22), (0.33, 0.22), (0.16, 0.21), 0.4),
     ("log det", "SGD"): ((0.34, 0.22), (0.34,), (0.34,), (0.18, 0.21), 0.335),
 }  # under SGD the path with a prior is the same in any basis
-DECOUPLED = 3  # weight decay of AdamW
 
 
 def cases(inputs, kappa, mean):
@@ -106,11 +98,11 @@ def cases(inputs, kappa, mean):
     size of a gradient. "fast" gives b that rate on centred pixels.
     """
     rate, found = bias_rate(mean), {}
+    how = {"argument": ("lam", "kappa"), "mean": None if inputs == "centred" else mean}
     for (objective, optimiser), lams in LAMBDAS.items():
         loss = h.published_loss if objective == "published form" else h.bounded_loss
         settings = tuple(zip(lams[INPUTS.index(inputs)], (0.0, kappa)))
-        method = Method(_encoder, loss, settings, argument=("lam", "kappa"), **HOW[optimiser])
-        method = method._replace(mean=None if inputs == "centred" else mean)
+        method = Method(_encoder, loss, settings, **how, **HOW[optimiser])
         found[f"{objective} | {optimiser} | own"] = method
         if inputs == "centred":
             fast = partial(_two_groups, method.optimizer, rate[optimiser])
@@ -128,13 +120,12 @@ def decays(K, kappa):
     """Where weight decay acts on the bias too, or outside of the loss; centred pixels: {name:
     Method}."""
     bounded = methods(K, kappa)["bounded"]
-    log_det = Method(_encoder, partial(h.bounded_loss, kappa=0.0), (), **HOW["Adam"])
-    both = partial(torch.optim.AdamW, weight_decay=DECOUPLED)
+    both = partial(torch.optim.AdamW, weight_decay=3)
     alone = partial(_two_groups, both, 1, weight_decay=0)
+    log_det = bounded._replace(loss=partial(h.bounded_loss, kappa=0.0), **HOW["Adam"])
+    decayed = partial(bounded_with_bias_decay, kappa=kappa)
     return {
-        "bounded, decay on b too": bounded._replace(
-            loss=partial(bounded_with_bias_decay, kappa=kappa), settings=(0.115,)
-        ),
+        "bounded, decay on b too": bounded._replace(loss=decayed, settings=(0.115,)),
         "log det, AdamW on W and b": log_det._replace(optimizer=both, settings=(0.092,)),
         "log det, AdamW on W alone": log_det._replace(optimizer=alone, settings=(0.21,)),
     }

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cosine_similarity
 
 import helpers as h
 from lab import methods, runs, tables
@@ -33,34 +34,25 @@ def forces(model, x, lam, p, noise=1e-3):
     -> V, M, V_rest, each (K, D), m and f (K,): V_j - M_j - V_rest_j acts on W_j, and f_j on b_j.
     """
     E, n = model.encode(x), len(x)
-    active, C = (
-        E > 0,
-        torch.cov(E.T) + noise * torch.eye(E.shape[1], dtype=E.dtype, device=E.device),
-    )
+    active, C = E > 0, torch.cov(E.T) + noise * torch.eye(E.shape[1]).to(E)
     u = torch.linalg.solve(C, (E - E.mean(0)).T).T / (n - 1)  # a row for each input
     p = active * p * (64 / lam / n)  # each row's part of m
     V, V_rest = u.T @ x, (u * ~active).T @ x  # the least-squares decoder, and the part at rest
     return V, p.T @ x, V_rest, p.sum(0), (u * active - p).sum(0)
 
 
-def cosines(one, other):
-    """Of rows with rows, (K, D) and (K, D) -> (K,)."""
-    return torch.nn.functional.cosine_similarity(one, other, dim=1)
-
-
-def balance(model, x, lam, kappa, sparsity=h.lse_loss, noise=1e-3):
+def balance(model, x, lam, kappa, sparsity=h.lse_loss):
     """Medians over units of what balances in a trained model, and the rows (K, D) to show: a dict
     and a dict."""
     W, p = model.W.detach(), slope(sparsity, model.encode(x))
-    V, M, V_rest, m, f = forces(model, x, lam, p, noise)
-    step, rest = M + V_rest, V - M - V_rest - kappa * W
-    size = V.norm(dim=1)
+    V, M, V_rest, m, f = forces(model, x, lam, p)
+    step, rest, size = M + V_rest, V - M - V_rest - kappa * W, V.norm(dim=1)
     found = {
-        "cos(W, V)": cosines(W, V),
-        "cos(W, V − V_rest)": cosines(W, V - V_rest),
-        "cos(W, all)": cosines(W, V - step),
+        "cos(W, V)": cosine_similarity(W, V),
+        "cos(W, V − V_rest)": cosine_similarity(W, V - V_rest),
+        "cos(W, all)": cosine_similarity(W, V - step),
         "|step| / |V|": step.norm(dim=1) / size,
-        "cos(step, V)": cosines(step, V),
+        "cos(step, V)": cosine_similarity(step, V),
         "|remainder| / |V|": rest.norm(dim=1) / size,
         "|f| / m": f.abs() / m,
     }
@@ -77,16 +69,10 @@ def in_float64(model, x, shift=None):
     return model, x + shift.double()
 
 
-def by_scale(model, x, lam, noise=None, eps=1e-6):
-    """1 - s_j - S_j / 2 lambda, (K,): what F_j.W_j + f_j b_j is for any log-sum-exp with these
-    volume terms; noise: of the log-determinant, None for the published terms."""
+def by_scale(model, x, lam, eps=1e-6):
+    """1 - s_j - S_j / 2 lambda, (K,): what F_j.W_j + f_j b_j is under the published loss."""
     E = model.encode(x).detach()
-    S = 128 * (h.responsibilities(E) * E).mean(0)
-    if noise is None:
-        s = eps / (E.var(0) + eps)
-    else:
-        eye = torch.eye(E.shape[1], dtype=E.dtype, device=E.device)
-        s = noise * torch.linalg.inv(torch.cov(E.T) + noise * eye).diagonal()
+    s, S = eps / (E.var(0) + eps), 128 * (h.responsibilities(E) * E).mean(0)
     return 1 - s - S / (2 * lam)
 
 
@@ -94,15 +80,15 @@ def growth(model, x, lam, bias=1.0):
     """Decay c_j of a model without a prior, as it acts under SGD with b at `bias` times the rate:
     medians over units {"c, measured"; "c, predicted"; "|f| / m", measured; and predicted}, and how
     measured and predicted c correlate over units."""
-    W, b = model.W.detach(), model.b.detach()
+    W, b, E = model.W.detach(), model.b.detach(), model.encode(x).detach()
     F, f = pull(model, partial(h.published_loss, lam=lam), x, lam)
     power = W.square().sum(1)
+    measured = (F * W).sum(1) / power
     c = by_scale(model, x, lam) / (power + b.square() / bias)
-    E = model.encode(x).detach()
     m = (h.responsibilities(E) * (E > 0)).mean(0) * (64 / lam)
-    found = {"c, measured": (F * W).sum(1) / power, "c, predicted": c}
+    found = {"c, measured": measured, "c, predicted": c}
     found |= {"|f| / m, measured": f.abs() / m, "|f| / m, predicted": (c * b / bias).abs() / m}
-    same = float(torch.corrcoef(torch.stack([(F * W).sum(1) / power, c]))[0, 1])
+    same = float(torch.corrcoef(torch.stack([measured, c]))[0, 1])
     return {name: float(v.median()) for name, v in found.items()} | {"correlation of c": same}
 
 
@@ -129,11 +115,18 @@ def shares(model, x, x_test, scales):
     return {n: v / solved for n, v in found.items()} | {"l0": h.l0(model.encode(x_test))}
 
 
-def gradient_size(model, loss, x, batches=100):
-    """Root mean square of the gradient of W over the first minibatches of 128 rows, (K, D)."""
-    rows = x[: batches * 128].split(128)
-    squares = (torch.autograd.grad(loss(model, part), model.W)[0].square() for part in rows)
-    return (sum(squares) / len(rows)).sqrt()
+def gradient_size(model, loss, x, mean=None, batches=100):
+    """Root mean square of the gradient of W over the first minibatches of 128 rows, (K, D).
+
+    mean (D,): is added to x, as it was for training, and the code stays.
+    """
+    model, rows = deepcopy(model), x[: batches * 128]
+    if mean is not None:
+        rows = rows + mean
+        model.b.data -= model.W.data @ mean
+    parts = rows.split(128)
+    squares = (torch.autograd.grad(loss(model, part), model.W)[0].square() for part in parts)
+    return (sum(squares) / len(parts)).sqrt()
 
 
 def basis(x, inputs):
@@ -151,21 +144,18 @@ def run_cases(x, x_test, mean, K, kappa, seeds, epochs):
     and the shares "as it is", in its "currency", and of controls; and of models without a prior on
     centred pixels, of the first seed, {name: (lambda, model)}.
     """
-    found, kept = [], {}
-    for inputs in methods.INPUTS:
-        Q = basis(x, inputs)
-        X, X_test, shift = (t if Q is None else t @ Q for t in (x, x_test, mean))
-        chosen = methods.cases(inputs, kappa, shift)
-        if inputs == "centred":
-            chosen |= methods.decays(K, kappa)
-        table, kept = _run_inputs(chosen, X, X_test, K, seeds, epochs)
-        found.append(table.assign(inputs=inputs))
-        del X, X_test
-    return pd.concat(found, ignore_index=True), kept
+    data = x, x_test, mean, K, kappa, seeds, epochs
+    found = {inputs: _run_inputs(inputs, *data) for inputs in methods.INPUTS}
+    parts = [table.assign(inputs=inputs) for inputs, (table, _) in found.items()]
+    return pd.concat(parts, ignore_index=True), found["centred"][1]
 
 
-def _run_inputs(chosen, x, x_test, K, seeds, epochs):
-    jobs, moments = [], {}
+def _run_inputs(inputs, x, x_test, mean, K, kappa, seeds, epochs):
+    """Of `run_cases`, the part on one of `methods.INPUTS`."""
+    Q, jobs, moments = basis(x, inputs), [], {}
+    x, x_test, mean = (t if Q is None else t @ Q for t in (x, x_test, mean))
+    chosen = methods.cases(inputs, kappa, mean)
+    chosen |= methods.decays(K, kappa) if inputs == "centred" else {}
     for name, method in chosen.items():
         jobs += runs.stacks(name, method, x, K, seeds, epochs=epochs, moments=moments)
     trained = runs.train_all(jobs)
@@ -178,8 +168,9 @@ def _run_inputs(chosen, x, x_test, K, seeds, epochs):
         if kappa:
             found["objective"] = methods.PRIORS[found["objective"]]
         elif kappa == 0:
-            own = partial(_own_size, model, partial(method.loss, lam=lam, kappa=0), method.mean, x)
-            root = moments[key].sqrt() if key in moments else own()
+            own = partial(method.loss, lam=lam, kappa=0)
+            adam = key in moments
+            root = moments[key].sqrt() if adam else gradient_size(model, own, x, method.mean)
             scales |= {"currency": root, "of another unit": root.roll(1, 0), "std(x)": x.std(0)}
         found |= {"lam": lam, "seed": seed}
         return found | shares(model, x[:20_000], x_test, scales)
@@ -189,31 +180,17 @@ def _run_inputs(chosen, x, x_test, K, seeds, epochs):
     return table, {key[0]: (key[1][0], trained[key]) for key in free}
 
 
-def _own_size(model, loss, mean, x):
-    """`gradient_size` on the inputs that the model was trained on."""
-    model, x = deepcopy(model), x[:12_800]
-    if mean is not None:
-        x = x + mean
-        model.b.data -= model.W.data @ mean
-    return gradient_size(model, loss, x)
-
-
 # --- What the table of `run_cases` says ----------------------------------------------------------
-
-COLUMNS = {"as it is": "", "currency": "in its currency ", "std(x)": "by std(x) "}
-COLUMNS["of another unit"] = "by another unit's "
 
 
 def in_words(shares):
-    """Means over seeds of all shares: a line for each objective and optimiser."""
-    shares = shares.fillna({"optimiser": "", "bias": ""})
-    for (objective, optimiser), rows in shares.groupby(["objective", "optimiser"], sort=False):
-        parts = []
-        for (inputs, bias), own in rows.groupby(["inputs", "bias"], sort=False):
-            values = own[list(COLUMNS)].mean().dropna()
-            told = ", ".join(f"{COLUMNS[column]}{v:.2f}" for column, v in values.items())
-            parts.append(f"{inputs}{', fast bias' * (bias == 'fast')} {told}")
-        yield ", ".join(filter(None, (objective, optimiser))) + ": " + "; ".join(parts)
+    """Means over seeds of all shares, as text: a row for each objective, optimiser and reader."""
+    readers = ["as it is", "currency", "std(x)", "of another unit"]
+    inputs = shares.inputs + shares.bias.map({"fast": ", fast bias"}).fillna("")
+    keys = ["objective", "optimiser", "inputs"]
+    long = shares.assign(inputs=inputs).fillna({"optimiser": ""}).melt(keys, readers, "rows by")
+    means = long.pivot_table("value", [*keys[:2], "rows by"], "inputs", sort=False)
+    return means.map("{:.2f}".format).replace("nan", "–")
 
 
 def by_case(shares):
@@ -222,24 +199,19 @@ def by_case(shares):
     return {key: rows.set_index("seed") for key, rows in shares.groupby(keys, sort=False)}
 
 
-def gains(shares, optimiser, objective="published form"):
-    """What reading in the optimiser's currency adds where the mean was not taken out: {inputs: a
-    value a seed}."""
-    return {
-        inputs: list(rows["currency"] - rows["as it is"])
-        for (name, how, inputs, _), rows in by_case(shares).items()
-        if (name, how) == (objective, optimiser) and inputs != "centred"
-    }
+def gains(shares):
+    """What reading the published form in Adam's currency adds where the mean was not taken out:
+    {inputs: a value a seed}."""
+    found = by_case(shares)
+    rows = {i: found["published form", "Adam", i, "own"] for i in methods.INPUTS if i != "centred"}
+    return {inputs: list(own["currency"] - own["as it is"]) for inputs, own in rows.items()}
 
 
 def by_bias(shares):
     """What a fast bias adds on centred pixels: {"objective, optimiser": a value a seed}."""
-    found, column = by_case(shares), "as it is"
-    return {
-        ", ".join(how): list(rows[column] - found[*how, inputs, "own"][column])
-        for (*how, inputs, bias), rows in found.items()
-        if bias == "fast"
-    }
+    found = by_case(shares[shares.inputs == "centred"])
+    share = {(*how, bias): rows["as it is"] for (*how, _, bias), rows in found.items()}
+    return {", ".join(k): list(share[*k, "fast"] - share[*k, "own"]) for k in methods.LAMBDAS}
 
 
 def beside_prior(shares):
@@ -253,9 +225,3 @@ def beside_prior(shares):
             final = rows["currency" if optimiser == "Adam" else "as it is"]
             differences[f"{objective}, {optimiser}, {inputs}"] = list(final - held["as it is"])
     return differences
-
-
-@torch.no_grad()
-def picture(model, decoder, x, image, mean):
-    """What a decoder, fitted on x, makes of an image (1, D): (D,), with the mean image (D,)."""
-    return (h.with_decoder(model, x, decoder)(image) + mean)[0]

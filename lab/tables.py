@@ -21,19 +21,20 @@ def evaluate(model, x, x_test):
     and an offset ("transpose"), by an SAE as it is ("own"), and by the solved decoder ("solved");
     "share", that of Wᵀ in what the solved decoder explains. NaN for a model that diverged.
     """
-    parameters = sum(p.numel() for p in model.parameters())
+    found = dict.fromkeys(["l0", "dead", "parameters", *EXPLAINED, "share"], np.nan)
+    found["parameters"] = sum(p.numel() for p in model.parameters())
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        empty = dict.fromkeys(["l0", "dead", "parameters", *EXPLAINED, "share"], np.nan)
-        return empty | {"parameters": parameters}
+        return found
     A, moments = model.encode(x_test), h.code_moments(model, x)
-    transpose, solved = (
-        h.variance_explained(h.with_decoder(model, x, partial(decoder, moments=moments)), x_test)
-        for decoder in (h.transpose_decoder, h.fit_decoder)
-    )
-    own = h.variance_explained(model, x_test) if hasattr(model, "c") else np.nan
-    found = {"l0": h.l0(A), "dead": h.dead(A), "parameters": parameters}
-    found |= {"transpose": transpose, "own": own, "solved": solved}
-    return found | {"share": transpose / solved if solved else np.nan}
+    found |= {"l0": h.l0(A), "dead": h.dead(A)}
+    for column, decoder in {"transpose": h.transpose_decoder, "solved": h.fit_decoder}.items():
+        sae = h.with_decoder(model, x, partial(decoder, moments=moments))
+        found[column] = h.variance_explained(sae, x_test)
+    if hasattr(model, "c"):
+        found["own"] = h.variance_explained(model, x_test)
+    if found["solved"]:
+        found["share"] = found["transpose"] / found["solved"]
+    return found
 
 
 def tabulate(models, x, x_test, y_test=None):
@@ -43,21 +44,18 @@ def tabulate(models, x, x_test, y_test=None):
     def row(key):
         found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
         if y_test is not None:
-            with torch.no_grad():
-                found["purity"] = units.purity(models[key].encode(x_test), y_test)
+            found["purity"] = units.purity(models[key].encode(x_test).detach(), y_test)
         return found
 
     return pd.DataFrame(side_by_side(*[partial(row, key) for key in models], title="decoders"))
 
 
 def probes(table, models, x, y, x_test, y_test, l0, seeds):
-    """A column for the table: accuracies of the probe where settings bracket the L0, else NaN.
-
-    seeds: {method: seeds}, with None for all other methods.
-    """
+    """A column for the table: accuracies of the probe where settings of some seeds bracket the L0,
+    else NaN."""
     keys = list(zip(table.method, table.setting, table.seed))
     near = {method: bracket(table, method, l0) for method in table.method.unique()}
-    asked = [(m, s, i) for m, s, i in keys if s in near[m] and i in seeds.get(m, seeds[None])]
+    asked = [(m, s, seed) for m, s, seed in keys if s in near[m] and seed in seeds]
     jobs = [partial(units.probe, models[key], x, y, x_test, y_test) for key in asked]
     found = dict(zip(asked, side_by_side(*jobs, title="probes")))
     return [found.get(key, np.nan) for key in keys]
@@ -78,31 +76,33 @@ def interpolate(l0s, values, l0, explained=False):
     return float(-np.expm1(found) if explained else found)
 
 
+def _by_seed(table, method, value):
+    """value(rows) of each seed of a method, where it is a number: a Series."""
+    groups = table[table.method == method].groupby("seed")
+    return pd.Series({seed: value(rows) for seed, rows in groups}, dtype=float).dropna()
+
+
 def at_l0(table, method, column, l0):
     """A method's value at an L0, seed by seed where its models enclose that L0: a Series."""
-    values = {
-        seed: interpolate(rows.l0, rows[column], l0, column in EXPLAINED)
-        for seed, rows in table[table.method == method].groupby("seed")
-    }
-    return pd.Series(values, dtype=float).dropna()
+    explained = column in EXPLAINED
+    return _by_seed(table, method, lambda rows: interpolate(rows.l0, rows[column], l0, explained))
 
 
 def l0_at(table, method, column, explained):
     """The L0 at which a method explains so much variance, seed by seed: a Series."""
-    values = {}
-    for seed, rows in table[table.method == method].groupby("seed"):
+
+    def value(rows):
         rows = rows.dropna(subset=[column]).sort_values(column)
-        log_fvu, log_l0 = -np.log1p(-rows[column]), np.log(rows.l0)
-        at = np.interp(-np.log1p(-explained), log_fvu, log_l0, left=np.nan, right=np.nan)
-        values[seed] = float(np.exp(at))
-    return pd.Series(values, dtype=float).dropna()
+        log_fvu, ends = -np.log1p(-rows[column]), {"left": np.nan, "right": np.nan}
+        return np.exp(np.interp(-np.log1p(-explained), log_fvu, np.log(rows.l0), **ends))
+
+    return _by_seed(table, method, value)
 
 
-def bracket(table, method, l0, column="l0"):
+def bracket(table, method, l0):
     """The settings of a method's models just below and just above an L0, by their means."""
     means = table[table.method == method].groupby("setting").l0.mean().sort_values()
-    below, above = means[means <= l0].index, means[means > l0].index
-    return [*below[-1:], *above[:1]]
+    return [*means[means <= l0].index[-1:], *means[means > l0].index[:1]]
 
 
 def difference(table, column, l0, method, other="L1 SAE", ratio=False):
@@ -118,55 +118,24 @@ def gap_closed(table, l0):
     return list(((ours - floor) / (sae - floor)).dropna()) or [np.nan]
 
 
-def compare_moved(table, groups, x, x_test):
-    """Groups {name: models}, and the L1 SAE of the table at the L0 of the last group.
-
-    -> {name: (L0, variance explained by Wᵀ, solved)}, means over a group or over seeds.
-    """
-    columns, found = ["l0", "transpose", "solved"], {}
-    for name, models in groups.items():
-        rows = side_by_side(*[partial(evaluate, m, x, x_test) for m in models], title="decoders")
-        found[name] = tuple(pd.DataFrame(rows)[columns].mean())
-    l0 = found[name][0]
-    values = [float(at_l0(table, "L1 SAE", column, l0).mean()) for column in columns[1:]]
-    return found | {"L1 SAE, at that L0": (l0, *values)}
-
-
 def in_words(values, digits=3):
     """The mean of a Series; "–" where there is none."""
     return f"{values.mean():.{digits}f}" if len(values) else "–"
 
 
-def pairs_in_words(shared, method, l0):
-    """Agreement of two seeds: of all pairs, of the worst and of the best."""
-    agree = at_l0(shared, method, "agreement", l0)
-    ends = {"agreement": agree, "least": agree[agree == agree.min()]}
-    ends["most"] = agree[agree == agree.max()]
-    return {title: in_words(values, 2) for title, values in ends.items()}
-
-
-def unit_rows(table, shared, names, l0s, l0):
-    """Agreement, probe and solved decoder at one L0, and purity at each: text, a row a method."""
+def in_rows(table, shared, names, l0, columns):
+    """Text, a row a method: agreement of all pairs of seeds at an L0, of the worst and the best
+    pair, and the values of columns {title: (column, L0, digits)}, means ± deviations."""
     rows = []
     for name in names:
-        row = {f"at L0 {l0:g}": name} | pairs_in_words(shared, name, l0)
-        row["probe"] = in_words(at_l0(table, name, "probe", l0), 1)
-        row["solved"] = in_words(at_l0(table, name, "solved", l0))
-        purity = {f"purity, L0 {n:g}": in_words(at_l0(table, name, "purity", n)) for n in l0s}
-        rows.append(row | purity)
-    return pd.DataFrame(rows)
-
-
-def by_price(table, shared, l0, names):
-    """*Bounded* under other prices at one L0: text, a row a price."""
-    rows = []
-    for name in names:
-        row = {f"at L0 {l0:g}": name}
-        for column, title in (("transpose", "Wᵀ"), ("solved", "solved")):
-            values = at_l0(table, name, column, l0)
-            row |= {title: in_words(values, 4), f"± {title}": f"{values.std():.4f}"}
-        rows.append(row | pairs_in_words(shared, name, l0))
-    return pd.DataFrame(rows).replace("nan", "–")
+        agree = at_l0(shared, name, "agreement", l0)
+        ends = {"agreement": agree, "least": agree.nsmallest(1), "most": agree.nlargest(1)}
+        row = {f"at L0 {l0:g}": name} | {title: in_words(v, 2) for title, v in ends.items()}
+        for title, (column, at, digits) in columns.items():
+            values = at_l0(table, name, column, at)
+            row[title] = f"{in_words(values, digits)} ± {values.std():.{digits}f}"
+        rows.append(row)
+    return pd.DataFrame(rows).replace(" ± nan", "", regex=True)
 
 
 def agreement_margin(shared, l0, name="bounded"):
@@ -179,13 +148,9 @@ def agreement_margin(shared, l0, name="bounded"):
 
 def agreement_points(table, shared, names, l0):
     """{method: (variance explained, solved; agreement of each pair)} at an L0, where both are."""
-    found = {}
-    for method in names:
-        explained = at_l0(table, method, "solved", l0).mean()
-        agree = at_l0(shared, method, "agreement", l0)
-        if len(agree) and np.isfinite(explained):
-            found[method] = explained, list(agree)
-    return found
+    explained = {name: at_l0(table, name, "solved", l0).mean() for name in names}
+    agree = {name: list(at_l0(shared, name, "agreement", l0)) for name in names}
+    return {n: (v, agree[n]) for n, v in explained.items() if agree[n] and np.isfinite(v)}
 
 
 def principal_axes(x):
@@ -197,9 +162,8 @@ def principal_axes(x):
 def floors(table, x, x_test):
     """What needs no training, {name: (L0s, variance explained)}: solved templates, and PCA."""
     rows = table[table.method == "k-means templates"].groupby("setting")[["l0", "solved"]].mean()
-    counts = [5, 7, 10, 14, 20]
+    counts, total = [5, 7, 10, 14, 20], (x_test - x_test.mean(0)).square().sum()
     power = ((x_test - x.mean(0)) @ principal_axes(x)).square().sum(0).cumsum(0)
-    total = (x_test - x_test.mean(0)).square().sum()
     pca = [float(power[n - 1] / total) for n in counts]
     return {"k-means": (list(rows.l0), list(rows.solved)), "PCA": (counts, pca)}
 
@@ -214,10 +178,10 @@ def prices(table, l0, names, variance, shape, paper, times):
     variance: of the test inputs, mean over entries; shape: (K, D); paper: of `paper_comparison`;
     times: {method: ratio}.
     """
-    K, D = shape
-    sizes, rows = (K * (D + 1), 2 * K * D + K + D), []
+    (K, D), rows = shape, []
+    sizes = {"model": K * (D + 1), "SAE": 2 * K * D + K + D}
 
-    def row(name, at, explained, solved, size):
+    def row(name, at, explained, solved, size, **more):
         return {
             "": name,
             "L0": f"{at:.3g}",
@@ -225,20 +189,19 @@ def prices(table, l0, names, variance, shape, paper, times):
             "±": f"{explained.std():.3f}",
             "parameters": f"{size:,.0f}",
             SOLVED: in_words(solved),
-            "parameters, solved": f"{sizes[1]:,}",
+            "parameters, solved": f"{sizes['SAE']:,}",
             "MSE": f"{(1 - explained.mean()) * variance:.4f}",
-        }
+        } | more
 
     for name in names:
         explained, solved = (at_l0(table, name, c, l0) for c in ("transpose", "solved"))
         size = table.parameters[table.method == name].max()
         fewer = l0_at(table, "L1 SAE", "transpose", explained.mean())
         more = {"L1 SAE's L0": in_words(fewer, 1), "time": f"{times.get(name, np.nan):.2f}"}
-        rows.append(row(name, l0, explained, solved, size) | more)
+        rows.append(row(name, l0, explained, solved, size, **more))
     for name, own in paper.groupby("the paper's"):
         explained, solved = (1 - own[c] / variance for c in ("MSE", "solved MSE"))
-        size = sizes[name != "model"]
-        rows.append(row(f"the paper's {name}", own.L0.mean(), explained, solved, size))
+        rows.append(row(f"the paper's {name}", own.L0.mean(), explained, solved, sizes[name]))
     return pd.DataFrame(rows).fillna("–").replace("nan", "–")
 
 

@@ -2,7 +2,6 @@
 
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -49,22 +48,19 @@ def agreement(one, other):
 def pairs(models, x):
     """Agreement of every pair of seeds at equal settings of {(method, setting, seed): model}: a
     table, empty where there is one seed."""
-    rows, groups = [], {}
-    for (method, setting, seed), model in models.items():
-        groups.setdefault((method, setting), {})[seed] = model
-    for (method, setting), group in groups.items():
-        rows += [{"method": method, "setting": setting} | row for row in _pairs(group, x)]
+    cases = dict.fromkeys(key[:2] for key in models)
+    rows = [row for case in cases for row in _pairs(case, models, x)]
     return pd.DataFrame(rows, columns=["method", "setting", "seed", "l0", "agreement"])
 
 
 @torch.no_grad()
-def _pairs(group, x):
-    """Of {seed: model}; no more codes than these are held at a time."""
-    codes = {seed: model.encode(x) for seed, model in group.items()}
-    for a, b in combinations(codes, 2):
-        l0 = (h.l0(codes[a]) * h.l0(codes[b])) ** 0.5
-        row = {"seed": f"{a}, {b}", "l0": l0}
-        yield row | {"agreement": agreement(codes[a], codes[b])}
+def _pairs(case, models, x):
+    """Of models of one (method, setting); no more codes than these are held at a time."""
+    codes = {key[2]: model.encode(x) for key, model in models.items() if key[:2] == case}
+    return [
+        (*case, f"{a}, {b}", (h.l0(A) * h.l0(B)) ** 0.5, agreement(A, B))
+        for (a, A), (b, B) in combinations(codes.items(), 2)
+    ]
 
 
 def templates(rows, x, l0):
@@ -84,11 +80,9 @@ def untrained(K, x, l0s, seed, names=("k-means templates", "random weights")):
     found = {}
     for name in names:
         if name == "k-means templates":
-            few = np.ascontiguousarray(x[:20_000].cpu().numpy())
-            kmeans = KMeans(K, n_init=1, random_state=seed, algorithm="elkan").fit(few)
-            rows = torch.from_numpy(kmeans.cluster_centers_).to(x)
+            kmeans = KMeans(K, n_init=1, random_state=seed, algorithm="elkan")
+            rows = torch.from_numpy(kmeans.fit(x[:20_000].cpu().numpy()).cluster_centers_)
         else:
-            some = torch.Generator().manual_seed(seed)
-            rows = torch.randn(K, x.shape[1], generator=some).to(x)
-        found |= {(name, l0, seed): templates(rows, x, l0) for l0 in l0s}
+            rows = torch.randn(K, x.shape[1], generator=torch.Generator().manual_seed(seed))
+        found |= {(name, l0, seed): templates(rows.to(x), x, l0) for l0 in l0s}
     return found

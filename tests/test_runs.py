@@ -13,69 +13,65 @@ import helpers as h
 from lab import ROOT, methods, runs
 from lab.training import train
 
-D, K, NAN = 6, 5, np.nan
+D, K = 6, 5
 X, MEAN = normal(200, D, dtype=torch.float32) + 0.3, torch.linspace(-1, 1, D)
 METHODS = methods.methods(K, 0.7, MEAN, 0.01)
-BOUNDED = partial(h.bounded_loss, kappa=0.7, noise=0.01)
-LOSSES = {"published form": h.published_loss, "bounded": BOUNDED}
-LOSSES |= {"published + prior": partial(h.published_loss, kappa=0.7)}
-LOSSES |= {"bounded, batch's mean": partial(BOUNDED, sparsity=h.uncoupled_loss)}
-LOSSES |= {"bounded, L1": partial(BOUNDED, sparsity=lambda E: E.sum() / K)}
-LOSSES |= dict.fromkeys(("L1 SAE", methods.HALF, "tied SAE", "TopK SAE"), h.sae_loss)
+BOUNDED, close = partial(h.bounded_loss, kappa=0.7, noise=0.01), torch.testing.assert_close
+LOSSES = {
+    "published form": h.published_loss,
+    "published + prior": partial(h.published_loss, kappa=0.7),
+    "bounded": BOUNDED,
+    "bounded, batch's mean": partial(BOUNDED, sparsity=h.uncoupled_loss),
+    "bounded, L1": partial(BOUNDED, sparsity=lambda E: E.sum() / K),
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_trained_by_its_loss(name):
     """With the schedules of the rate and the penalty, and the mean folded into b afterwards."""
-    method, options = METHODS[name], {"lr": 0.01, "epochs": 4, "batch_size": 16}
-    jobs = runs.stacks(name, method, X, K, [0, 1], settings=[2, 3], **options)
+    method = METHODS[name]._replace(lr=0.01, settings=[2, 3])
+    options = {"epochs": 4, "batch_size": 16}
+    jobs = runs.stacks(name, method, X, K, [0, 1], **options)
     trained, mean = runs.train_all(jobs), MEAN * (name == "published form")
     options |= {"schedule": {"lr": [1, 1, 1, 0.1]}, "title": None, "unit_norm": method.unit_norm}
     if method.argument == "penalty":
         options["schedule"]["penalty"] = [0, 0.5, 1, 1]
-    assert {k[0] for k in trained} == {name} and len(trained) == 4
+    assert len(trained) == 4
     for (_, setting, seed), model in trained.items():
         one, arguments = method.model(D, K, seed, setting), {method.argument: setting}
         options["arguments"] = arguments if method.argument else {}
-        train([one], LOSSES[name], X + mean, seed=seed, **options)
+        train([one], LOSSES.get(name, h.sae_loss), X + mean, seed=seed, lr=0.01, **options)
         one.b.data += one.W.data @ mean
-        torch.testing.assert_close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
+        close([*model.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("inputs", ["raw", "centred"])
 def test_a_case_has_its_objective_optimiser_prior_and_bias(inputs):
     """One step by hand, under SGD at a twentieth of the rate; of b at `factor` times the rate."""
-    shift, factors = (
-        MEAN * (inputs == "raw"),
-        {"Adam": 1 + MEAN.abs().sum(), "SGD": 1 + MEAN @ MEAN},
-    )
+    shift = MEAN * (inputs == "raw")
+    factors = {"Adam": 1 + MEAN.abs().sum(), "SGD": 1 + MEAN @ MEAN}
     for name, method in methods.cases(inputs, 0.7, MEAN).items():
         (objective, optimiser, bias), moments = name.split(" | "), {}
         loss = h.published_loss if objective == "published form" else h.bounded_loss
         (job,) = runs.stacks(name, method, X, K, [1], epochs=1, batch_size=len(X), moments=moments)
         found, factor = job(), float(factors[optimiser]) if bias == "fast" else 1
         assert [k[1][1] for k in found] == [0, 0.7][: 2 - (bias == "fast")]
-        for (_, (lam, kappa), _), model in found.items():
-            one, how = h.Encoder(D, K, seed=1), methods.HOW[optimiser]
+        for key, model in found.items():
+            one, how, (lam, kappa) = h.Encoder(D, K, seed=1), methods.HOW[optimiser], key[1]
             lr = how["lr"] * (1 if optimiser == "Adam" else 0.05)
-            step = how["optimizer"](
-                [{"params": [one.W]}, {"params": [one.b], "lr": factor * lr}], lr=lr
-            )
+            groups = [{"params": [one.W]}, {"params": [one.b], "lr": factor * lr}]
+            step = how["optimizer"](groups, lr=lr)
             loss(one, X + shift, lam=lam, kappa=kappa).backward()
             step.step()
-            expected = one.W, one.b + one.W @ shift
-            torch.testing.assert_close([model.W, model.b], [*expected], rtol=1e-3, atol=1e-4)
+            close([model.W, model.b], [one.W, one.b + one.W @ shift], rtol=1e-3, atol=1e-4)
             if optimiser == "Adam":
-                seen = step.state[one.W]["exp_avg_sq"]
-                torch.testing.assert_close(
-                    moments[name, (lam, kappa), 1], seen, rtol=1e-3, atol=1e-6
-                )
+                close(moments[key], step.state[one.W]["exp_avg_sq"], rtol=1e-3, atol=1e-6)
 
 
 def test_decay_acts_where_it_says():
     found, one = methods.decays(K, 0.7), h.Encoder(D, K, seed=2)
     both = h.bounded_loss(one, X[:64], 0.3, 0.7) + 64 / 128 * 0.3 * 0.7 * one.b.square().sum()
-    torch.testing.assert_close(found["bounded, decay on b too"].loss(one, X[:64], lam=0.3), both)
+    close(found["bounded, decay on b too"].loss(one, X[:64], lam=0.3), both)
     for name, groups in {"W and b": [3], "W alone": [3, 0]}.items():
         optimizer = found[f"log det, AdamW on {name}"].optimizer([one.W, one.b], lr=0.1)
         assert [g["weight_decay"] for g in optimizer.param_groups] == groups
@@ -84,16 +80,16 @@ def test_decay_acts_where_it_says():
 
 def test_tune_judges_on_the_last_sixth_passes_over_what_diverges_and_widens_at_an_edge():
     """b learns a move by 1 from the first half of x, and the last sixth says how far is best."""
-    x, best, rates = torch.full((96, D), NAN), [], [1e-3, 0.1, 1e-2, 1e30]
+    x, best, rates = torch.full((96, D), np.nan), [], [1e-3, 0.1, 1e-2, 1e30]
     loss = lambda m, x, lam: 1 + lam * (m.b - x).square().sum() + m.b.exp().sum() * 1e-30  # noqa: E731
     model = lambda D, K, seed, s: h.Encoder(D, D, seed=seed)  # noqa: E731
     for move, some in ((0.1, rates), (1.0, rates), (0.1, [1e-3, 2e-3])):  # 0.01: about 0.1
         x[:48], x[-16:] = h.Encoder(D, D).b.detach() + torch.tensor([[[1.0]], [[move]]])
         chosen = {"a": METHODS["bounded"]._replace(model=model, loss=loss)}
-        found, tried = runs.tune(chosen, x, K, some, epochs=4, batch_size=16)
-        best.append(found["a"])
-        assert 1e30 not in some or np.isnan(tried["a"][1e30])
-    assert best == [1e-2, 0.1, 8e-3] and set(tried["a"]) > {1e-3, 4e-3, 1.6e-2, 3.2e-2}
+        tried = runs.tune(chosen, x, K, some, epochs=4, batch_size=16)["a"]
+        best.append(runs.best_rate(tried))
+        assert 1e30 not in some or np.isnan(tried[1e30])
+    assert best == [1e-2, 0.1, 8e-3] and set(tried) > {1e-3, 4e-3, 1.6e-2, 3.2e-2}
 
 
 def test_each_fixed_rate_is_inside_of_what_was_tried_and_the_best_there():
@@ -108,12 +104,11 @@ def test_each_fixed_rate_is_inside_of_what_was_tried_and_the_best_there():
 
 def test_a_run_starts_from_an_sae_at_the_scale_of_the_least_loss():
     sae, loss = h.SparseAutoencoder(D, K, tied=True), partial(BOUNDED, lam=0.3)
-    begun, found = runs.started_from(sae, loss, X), []
+    begun, found, one = runs.started_from(sae, loss, X), [], h.Encoder(D, K)
     for factor in 2.0 ** np.arange(-4, 4.5, 0.5):
-        one = h.Encoder(D, K)
         one.W.data, one.b.data = factor * sae.W.data, factor * sae.b.data
         found.append((loss(one, X).item(), factor))
-    torch.testing.assert_close([begun.W, begun.b], [min(found)[1] * p for p in (sae.W, sae.b)])
+    close([begun.W, begun.b], [min(found)[1] * p for p in (sae.W, sae.b)])
 
 
 @pytest.mark.parametrize("fault, said", [("SEEDS = [1, 1]", "twice"), ("N_TRAIN = 2000", "2,500")])
