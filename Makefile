@@ -78,7 +78,7 @@ test: $(FOR_TESTS)  ## run the tests
 	$(PYTHON) -m pytest -q tests
 address:  ## set the public address, and show its buttons: make address REPO=owner/name
 	python3 -m lab.address '$(REPO)'
-clean:  ## remove executed copies and cached activations; figures/ and .venv stay
+clean:  ## remove executed copies; figures/ and .venv stay
 	rm -rf build
 
 .venv/.installed: requirements.txt

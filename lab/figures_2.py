@@ -15,8 +15,6 @@ ALT = {
     "and V; redundancy is high in V and B, low in C and D.",
     "2_ablation_cut": "Redundancy against decorrelation: nearly twice as high with the batch's "
     "mean at weight 0; then the curves meet. Units agree with those of the cut nearly perfectly.",
-    "2_ablation_price": "1 - exp(-E) rises from 0 to 1, nearly as a step at ten times the "
-    "energies; an L1 penalty rises without end.",
     "2_ablation_scale": "The squared norm of all weights grows without end; L0 becomes level.",
     "2_ablation_growth": "The squared norm of each unit's weights against rate times steps: at "
     "three rates all living units lie on one line, 4 tau; dead ones stay where they are.",
@@ -56,20 +54,6 @@ def ablation_figure(energies, beginning, trained, seed, steps):
     frame(a, "(a) L0: active units", "step", log="x")
     frame(b, "(b) redundancy", "step", log="xy", ylim=(1, None))
     return upper.figure
-
-
-def price_figure():
-    """What an energy costs: under the log-sum-exp, under an L1 penalty, and where it is counted."""
-    fig, axis = plt.subplots(figsize=(ONE, 1.9))
-    E = np.linspace(0, 3, 300)
-    axis.plot(E, 1 - np.exp(-10 * E), "k", lw=0.7)
-    axis.plot(E, 1 - np.exp(-E), "k-", E, E, "C0--", E, np.ones(300), "C1:")
-    axis.text(0.03, 1.05, "all energies × 10", fontsize=7)
-    axis.text(1.1, 0.5, "log-sum-exp: $1 - e^{-E}$", fontsize=7)
-    axis.text(0.7, 1.33, "L1: E", color="C0", fontsize=7)
-    axis.text(1.8, 1.05, "counted: 1 if E > 0", color="C1", fontsize=7)
-    frame(axis, "", "energy E", "price", xlim=(0, 3), ylim=(0, 1.6))
-    return fig
 
 
 def cut_figure(table, twins):

@@ -20,8 +20,7 @@ ALT = {
     "3_benchmark_currency": "Share of the solved decoder's variance that the transpose explains "
     "without a prior. Under Adam it depends on the basis, is smallest on centred pixels, and comes "
     "near that with a prior in Adam's currency with a fast bias. SGD falls back on centred pixels.",
-    "3_benchmark_units": "Eight units each: bounded and k-means show whole digits, SAEs strokes. "
-    "Agreement of seeds against variance explained: bounded agrees more, SAEs explain more.",
+    "3_benchmark_units": "Eight units each: bounded and k-means show whole digits, SAEs strokes.",
     "3_story": "Eight units each of three models. Two curves of redundancy that meet as "
     "decorrelation grows. One digit and four reconstructions: the published form's is blurred.",
 }
@@ -132,26 +131,12 @@ def currency_figure(table, inputs):
     return fig
 
 
-def units_figure(rows, shared, looks):
-    """rows: {title: (n, D)}: units as pictures; beside them shared {method: (variance explained,
-    agreement of each pair)} as points with the range over pairs; looks: {method: (colour, marker,
-    line)}."""
-    fig = plt.figure(figsize=(TWO, 2.6))
-    left, right = fig.subfigures(1, 2, width_ratios=[1.1, 1])
-    for axis, (title, W) in zip(left.subplots(2, 2).flat, rows.items()):
+def units_figure(rows):
+    """rows: {title: (8, D)}: units as pictures."""
+    fig, axes = plt.subplots(1, len(rows), figsize=(TWO, 1.2))
+    for axis, (title, W) in zip(axes, rows.items()):
         tiles(axis, W, 4)
         axis.set_title(title, loc="center")
-    axis, ends = right.subplots(), {}
-    for method, (explained, agree) in shared.items():
-        colour, marker, _ = looks.get(method, ("0.45", ".", ":"))
-        axis.plot([explained] * 2, [np.min(agree), np.max(agree)], color=colour, lw=0.9)
-        axis.plot(explained, np.mean(agree), marker, color=colour, ms=4, mfc="w", mew=0.9)
-        ends[method.removesuffix(" templates")] = explained, np.mean(agree), colour
-    axis.set(xlabel="variance explained, solved", ylabel="agreement of two seeds")
-    low, high = axis.get_xlim()
-    axis.set_xlim(low, high + 0.45 * (high - low))  # room for names
-    label_ends(axis, ends)
-    sns.despine(ax=axis)
     return fig
 
 

@@ -146,13 +146,6 @@ def agreement_margin(shared, l0, name="bounded"):
     return float(at[name].min() - np.max(others)) if others and name in at else np.nan
 
 
-def agreement_points(table, shared, names, l0):
-    """{method: (variance explained, solved; agreement of each pair)} at an L0, where both are."""
-    explained = {name: at_l0(table, name, "solved", l0).mean() for name in names}
-    agree = {name: list(at_l0(shared, name, "agreement", l0)) for name in names}
-    return {n: (v, agree[n]) for n, v in explained.items() if agree[n] and np.isfinite(v)}
-
-
 def principal_axes(x):
     """Orthogonal directions (D, D) of x (N, D), leading ones first; with no copy of x."""
     mean = x.mean(0)

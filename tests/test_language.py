@@ -39,7 +39,6 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def load(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(activations, "CACHE", tmp_path / "cache")
     options = {"model": tiny[0], "corpus": tiny[1], "n_tokens": 400, "context": 10}
     return partial(activations.load_activations, **options, places=PLACES[:1])
 
@@ -66,15 +65,6 @@ def test_rows_equal_those_of_a_plain_loop(load, tiny, monkeypatch):
         assert_allclose(got.x_test * got.scale + got.mean, test, atol=1e-4)  # in order
         raw = (got.x_train * got.scale + got.mean).numpy()
         assert_allclose(np.sort(raw, 0), np.sort(train, 0), atol=1e-4)
-
-
-def test_the_cache_holds_what_its_key_names(load, monkeypatch):
-    x = load()[0].x_train.clone()
-    monkeypatch.setattr(activations, "language_model", lambda *_: 1 / 0)  # not needed any more
-    assert torch.equal(load()[0].x_train, x)
-    for change in {"places": PLACES[1:]}, {"n_tokens": 100}, {"context": 9}, {"corpus": __file__}:
-        with pytest.raises(ZeroDivisionError):
-            load(**change)
 
 
 @pytest.mark.parametrize("place, n", [*zip(PLACES, [None, 5, None, 5])])
@@ -139,7 +129,6 @@ def test_models_and_their_rows(load, tiny):
 
 def test_gpt2_from_its_name_to_its_table(tiny, tmp_path, monkeypatch, capsys):
     """It says what to change where L0 10 and 16 are not enclosed."""
-    monkeypatch.setattr(activations, "CACHE", tmp_path / "cache")
     monkeypatch.chdir(tiny[0].parent)
     residual, sites = language.SITES["smollm2"]["(b)"], language.SITES["gpt2"]
     other = residual._replace(module="h.6", units=24, components=12, epochs=1)
