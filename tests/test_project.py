@@ -162,7 +162,7 @@ def test_what_is_not_bounded_grows():
     assert not {p.name for p in lab if rows(p) > 280} and sum(map(lines_of_code, lab)) <= 2054
     assert lines_of_code(ROOT / "helpers.py") <= 205 and rows(ROOT / "Makefile") <= 95
     assert "lab" not in re.findall(r"(?m)^(?:from|import) (\w+)", (ROOT / "helpers.py").read_text())
-    assert sum(map(rows, ROOT.glob("tests/*.py"))) <= 1050
+    assert sum(map(rows, ROOT.glob("tests/*.py"))) <= 1750
     said = run(sys.executable, "-S", "-m", "lab.claims", cwd=ROOT, status=2)  # without packages
     assert "check   compare figures/" in said
 
