@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-import torch
 
 from lab.plots import GREY, ONE, TWO, frame, label, tiles
 
@@ -42,7 +41,7 @@ def half_planes_figure(points, cluster, theta, r, layer, x, most):
     """Three units relu(w x + b) of the plane, theta (3, 3) of rows (w, b); points (N, 2), the
     cluster of each (N,) and responsibilities r (N, 3). Then rows of a layer trained on x (N, D),
     beside inputs on which its first units are most active, of most (10, K), and silent ones."""
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.1), width_ratios=[1, 1, 1.65])
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.35), width_ratios=[1, 1, 1.65])
     u, v, z = on_grid(theta, -2, 13)
     a.contourf(u, v, z[..., 2], np.arange(0, 9, 0.75), cmap="Greys", vmin=0, vmax=13)
     edge_line(a, theta[2], color="k", lw=1)
@@ -61,11 +60,13 @@ def half_planes_figure(points, cluster, theta, r, layer, x, most):
         at, shares = left + 0.9 * np.arange(3), 2.5 * np.asarray(r[cluster == j].mean(0))
         bars = b.bar(at, shares, 0.7, base, color=colours, ec="k", lw=0.4)
         b.bar_label(bars, "123", fontsize=6)
-    rows = []
-    for j in range(4):
+    tiles(c, layer.W[:4].detach(), 1)
+    for j in range(4):  # beside each row digits, black on white
         silent = (layer(x)[:, j] == 0).nonzero()[7 * j : 7 * j + 3, 0]
-        rows += [layer.W[j : j + 1].detach(), x[most[:3, j]], x[silent]]
-    tiles(c, torch.cat(rows), 7)
+        for k, image in enumerate([*x[most[:3, j]], *x[silent]]):
+            place = np.array([31 + 30 * k, 59 + 30 * k, 30 * j + 29, 30 * j + 1])
+            c.imshow(image.cpu().view(28, 28), cmap="Greys", extent=place)
+    c.set(xlim=(-2, 212), ylim=(120, 0))
     c.set_xticks([15, 75, 165], ["row", "most active", "silent"])
     a.set_title("(a) one unit")
     b.set_title("(b) three: who claims?")
