@@ -79,8 +79,8 @@ def cut_figure(table, twins):
         some = rows[rows.lam == lam]
         place = some.kind.map(list(kinds).index) - down
         b.plot(some.agreement, place, marker, ms=3.5, mfc="none", mec=shade)
-        at = some.agreement.min(), len(kinds) - 1 - down
-        b.annotate(f"λ {lam:g}", at, (-5, -2.5), ha="right", color=shade, **SMALL)
+        at = some[some.kind == "own"].agreement.max(), len(kinds) - 1 - down
+        b.annotate(f"λ {lam:g}", at, (5, -2.5), color=shade, **SMALL)
         down -= 0.32
     b.plot(twins, [1 + down] * len(twins), "kx", ms=3.5)
     b.annotate("λ 1, long run", (min(twins), 1 + down), (-5, -2.5), ha="right", **SMALL)
