@@ -176,7 +176,7 @@ def numbers(run):
     }
     for c in run["claims"]:
         for place, values in c["measured"].items():
-            methods = c["methods"].split(";") if c["methods"] else []
+            methods = (c.get("methods") or "").split(";")  # an older record names none
             found[c["id"], c["quantity"], place] = values, c["floor"], methods
     return {key: n for key, n in found.items() if n[1] is not None}
 
