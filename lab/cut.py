@@ -35,15 +35,26 @@ MEASURED["effective units"] = lambda E: float(torch.special.entr(h.usage(E)).sum
 # --- A to D -------------------------------------------------------------------------------
 
 
-def ablate(configs, stack, x, shown, *, K, loss=h.published_loss, **options):
-    """Train a stack of (name, seed), with the factors of the terms that configs has for the name.
+TERMS = ("lse", "cut", "variance", "decorrelation")
+
+
+def two_prices(model, x, lse, cut, **terms):
+    """The published loss, with the log-sum-exp and its cut, each by its factor: -> ()."""
+
+    def price(E):
+        return lse * h.lse_loss(E) + cut * h.uncoupled_loss(E)
+
+    return h.published_loss(model, x, sparsity=price, **terms)
+
+
+def ablate(configs, stack, x, shown, *, K, **options):
+    """Train a stack of (name, seed), with the factors of TERMS that configs has for the name.
 
     shown: inputs on which L0 and redundancy are looked at. Returns {(name, seed): (model, what was
     seen of it)}; "norm2" is |theta|^2.
     """
     models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for _, seed in stack]
-    factors = zip(*(configs[name] for name, _ in stack))
-    terms = dict(zip(("lse", "variance", "decorrelation"), factors))
+    terms = dict(zip(TERMS, zip(*(configs[name] for name, _ in stack))))
 
     @torch.no_grad()
     def look(model):
@@ -51,7 +62,7 @@ def ablate(configs, stack, x, shown, *, K, loss=h.published_loss, **options):
         return {"L0": h.l0(E), "redundancy": h.redundancy(E), "norm2": norm2}
 
     options |= {"arguments": terms, "seed": [seed for _, seed in stack], "monitor": look}
-    seen = train(models, loss, x, **options)
+    seen = train(models, two_prices, x, **options)
     names = ("loss", "L0", "redundancy", "norm2")
     of = ({name: seen[name][:, i] for name in names} for i in range(len(models)))
     return dict(zip(stack, zip(models, of)))
@@ -78,36 +89,35 @@ def beside_published(table):
 
 
 def jobs(x, K, seeds, *, prices, weights, higher, denser, **options):
-    """For `side_by_side`: all runs. Each job gives {run: model}.
+    """For `side_by_side`: all runs, in stacks on the same minibatches. Each gives {run: model}.
 
     prices: lambdas at which the full objective is cut; weights: those of decorrelation at
-    lambda 1; higher: a lambda for B; denser: lambdas of the first seed alone.
+    lambda 1; higher: a lambda for B; denser: one for the full objective, with the first seed.
     """
     cuts = sorted({(1.0, w) for w in (0.0, 1.0, *weights)} | {(p, 1.0) for p in prices})
     full = [c for c in cuts if c[1] == 1]
-    stacks = []
+    stacks = [[("order", *c, seed) for seed in seeds for c in [(1.0, 0.0), *full]]]
     for seed in seeds:
-        own = [("own", *c, seed) for c in [*cuts, (higher, 0.0)]]
-        own += [("own", v, 1.0, seed) for v in denser if (v, 1.0) not in cuts and seed == seeds[0]]
-        own += [(kind, *c, seed) for c in full for kind in ("start", "none")]
-        stacks += [own, [("cut", *c, seed) for c in cuts]]
-    stacks.append([("order", *c, seed) for seed in seeds for c in [(1.0, 0.0), *full]])
-    return [partial(train_stack, stack, x, K, **options) for stack in stacks]
+        own = {*cuts, (higher, 0.0), *[(denser, 1.0)] * (seed == seeds[0])}
+        kinds = {"own": sorted(own), "cut": cuts, "start": full, "none": full}
+        runs = [(kind, *c, seed) for kind, some in kinds.items() for c in some]
+        stacks += [runs[::2], runs[1::2]]
+    return [partial(train_stack, stack, x, K, **options) for stack in stacks[::-1]]
 
 
 def train_stack(stack, x, K, **options):
-    """Train runs together, all of them cut or none: {run: model}."""
+    """Train runs together: {run: model}."""
     kinds, prices, weights, seeds = (list(v) for v in zip(*stack))
     models = [h.Encoder(x.shape[1], K, seed=seed).to(x.device) for seed in seeds]
     for model, kind in zip(models, kinds):
         if kind == "start":
             noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
             model.W.data += 1e-6 * noise.to(model.W)
-    loss = partial(h.published_loss, sparsity=h.uncoupled_loss if "cut" in kinds else h.lse_loss)
     terms = {"lam": prices, "decorrelation": weights}
-    terms["lse"] = [float(kind != "none") for kind in kinds]
+    terms |= {"lse": [float(k not in ("cut", "none")) for k in kinds]}
+    terms |= {"cut": [float(k == "cut") for k in kinds]}
     order = [seed + 1000 * (kind == "order") for kind, seed in zip(kinds, seeds)]
-    train(models, loss, x, arguments=terms, seed=order, **options)
+    train(models, two_prices, x, arguments=terms, seed=order, **options)
     return dict(zip(stack, models))
 
 

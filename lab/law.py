@@ -45,7 +45,7 @@ def check(p):
 
 
 def descend(x, k, epochs, rates, seeds, loss=h.published_loss, **options):
-    """Train layers of k units under plain SGD, each at its rate with its seed, and `watch` them."""
+    """Train layers of k units, each at its rate with its seed, and `watch` them."""
     models = [h.Encoder(x.shape[1], k, seed=seed).to(x.device) for seed in seeds]
     return watch(models, loss, x, epochs=epochs, lr=rates, seed=seeds, **options)
 

@@ -65,14 +65,12 @@ def methods(K, kappa, mean=None, noise=1e-3):
         "published form": ours(form, (0.15, 0.35, 0.8), 0.001, ("C1", "v", ":"), mean=mean),
         "published + prior": ours(with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")),
         "bounded": ours(bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
-        "bounded, batch's mean": ours(by_mean, (0.1, 0.25, 0.75), 0.004, ("0.4", "^", "--")),
+        "bounded, batch's mean": ours(by_mean, (0.1, 0.25), 0.004, ("0.4", "^", "--")),
         "bounded, L1": ours(with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
-        "L1 SAE": standard((0.45, 1.0, 1.6, 2.6), 0.008, ("C0", "s", "--")),
+        "L1 SAE": standard((0.45, 1.0, 2.4), 0.008, ("C0", "s", "--")),
         HALF: standard((0.45, 0.9, 2.4), 0.004, ("C9", "s", ":")),
         "tied SAE": Method(tied, sae, (0.6, 0.8), 0.016, ("C2", "D", "-."), **l1),
-        "TopK SAE": Method(
-            _top_k, sae, (5, 10, 20), 0.004, ("C3", "X", "--"), argument=None, **unit
-        ),
+        "TopK SAE": Method(_top_k, sae, (5, 10, 20), 0.004, ("C3", "X", "--"), None, **unit),
     }
 
 

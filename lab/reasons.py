@@ -172,8 +172,7 @@ def _run_inputs(inputs, x, x_test, mean, K, kappa, seeds, epochs):
             adam = key in moments
             root = moments[key].sqrt() if adam else gradient_size(model, own, x, method.mean)
             scales |= {"currency": root, "of another unit": root.roll(1, 0), "std(x)": x.std(0)}
-        found |= {"lam": lam, "seed": seed}
-        return found | shares(model, x[:20_000], x_test, scales)
+        return found | {"lam": lam, "seed": seed} | shares(model, x[:20_000], x_test, scales)
 
     table = pd.DataFrame(side_by_side(*[partial(row, key) for key in trained]))
     free = [key for key in trained if np.ndim(key[1]) and not key[1][1] and key[2] == seeds[0]]

@@ -13,7 +13,8 @@ import helpers as h
 from lab import cut
 from lab.data import load_mnist
 
-CONFIGS = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1), "V": (0, 1, 0)}
+CONFIGS = {"A": (1, 0, 0, 0), "B": (1, 0, 1, 0), "C": (1, 0, 1, 1), "D": (0, 0, 1, 1)}
+CONFIGS |= {"V": (0, 0, 1, 0), "CUT": (0, 1, 1, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,7 @@ def test_the_terms_of_a_to_d(x):
     v, d = h.variance_loss, h.decorrelation_loss
     losses = {"A": h.lse_loss, "B": lambda E: h.lse_loss(E) + v(E), "D": lambda E: v(E) + d(E)}
     losses |= {"C": lambda E: h.lse_loss(E) + v(E) + d(E), "V": v}
+    losses["CUT"] = lambda E: h.uncoupled_loss(E) + v(E) + d(E)
     stack = [(name, seed) for name in CONFIGS for seed in (0, 2)]
     found = cut.ablate(CONFIGS, stack, x, x[:99], K=8, epochs=1, title=None)
     for (name, seed), (model, seen) in found.items():
@@ -43,7 +45,7 @@ def test_the_terms_of_a_to_d(x):
 
 def test_the_runs_of_the_cut_and_of_its_controls(x):
     """Each is what its name says: price, lambda, weight, start and order of the data."""
-    plan = {"prices": [0.5], "weights": [0.1], "higher": 2.0, "denser": [4.0]}
+    plan = {"prices": [0.5], "weights": [0.1], "higher": 2.0, "denser": 4.0}
     jobs = cut.jobs(x, 8, [0, 2], **plan, epochs=1, title=None)
     found = {run: model for job in jobs for run, model in job().items()}
     kinds = Counter(run[0] for run in found if run[-1] == 2)
