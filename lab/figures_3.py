@@ -15,7 +15,7 @@ ALT = {
     "responsibility. Below: the digit, weights of units that reject it, and its reconstruction.",
     "3_benchmark": "Variance explained against L0, by the transpose or an own decoder, and by a "
     "solved one. TopK is highest, then the L1 SAE, then bounded; solved, they are closer.",
-    "3_benchmark_balance": "Three units, four pictures each on one scale: the least-squares "
+    "3_benchmark_balance": "Two units, four pictures each on one scale: the least-squares "
     "decoder, the step, their difference, which looks like kappa W, and next to nothing left over.",
     "3_benchmark_currency": "Share of the solved decoder's variance that the transpose explains "
     "without a prior. Under Adam it depends on the basis, is smallest on centred pixels, and comes "
@@ -85,7 +85,7 @@ def benchmark_figure(table, looks, lines):
 
 def balance_figure(rows, units):
     """rows: {title: (K, D)}: pictures of some units, those of one unit on one scale."""
-    fig = plt.figure(figsize=(TWO, 0.78))
+    fig = plt.figure(figsize=(TWO, 1.05))
     for part, unit in zip(fig.subfigures(1, len(units), wspace=0.06), units):
         some = {title: W[unit].detach().cpu() for title, W in rows.items()}
         limit = float(torch.cat([*some.values()]).abs().quantile(0.995))
@@ -96,10 +96,10 @@ def balance_figure(rows, units):
 
 
 MARKS = {  # of Figure 3.4: the column, bias, marker, colour and fill; where it is named
-    "as it is": ("as it is", "own", "o", "k", "k", "Adam, principal axes", 8),
-    "in its currency": ("currency", "own", "D", "C1", "C1", "Adam, principal axes", 8),
-    "another model: fast bias": ("as it is", "fast", "^", "C0", "w", "Adam, centred", 8),
-    "fast bias, and currency": ("currency", "fast", "P", "C2", "C2", "Adam, centred", -8),
+    "as it is": ("as it is", "own", "o", "k", "k", "Adam, principal axes", (0, 8)),
+    "in its currency": ("currency", "own", "D", "C1", "C1", "Adam, principal axes", (-20, 8)),
+    "another model: fast bias": ("as it is", "fast", "^", "C0", "w", "Adam, centred", (0, 8)),
+    "fast bias, and currency": ("currency", "fast", "P", "C2", "C2", "Adam, centred", (-15, -8)),
 }
 
 
@@ -111,17 +111,15 @@ def currency_figure(table, inputs):
     for axis, (objective, prior), letter in zip(axes, PRIORS.items(), "ab"):
         for optimiser, name in product(("Adam", "SGD"), inputs):
             case, rows = f"{optimiser}, {name}", of[objective, optimiser, name]
-            # Under SGD the path with a prior is the same in any basis.
-            held = of.get((prior, optimiser, name), of[prior, optimiser, "raw"])["as it is"].mean()
+            held = of.get((prior, optimiser, name), rows[:0])["as it is"].mean()  # NaN: not run
             axis.plot(held, case, "|", color="0.6", ms=18, mew=3, zorder=0)
-            for words, (column, bias, marker, colour, fill, place, up) in MARKS.items():
+            for words, (column, bias, marker, colour, fill, place, at) in MARKS.items():
                 own = rows[rows.bias == bias][column]
                 if optimiser == "Adam" or column == "as it is":
                     axis.plot(own, [case] * len(own), marker, color=colour, ms=4, mfc=fill)
                 if axis is axes[0] and case == place:
-                    ha = "right" if own.mean() > 0.4 else "left"
-                    look = {"color": colour, "ha": ha, "va": "center"} | SMALL
-                    axis.annotate(words, (own.mean(), case), (0, up), **look)
+                    look = {"ha": "right" if own.mean() > 0.4 else "left", "va": "center"} | SMALL
+                    axis.annotate(words, (own.mean(), case), at, color=colour, **look)
         axis.axhline(len(inputs) - 0.5, color="0.8", lw=0.6)
         axis.set(xlabel="share of the solved decoder's variance", xlim=(0, 1.02))
         axis.set_title(f"({letter}) {objective}")

@@ -179,16 +179,14 @@ def stop_line(table, column):
 
 
 def say(stops):
-    """Print the line of the stops, and where each size stops at each tolerance."""
+    """Print the line of the stops, raw and smoothed, and where each run of each size stops, raw."""
     print("the paper's runs of 64 units stop at", *PUBLISHED_STOPS)
     for column in ("raw", "smoothed"):
-        slope, intercept = stop_line(stops, column)
-        print(f"{column}: slope {slope:.2f}, intercept {intercept:+.1f}, of", end=" ")
-        print(f"{stops[column].notna().sum()} stops in {len(stops)}")
-        for k, rows in stops.groupby("K"):
-            by = rows.groupby("tolerance")[column]
-            of = by.agg(lambda v: " ".join(map("{:.0f}".format, v.dropna())))
-            print(f"  {k} units;", "; ".join(f"at {t:g}: {at}" for t, at in of.items()))
+        line = "{}: slope {:.2f}, intercept {:+.1f}, of".format(column, *stop_line(stops, column))
+        print(line, stops[column].notna().sum(), "stops in", len(stops))
+    for k, rows in stops.groupby("K"):
+        at = rows.groupby("tolerance").raw.agg(lambda v: " ".join(map("{:.0f}".format, v.dropna())))
+        print(f"  {k} units, raw;", "; ".join(f"at {t:g}: {words}" for t, words in at.items()))
 
 
 # --- The optimiser, and the prior -----------------------------------------------------------
@@ -198,8 +196,8 @@ def say(stops):
 def dynamics_table(rows, x_test, batch_size=128):
     """rows: (optimiser, rate, loss, model, probe), one a run -> a DataFrame with a row for each.
 
-    Loss at scale 1, over living units only: without what each dead unit adds to it, minus the
-    logarithm of the variance's floor, and with the living brought to |theta_j| = 1.
+    Loss less scale: the living units' variance terms as if they had |theta_j| = 1, and without what
+    each dead unit adds, minus the logarithm of the variance's floor.
     """
     table, volume = [], batch_size / 128
     for optimiser, lr, loss, model, probe in rows:
@@ -207,7 +205,7 @@ def dynamics_table(rows, x_test, batch_size=128):
         norm2 = (model.W.square().sum(1) + model.b.square())[(E > 0).any(0)].double()
         logs = float(norm2.log().sum()) + h.dead(E) * np.log(1e-6)
         row = {"optimiser, rate": f"{optimiser}, {lr:g}", "loss": float(loss)}
-        row |= {"scale": float(norm2.mean().sqrt()), "loss at scale 1": float(loss) + volume * logs}
+        row |= {"scale": float(norm2.mean().sqrt()), "loss less scale": float(loss) + volume * logs}
         table.append(row | {"L0": h.l0(E), "dead": h.dead(E), "probe, %": probe})
     return pd.DataFrame(table)
 

@@ -103,7 +103,7 @@ def read_by(model, scale):
 @torch.no_grad()
 def shares(model, x, x_test, scales):
     """Of the variance that the solved decoder explains, how much W * scale does: {name: share}
-    for scales {name: (K, D) or (D,)}; and "l0"."""
+    for scales {name: (K, D) or (D,)}; "solved", that variance; and "l0"."""
     moments = h.code_moments(model, x)
 
     def explained(reader, decoder):
@@ -112,7 +112,8 @@ def shares(model, x, x_test, scales):
 
     solved = explained(model, h.fit_decoder)
     found = {n: explained(read_by(model, s), h.transpose_decoder) for n, s in scales.items()}
-    return {n: v / solved for n, v in found.items()} | {"l0": h.l0(model.encode(x_test))}
+    found = {n: v / solved for n, v in found.items()} | {"solved": solved}
+    return found | {"l0": h.l0(model.encode(x_test))}
 
 
 def gradient_size(model, loss, x, mean=None, batches=100):
@@ -167,7 +168,7 @@ def _run_inputs(inputs, x, x_test, mean, K, kappa, seeds, epochs):
         scales = {"as it is": 1}
         if kappa:
             found["objective"] = methods.PRIORS[found["objective"]]
-        elif kappa == 0:
+        elif kappa == 0 or "AdamW" in name:
             own = partial(method.loss, lam=lam, kappa=0)
             adam = key in moments
             root = moments[key].sqrt() if adam else gradient_size(model, own, x, method.mean)
@@ -183,8 +184,11 @@ def _run_inputs(inputs, x, x_test, mean, K, kappa, seeds, epochs):
 
 
 def in_words(shares):
-    """Means over seeds of all shares, as text: a row for each objective, optimiser and reader."""
+    """Means over seeds, as text: a row for each objective, optimiser and reader. What is no
+    currency is shown of the published form under Adam."""
     readers = ["as it is", "currency", "std(x)", "of another unit"]
+    others = (shares.objective != "published form") | (shares.optimiser != "Adam")
+    shares = shares.assign(**{name: shares[name].mask(others) for name in readers[2:]})
     inputs = shares.inputs + shares.bias.map({"fast": ", fast bias"}).fillna("")
     keys = ["objective", "optimiser", "inputs"]
     long = shares.assign(inputs=inputs).fillna({"optimiser": ""}).melt(keys, readers, "rows by")

@@ -77,7 +77,7 @@ def test_the_stop_is_the_author_s_loop():
 
 
 @pytest.mark.parametrize("batch", [128, 256])
-def test_loss_at_scale_1_sees_neither_scale_nor_the_dead(x, batch):
+def test_loss_less_scale_sees_neither_scale_nor_the_dead(x, batch):
     """Of the volume terms: what they are for the living units alone, all of length 1."""
     model, small = h.Encoder(784, 8).requires_grad_(False), h.Encoder(784, 7).requires_grad_(False)
     model.W[7], model.b[7] = 0, -1
@@ -90,7 +90,7 @@ def test_loss_at_scale_1_sees_neither_scale_nor_the_dead(x, batch):
         model.b *= 30
         row = ("SGD", 0.1, volume(model), model, 90.0)
         (found,) = law.dynamics_table([row], x, batch).to_dict("records")
-        assert found["loss at scale 1"] == pytest.approx(float(volume(small)), abs=0.02)
+        assert found["loss less scale"] == pytest.approx(float(volume(small)), abs=0.02)
         assert found["dead"] == 1 and found["probe, %"] == 90
 
 
