@@ -87,10 +87,8 @@ def test_second_moments_and_every_parameter_group():
         for i, model in enumerate(loops):
             step, order = groups(model.parameters(), 0.01, kind), torch.Generator().manual_seed(0)
             for factor in plan["lr"]:
-                step.param_groups[0]["lr"], step.param_groups[1]["lr"] = (
-                    0.01 * factor,
-                    0.07 * factor,
-                )
+                for group, own in zip(step.param_groups, (0.01, 0.07)):
+                    group["lr"] = own * factor
                 for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
                     model.zero_grad()
                     h.published_loss(model, X[rows]).backward()
