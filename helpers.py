@@ -1,288 +1,310 @@
-"""Decoder-free sparse autoencoders by implicit EM: objective, models, fit, decoders, measures.
+"""Decoder-free sparse autoencoders from implicit EM: losses, models, training, decoders, measures.
 
-This file is the paper, and needs nothing else of the repository. It reads from top to bottom as the
-paper does, and has the mathematics of *one* model; `lab.training.train` maps it over a stack.
-Symbols: x (B, D) inputs, W (K, D) and b (K,) parameters, z = Wx + b (B, K) pre-activations,
-E (B, K) energies (a low energy is a match), r (B, K) responsibilities, A (B, K) features (the
-energies, where a ReLU makes them), V (K, D) decoder, lam (lambda) the factor of the volume terms.
+This is the file to read, and to copy: it needs PyTorch and NumPy, and nothing else of the
+repository. It reads from top to bottom as the paper does.
 
-[P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026.
-[I] A. Oursland, "Gradient Descent as Implicit EM in Distance-Based Neural Models", 2025.
+Symbols: x (N, D) inputs; W (K, D) and b (K,) weights and biases; E (N, K) energies, where a low
+energy means that a unit fits; r (N, K) responsibilities; A (N, K) activations, which for an `Encoder` are
+its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
+
+[P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
+    arXiv 2601.06478.
 """
 
+import math
 import warnings
 
 import numpy as np
 import torch
 from torch import nn
 
-# --- The objective: terms, of energies E (B, K) -------------------------------------------
+BATCH_SIZE = 128  # of the paper; lam keeps its meaning at any other
+
+# --- Losses, of the energies E (N, K) of any network ------------------------------------------
+# They are summed over the inputs of a minibatch, not averaged: so dL/dE is the responsibility.
 
 
 def responsibilities(E):
-    """E-step: r_ij = exp(-E_ij) / sum_k exp(-E_ik), (B, K) -> (B, K); rows sum to 1. [I]"""
-    return torch.softmax(-E, dim=1)
+    """r_ij = exp(-E_ij) / sum_k exp(-E_ik): (N, K) -> (N, K), rows sum to 1. [P, section 2]"""
+    return torch.softmax(-as_tensor(E), dim=1)
 
 
 def lse_loss(E):
-    """Match: -sum_i log sum_j exp(-E_ij), in nats; (B, K) -> (). [P, I]
+    """-sum_i log sum_j exp(-E_ij), in nats: (N, K) -> (). Its gradient is r. [P, section 2]"""
+    return -torch.logsumexp(-as_tensor(E), dim=1).sum()
 
-    Summed over the batch, not averaged, so that dL/dE_ij is r_ij itself and not r_ij / B.
+
+def pooled_lse_loss(E):
+    """-N log mean_i sum_j exp(-E_ij), the log-sum-exp without competition: (N, K) -> ().
+
+    All inputs have one common denominator: the gradient is exp(-E_ij) / mean_i sum_k exp(-E_ik).
+    Not in [P].
     """
-    return -torch.logsumexp(-E, dim=1).sum()
-
-
-def uncoupled_loss(E):
-    """The log-sum-exp without its coupling: sum_ij (1 - exp(-E_ij)) / Z; (B, K) -> (). Not in [P].
-
-    Each input's own denominator, through which units compete for it, gives way to the batch's mean,
-    Z = mean_i sum_j exp(-E_ij), detached. So dL/dE_ij = exp(-E_ij) / Z: no unit's share depends on
-    what the others make of that input, and the batch hands out B of it, as `lse_loss` does.
-    """
-    e = torch.exp(-E)
-    return -torch.expm1(-E).sum() * len(E) / e.detach().sum()
+    E = as_tensor(E)
+    return -len(E) * (torch.logsumexp(-E, dim=(0, 1)) - math.log(len(E)))
 
 
 def variance_loss(E, eps=1e-6):
-    """Existence: -sum_j log(Var_j + eps); (B, K) -> (). [P]"""
-    variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), at half of its time
+    """-sum_j log(Var_j + eps): (N, K) -> (). [P, section 3]"""
+    E = as_tensor(E)
+    variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), in half of its time
     return -torch.log(variance + eps).sum()
 
 
-def decorrelation_loss(E):
-    """Diversity: ||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2; (B, K) -> (). [P]"""
-    R = correlation(E)
-    return R.square().sum() - R.diagonal().detach().square().sum()  # 0 or 1, whatever E is
-
-
 def correlation(E):
-    """Corr(E), (B, K) -> (K, K). A constant unit: a row and column of 0, gradient 0, never NaN."""
+    """Corr(E): (N, K) -> (K, K). A constant unit has a row and a column of zeros, never NaN."""
+    E = as_tensor(E)
     mean = E.mean(0)
-    C = E - mean
-    norm = C.norm(dim=0)
-    # Rounding leaves a constant unit with a norm of some ulp; dividing by infinity makes it 0.
+    centred = E - mean
+    norm = centred.norm(dim=0)
+    # Rounding leaves a constant unit with a tiny norm; division by infinity makes it zero.
     rounding = 10 * torch.finfo(E.dtype).eps * len(E) ** 0.5 * mean.detach().abs()
-    Z = C / torch.where(norm > rounding, norm, torch.inf)
-    return Z.T @ Z
+    standardised = centred / torch.where(norm > rounding, norm, torch.inf)
+    return standardised.T @ standardised
 
 
-def log_det_loss(E, noise=1e-3):
-    """-log det(Cov(E) + noise I), in the place of variance and decorrelation; (B, K) -> ().
+def decorrelation_loss(E):
+    """||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2: (N, K) -> (). [P, section 3]"""
+    R = correlation(E)
+    return R.square().sum() - R.diagonal().detach().square().sum()  # the diagonal is 1, or 0
 
-    Up to a constant, minus twice the information (nats) that E carries about a Gaussian input
-    through channels of this noise variance. Computed in float64 whatever E is: in float32 large
-    energies would drown the noise. NaN where E is not finite.
+
+def log_det_loss(E, s=1e-3):
+    """-log det(Cov(E) + s I), in place of variance and decorrelation: (N, K) -> (). Not in [P].
+
+    s is in units of squared energy. The determinant is computed in float64: in float32, large
+    energies would drown s. With fewer rows than units Cov(E) is singular, and s alone keeps the
+    determinant from zero; that works, and gets worse from about half as many rows as units.
+    Non-finite energies give NaN.
     """
-    C = torch.cov(E.double().T).reshape(E.shape[1], -1)
-    C = C + noise * torch.eye(E.shape[1], dtype=C.dtype, device=C.device)
-    return -torch.logdet(C).to(E.dtype)
-
-
-def l1_loss(E):
-    """An SAE's penalty: the sum of all activations, none of them negative; (B, K) -> ()."""
-    return E.sum()
-
-
-# --- The objective: whole losses, of a model and inputs x (B, D) --------------------------
-# The log-sum-exp grows with the batch, and the volume terms do not. lam is the factor of the volume
-# terms at 128 rows, as published; the losses scale it to a batch of any other size.
-
-
-def published_loss(
-    model, x, lam=1.0, kappa=None, lse=1.0, variance=1.0, decorrelation=1.0, sparsity=lse_loss
-):
-    """lse L_LSE + lam (variance L_var + decorrelation L_dec) of E = model.encode(x); -> (). [P]
-
-    Not published: the prior lam kappa |W|_F^2, as in `bounded_loss`, and another sparsity(E).
-    """
-    E = model.encode(x)
-    volume = variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
-    if kappa is not None:
-        volume = volume + kappa * model.W.square().sum()
-    return lse * sparsity(E) + len(x) / 128 * lam * volume
-
-
-def bounded_loss(model, x, lam, kappa, noise=1e-3, sparsity=lse_loss):
-    """sparsity(E) + lam (-log det(Cov(E) + noise I) + kappa |W|_F^2); -> ().
-
-    The prior kappa keeps W, and with it the energies, from growing without limit; its unit is
-    that of the inputs' variance, and `prior` gives its value. kappa = 0: the log det form.
-    """
-    E = model.encode(x)
-    volume = log_det_loss(E, noise) + kappa * model.W.square().sum()
-    return sparsity(E) + len(x) / 128 * lam * volume
-
-
-def sae_loss(model, x, penalty=0.0, sparsity=l1_loss):
-    """Squared error + penalty * sparsity(A) of an SAE, both summed over the batch; -> ()."""
-    A = model.encode(x)
-    return (model.decode(A) - x).square().sum() + penalty * sparsity(A)
-
-
-def prior(x, n_components):
-    """kappa = tr Cov(x) / K of the training inputs x (N, D), the unit in which W is measured.
-
-    Warns if x is far from centred; raises ValueError if it has no variance, or none that is finite.
-    """
-    x = as_tensor(x).double()
-    if x.dim() != 2 or len(x) < 2 or not torch.isfinite(x.sum()):
-        raise ValueError(f"x must be two or more rows of finite numbers, got {tuple(x.shape)}")
-    variance, mean = float(x.var(0).sum()), float(x.mean(0).square().sum())
-    if not variance > 0:
-        raise ValueError("x is constant: all rows are the same, and there is nothing to learn")
-    if mean > 0.1 * variance:
+    E = as_tensor(E)
+    N, K = E.shape
+    if N < K:
         warnings.warn(
-            f"the mean of x has {mean / variance:.2g} times the power of its variance; "
-            "take it out first: x - x.mean(0)",
+            f"the log-determinant of {K} units from minibatches of {N} rows: results get worse "
+            "from about half as many rows as units; take a larger batch_size",
             stacklevel=2,
         )
-    return variance / n_components
+    cov = torch.cov(E.double().T).reshape(K, K)
+    identity = torch.eye(K, dtype=cov.dtype, device=cov.device)
+    return -torch.logdet(cov + s * identity).to(E.dtype)
 
 
-# --- Models -------------------------------------------------------------------------------
+def published_loss(E, lam=1.0, penalty=lse_loss):
+    """The paper's loss: penalty(E) + lam (variance + decorrelation): (N, K) -> (). [P, section 3]
+
+    A larger lam gives more active units. The paper has lam = 1 and minibatches of 128; at N rows
+    the InfoMax terms, which do not grow with N, get the factor lam N / 128.
+    """
+    infomax = variance_loss(E) + decorrelation_loss(E)
+    return penalty(E) + lam * len(E) / BATCH_SIZE * infomax
+
+
+def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
+    """penalty(E) + lam (N / 128) (-log det(Cov(E) + s I) + kappa ||W||_F^2): -> (). Not in [P].
+
+    E (N, K); W (K, D), on which weight decay acts. `kappa` gives kappa. kappa = 0: no decay.
+    """
+    infomax = log_det_loss(E, s) + kappa * W.square().sum()
+    return penalty(E) + lam * len(E) / BATCH_SIZE * infomax
+
+
+def sae_loss(model, x, penalty=0.0):
+    """Squared error plus L1 of a `SparseAutoencoder`, both summed over the minibatch: -> ().
+
+    Each activation is weighted by the norm of its decoder row, so that the penalty cannot be
+    avoided by small activations and long rows. In a tied SAE, whose short rows would give small
+    activations, it is plain.
+    """
+    x = as_tensor(x, model.W)
+    A = model.encode(x)
+    error = (model.decode(A) - x).square().sum()
+    l1 = A.sum() if model.tied else (A.sum(0) * model.V.norm(dim=1)).sum()
+    return error + penalty * l1
+
+
+def kappa(x, n_units):
+    """tr Cov(x) / K of training inputs x (N, D): the weight decay of `revised_loss`.
+
+    In these units the result does not depend on the scale of x. Raises ValueError if x is not a
+    table of finite numbers, or is constant.
+    """
+    return float(checked_inputs(x).double().var(0).sum()) / n_units
+
+
+# --- Models -----------------------------------------------------------------------------------
 
 
 class Encoder(nn.Module):
-    """E = relu(W x + b): x (B, D) -> energies (B, K). The whole model: no decoder. [P]
+    """E = relu(W x + b): x (N, D) -> energies (N, K). The whole model: no decoder. [P, section 3]
 
-    `seed` fixes the initial W, b ~ U(-1/sqrt(D), 1/sqrt(D)): equal seeds, equal weights.
-    signed: without the ReLU. Raises ValueError for sizes below 1.
+    Weights and biases start uniform in +-1/sqrt(D), as PyTorch's layers do; equal seeds give equal
+    weights. Raises ValueError for sizes below 1.
     """
 
-    def __init__(self, n_inputs, n_components, signed=False, seed=0):
+    def __init__(self, n_inputs, n_units, seed=0):
         super().__init__()
-        self.signed = signed
-        self.W, self.b = _affine(n_inputs, n_components, seed)
+        self.W, self.b = _weights(n_inputs, n_units, seed)
 
-    def encode(self, x):
-        z = _pre_activations(x, self.W, self.b)
-        return z if self.signed else torch.relu(z)
+    def forward(self, x):
+        return torch.relu(_pre_activations(x, self.W, self.b))
 
-    forward = encode
+    encode = forward
 
     @property
     def decoder(self):
-        """The rows that write, (K, D): W itself, which the paper calls a pseudo-decoder."""
+        """W (K, D), whose transpose is the implicit decoder."""
         return self.W
 
 
 class SparseAutoencoder(nn.Module):
-    """a = relu(W x + b), x_hat = a V + c: the baseline; decoder V (K, D), tied: V = W.
+    """a = relu(W x + b) and x_hat = a V + c: x (N, D) -> x_hat (N, D).
 
-    k: keep only the k largest activations of each input, a TopK SAE (Gao et al., 2024), after
-    the ReLU. The decoder starts as the rows of W with norm 1; `train(..., unit_norm="V")` keeps
-    them so, which keeps an L1 penalty honest. `forward` gives x_hat. Raises ValueError for sizes
-    below 1.
+    tied: V is W. k: only the k largest activations of an input are kept, a TopK SAE (Gao et al.,
+    2024). The rows of V (K, D) start as those of W, at norm 1. Raises ValueError for sizes below 1,
+    and for a k that is not from 1 to K.
     """
 
-    def __init__(self, n_inputs, n_components, tied=False, k=None, seed=0):
+    def __init__(self, n_inputs, n_units, tied=False, k=None, seed=0):
         super().__init__()
-        self.W, self.b = _affine(n_inputs, n_components, seed)
-        if k is not None and not 1 <= k <= n_components:
-            raise ValueError(f"k must be from 1 to {n_components}, got {k}")
+        if k is not None and not 1 <= k <= n_units:
+            raise ValueError(f"k must be from 1 to the {n_units} units, got {k}")
         self.tied, self.k = tied, k
+        self.W, self.b = _weights(n_inputs, n_units, seed)
         if not tied:
             self.V = nn.Parameter(nn.functional.normalize(self.W.detach(), dim=1))
         self.c = nn.Parameter(torch.zeros(n_inputs))
 
     def encode(self, x):
-        a = torch.relu(_pre_activations(x, self.W, self.b))
+        """Activations: x (..., D) -> (..., K)."""
+        A = torch.relu(_pre_activations(x, self.W, self.b))
         if self.k is None:
-            return a
-        top = a.topk(self.k, dim=-1)
-        return torch.zeros_like(a).scatter(-1, top.indices, top.values)
+            return A
+        top = A.topk(self.k, dim=-1)
+        return torch.zeros_like(A).scatter(-1, top.indices, top.values)
 
-    def decode(self, a):
-        return a @ self.decoder + self.c
+    def decode(self, A):
+        """Reconstructions: A (..., K) -> (..., D)."""
+        return A @ self.decoder + self.c
 
     def forward(self, x):
         return self.decode(self.encode(x))
 
     @property
     def decoder(self):
-        """The rows that write, (K, D)."""
+        """The decoder's rows, (K, D)."""
         return self.W if self.tied else self.V
 
 
-def _affine(n_in, n_out, seed):
-    if n_in < 1 or n_out < 1:
-        raise ValueError(f"a model needs at least 1 input and 1 component, got {n_in} and {n_out}")
-    generator, bound = torch.Generator().manual_seed(seed), n_in**-0.5
-    W, b = torch.empty(n_out, n_in), torch.empty(n_out)
-    return [nn.Parameter(t.uniform_(-bound, bound, generator=generator)) for t in (W, b)]
+def _weights(n_inputs, n_units, seed):
+    if n_inputs < 1 or n_units < 1:
+        raise ValueError(f"a model needs an input and a unit, got {n_inputs} and {n_units}")
+    generator, bound = torch.Generator().manual_seed(seed), n_inputs**-0.5
+    W, b = torch.empty(n_units, n_inputs), torch.empty(n_units)
+    return [nn.Parameter(p.uniform_(-bound, bound, generator=generator)) for p in (W, b)]
 
 
 def _pre_activations(x, W, b):
     x = as_tensor(x, W)
     if x.shape[-1] != W.shape[-1]:
-        raise ValueError(f"the model takes {W.shape[-1]} inputs per row, got {x.shape[-1]}")
-    # Under vmap, with x shared, one wide product. x may be (..., D), as in a language model.
+        raise ValueError(f"the model takes {W.shape[-1]} inputs, and x has {x.shape[-1]} columns")
+    # In a stack of models that see the same x, W @ x.T is one wide product.
     return (W @ x.T).T + b if x.dim() == 2 else x @ W.T + b
 
 
 def as_tensor(x, like=None):
-    """Inputs as a tensor, in the number type of `like`: NumPy, float64 and integers are welcome."""
+    """x (a tensor, or anything that NumPy takes) as a floating tensor; like: its type and device."""
     x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
-    return x if like is None else x.to(like.dtype)
+    return x if like is None else x.to(like.device, like.dtype)
 
 
-# --- Training: one model, plain --------------------------------------------------------------
-
-
-def fit(model, loss, x, *, epochs, batch_size=128, lr=1e-3, optimizer=torch.optim.Adam, seed=0):
-    """Train one model in place: the loop of which `lab.training.train` is the stacked form.
-
-    loss(model, x) -> () is the loss of a minibatch x (B, D); `seed` fixes the order of the data.
-    The last rows of an epoch, too few for a minibatch, are dropped. Returns the mean loss per row
-    of each epoch, a list. Raises ValueError for bad inputs, and FloatingPointError as soon as a
-    loss is not finite.
-    """
-    x = training_inputs(x, model.W, batch_size)
-    learned = [p for p in model.parameters() if p.requires_grad]
-    step, order, history = optimizer(learned, lr=lr), torch.Generator().manual_seed(seed), []
-    for epoch in range(epochs):
-        losses, rows = [], torch.randperm(len(x), generator=order).to(x.device)
-        for batch in rows.split(batch_size)[: len(x) // batch_size]:
-            losses.append(loss(model, x[batch]))
-            if not torch.isfinite(losses[-1]):
-                raise FloatingPointError(
-                    f"the loss became {losses[-1].item()} in epoch {epoch + 1}; try a smaller lr"
-                )
-            step.zero_grad()
-            losses[-1].backward()
-            step.step()
-        history.append(float(torch.stack(losses).detach().mean()) / batch_size)
-    return history
-
-
-def training_inputs(x, like, batch_size):
-    """x (N, D) as a tensor like the parameters; ValueError if it cannot be trained on."""
+def checked_inputs(x, like=None, rows=2):
+    """x (N, D) as a tensor; ValueError, which says what to do, if nothing can be learned from it."""
     x = as_tensor(x, like).detach()
-    if batch_size < 2 or x.dim() != 2 or len(x) < batch_size:
-        raise ValueError(
-            f"x of shape {tuple(x.shape)} has no minibatch of {batch_size} rows (>= 2)"
-        )
+    if x.dim() != 2 or len(x) < rows:
+        raise ValueError(f"x must be a table of {rows} rows or more, got shape {tuple(x.shape)}")
     if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
-        row, column = (int(i) for i in bad.nonzero()[0])
+        row, column = bad.nonzero()[0].tolist()
         raise ValueError(
-            f"x holds {int(bad.sum())} non-finite values in {int(bad.any(1).sum())} rows, "
-            f"the first at row {row}, column {column}; remove those rows or mend them"
+            f"x has {int(bad.sum())} values that are not finite, the first at row {row}, column "
+            f"{column}; remove these rows, or mend them"
         )
+    if (x == x[0]).all():
+        raise ValueError("x is constant: all its rows are the same, and nothing can be learned")
     return x
 
 
-# --- Decoders: x_hat = A V + offset, of a trained encoder, fitted once on x (N, D) -----------
+# --- Training ---------------------------------------------------------------------------------
+
+
+def rate_schedule(epochs, slow_start=False):
+    """Factors of the learning rate, one an epoch: the last quarter of the epochs has a tenth.
+
+    slow_start: the first epoch has a twentieth; it keeps plain SGD from killing units.
+    """
+    factors = [1.0 if epoch < 0.75 * epochs else 0.1 for epoch in range(epochs)]
+    return [0.05, *factors[1:]] if slow_start else factors
+
+
+def fit(
+    model,
+    loss,
+    x,
+    *,
+    epochs,
+    batch_size=BATCH_SIZE,
+    lr=1e-3,
+    optimizer=torch.optim.Adam,
+    schedule=None,
+    seed=0,
+):
+    """Train a model in place. loss(model, x) -> () is the loss of a minibatch x (batch_size, D).
+
+    The model moves to the device of x. schedule: a factor of lr for each epoch, see
+    `rate_schedule`. seed: of the order of the inputs. The last rows of an epoch, too few for a
+    minibatch, are dropped. An interrupted model keeps what it has learned.
+
+    Returns the mean loss per input of each epoch, a list. Raises ValueError for inputs that cannot
+    be learned from, and FloatingPointError as soon as a loss is not finite.
+    """
+    if batch_size < 2 or epochs < 1 or (schedule is not None and len(schedule) != epochs):
+        raise ValueError("needs batch_size >= 2, epochs >= 1, and a schedule of a factor an epoch")
+    x = checked_inputs(x, rows=batch_size)
+    parameters = [p for p in model.to(x.device).parameters() if p.requires_grad]
+    x = x.to(parameters[0].dtype)
+    step, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
+    rates = [group["lr"] for group in step.param_groups]
+    for epoch in range(epochs):
+        for group, rate in zip(step.param_groups, rates):
+            group["lr"] = rate * (1 if schedule is None else schedule[epoch])
+        losses = []
+        for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch_size):
+            if len(rows) < batch_size:
+                break
+            value = loss(model, x[rows])
+            if not torch.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss became {value.item()} in epoch {epoch + 1}; try a smaller lr"
+                )
+            step.zero_grad()
+            value.backward()
+            step.step()
+            losses.append(value.detach())
+        history.append(float(torch.stack(losses).mean()) / batch_size)
+    return history
+
+
+# --- Decoders: x_hat = A V + offset, fitted to inputs x (N, D) after training -----------------
 
 
 def fit_decoder(model, x, moments=None):
-    """Solve for the best linear decoder: least squares of x on A = model.encode(x).
+    """The best linear decoder, by least squares of x on A = model.encode(x).
 
-    -> V (K, D), offset (D,), float64. A constant unit gets a row of zeros. As scikit-learn's
-    LinearRegression, on features that are standardised first, so that a small variance counts.
-    moments: those of `code_moments`, where they are known already.
+    -> V (K, D) and offset (D,), in float64. A constant unit gets a row of zeros. moments: what
+    `moments_of` gives, where it is known already.
     """
-    mean, std, R, cross, x_mean = moments or code_moments(model, x)
+    mean, std, R, cross, x_mean = moments or moments_of(model, x)
     # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
     rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
     V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross
@@ -291,105 +313,107 @@ def fit_decoder(model, x, moments=None):
 
 
 def transpose_decoder(model, x, moments=None):
-    """The rows of W as the decoder (of an SAE: its own), with one gain and an offset fitted on x.
+    """W^T (of a SparseAutoencoder: its decoder) times one gain, and an offset, both least squares.
 
-    -> V (K, D), offset (D,), float64: x_hat = mean x + gain (A - mean A) W.
+    -> V (K, D) and offset (D,), in float64: x_hat = mean of x + gain (A - mean of A) W.
     """
-    mean, std, R, cross, x_mean = moments or code_moments(model, x)
-    rows = std[:, None] * model.decoder.detach().double()
+    mean, std, R, cross, x_mean = moments or moments_of(model, x)
+    decoder = model.decoder.detach().double()
+    rows = std[:, None] * decoder  # of the standardised activations
     power = ((R @ rows) * rows).sum()
-    V = model.decoder.detach().double() * ((rows * cross).sum() / power if power > 0 else 0)
+    V = decoder * ((rows * cross).sum() / power if power > 0 else 0)
     return V, x_mean - mean @ V
 
 
-def with_decoder(model, x, decoder=fit_decoder):
-    """A standard SAE with the model's code and the given decoder fitted on x: any tool takes it."""
-    if getattr(model, "signed", False):
-        raise ValueError("a signed encoder has no ReLU, and makes no sparse autoencoder")
-    K, D = model.W.shape
-    sae = SparseAutoencoder(D, K, k=getattr(model, "k", None)).to(model.W)
+def with_decoder(model, x, decoder=fit_decoder, mean=0):
+    """A standard SAE: the activations of a trained model, with a decoder fitted to x (N, D).
+
+    x: the inputs as they are. mean: what was taken off them before training, (D,) or 0; the SAE
+    takes it off itself, and adds it again. Raises ValueError for inputs that cannot be decoded.
+    """
+    n_units, n_inputs = model.W.shape
+    x, mean = as_tensor(x, model.W), as_tensor(mean, model.W).expand(n_inputs)
+    V, offset = decoder(model, x - mean if mean.any() else x)
+    sae = SparseAutoencoder(n_inputs, n_units, k=getattr(model, "k", None)).to(model.W)
     with torch.no_grad():
-        for p, value in zip((sae.W, sae.b, sae.V, sae.c), (model.W, model.b, *decoder(model, x))):
-            p.copy_(value)
+        sae.W.copy_(model.W)
+        sae.b.copy_(model.b - model.W @ mean)
+        sae.V.copy_(V)
+        sae.c.copy_(offset + mean)
     return sae
 
 
 @torch.no_grad()
-def code_moments(model, x, chunk=1024):  # rows that stay in a cache
-    """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K),
-    covariances (K, D) of the standardised A with x, and the mean (D,) of x; in float64.
+def moments_of(model, x, chunk=1024):
+    """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K), covariances
+    (K, D) of the standardised A with x; and the mean (D,) of x. In float64.
 
-    Centred before anything is multiplied, half precision in float32: nothing cancels or overflows.
+    All is centred before it is multiplied, so that nothing cancels. Raises ValueError for bad x.
     """
-    x = as_tensor(x, model.W)
-    wide, n = torch.promote_types(x.dtype, torch.float32), len(x)
-    x_mean = sum(X.to(wide).sum(0).double() for X in x.split(chunk)) / n
-    A = torch.cat([model.encode(X) for X in x.split(chunk)])
+    x = checked_inputs(x, model.W)
+    wide, n = torch.promote_types(x.dtype, torch.float32), len(x)  # half precision: in float32
+    x_mean = sum(part.to(wide).sum(0).double() for part in x.split(chunk)) / n
+    A = torch.cat([model.encode(part) for part in x.split(chunk)])
     rounding, A = 4 * torch.finfo(A.dtype).eps, A.double()
     mean, std = A.mean(0), A.std(0, correction=0)
     std = torch.where(std > rounding * mean.abs(), std, 0)  # what varies by rounding is constant
     Z = (A - mean) / torch.where(std > 0, std, torch.inf)
-    centred = (
-        (z.to(wide), X.to(wide) - x_mean.to(wide)) for z, X in zip(Z.split(chunk), x.split(chunk))
+    cross = sum(
+        (z.to(wide).T @ (part.to(wide) - x_mean.to(wide))).double()
+        for z, part in zip(Z.split(chunk), x.split(chunk))
     )
-    cross = sum((z.T @ X).double() for z, X in centred)
     return mean, std, Z.T @ Z / n, cross / n, x_mean
 
 
-# --- What we measure, on held-out inputs: E or A (N, K) -------------------------------------
+# --- Measures, on held-out inputs -------------------------------------------------------------
 
 
 def l0(A):
-    """Mean number of active (> 0) features per input. [P]"""
-    return float((A > 0).double().sum(1).mean())
+    """Mean number of active units (A > 0) per input, of A (N, K): -> float. [P, section 4]"""
+    return float((as_tensor(A) > 0).double().sum(1).mean())
 
 
 def dead(A):
-    """Number of units that are active on no input."""
-    return int((A <= 0).all(0).sum())
+    """Number of units of A (N, K) that are active on no input: -> int."""
+    return int((as_tensor(A) <= 0).all(0).sum())
 
 
-def low_variance(E, threshold=0.01):
-    """Number of units of variance below the threshold, which the paper calls dead. [P]"""
-    return int((E.double().var(0, correction=0) < threshold).sum())
-
-
+@torch.no_grad()
 def redundancy(E):
-    """||Corr - I||_F^2 over the units that vary; NaN when fewer than two do. [P]"""
-    R = correlation(E.double())
+    """||Corr - I||_F^2 over the units of E (N, K) that vary: -> float. [P, section 4]
+
+    NaN if fewer than two units vary.
+    """
+    R = correlation(as_tensor(E).double())
     varying = int((R.diagonal() > 0).sum())
-    return float(R.square().sum() - R.diagonal().square().sum()) if varying > 1 else np.nan
+    return float(R.square().sum() - R.diagonal().square().sum()) if varying > 1 else math.nan
 
 
+@torch.no_grad()
 def responsibility_entropy(E):
-    """Mean over inputs of -sum_j r_j log r_j, in nats: 0 (one component) to log K (uniform). [P]"""
-    return float(torch.special.entr(responsibilities(E.double())).sum(1).mean())
+    """Mean over the inputs of E (N, K) of -sum_j r_j log r_j, in nats, from 0 to log K. [P, 4]"""
+    r = responsibilities(as_tensor(E).double())
+    return float(torch.special.entr(r).sum(1).mean())
 
 
+@torch.no_grad()
 def usage(E):
-    """Mean responsibility of each component, (N, K) -> (K,), sum 1: EM's mixing proportions."""
-    return responsibilities(E.double()).mean(0)
+    """Mean responsibility of each unit over the inputs: E (N, K) -> (K,), which sum to 1. [P, 4]"""
+    return responsibilities(as_tensor(E).double()).mean(0)
 
 
 @torch.no_grad()
 def variance_explained(sae, x, chunk=1024):
-    """1 - FVU: one minus the squared error of x_hat = sae(x) over that of the mean of x (N, D)."""
-    x = as_tensor(x, sae.c)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    mean, left, total = x.to(wide).mean(0), 0.0, 0.0
-    for X in x.split(chunk):
-        left += (sae(X) - X).to(wide).square().sum(0).double().sum()
-        total += (X.to(wide) - mean).square().sum(0).double().sum()
-    return float(1 - left / total)
+    """1 - FVU of an SAE on x (N, D): one minus its squared error over that of the mean of x.
 
-
-@torch.no_grad()
-def norm_matched_error(model, x):
-    """Mean squared error per entry when each A_i W is given the norm of its input x_i; -> float.
-
-    The reconstruction of the paper's code; its text does not mention it.
+    Raises ValueError for a model without a decoder, and for constant or non-finite x.
     """
-    x_hat = nn.functional.normalize(model.encode(x) @ model.decoder, dim=1) * x.norm(
-        dim=1, keepdim=True
-    )
-    return float((x_hat - x).square().mean())
+    if isinstance(sae, Encoder):
+        raise ValueError("an Encoder does not reconstruct; give it a decoder: with_decoder(...)")
+    x = checked_inputs(x, next(sae.parameters()))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean, error, total = x.to(wide).mean(0), 0.0, 0.0
+    for part in x.split(chunk):
+        error += (sae(part) - part).to(wide).square().sum(0).double().sum()
+        total += (part.to(wide) - mean).square().sum(0).double().sum()
+    return float(1 - error / total)
