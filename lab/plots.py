@@ -1,6 +1,6 @@
-"""What all figures share: one style, labels, colours, pictures of units.
+"""What all figures have in common: one style, labels, and pictures of units and digits.
 
-All are exactly one column (3.3 in) or two (6.9 in) wide, colour-blind safe, readable in grey.
+A figure is exactly one column (3.3 in) or two (6.9 in) wide, and no text in it is below 7 points.
 """
 
 import matplotlib.patheffects
@@ -16,37 +16,35 @@ RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 
 def style():
-    """One look for all figures."""
-    rc = {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "legend.fontsize": 7}
-    rc |= {"axes.linewidth": 0.6, "lines.linewidth": 1.2, "axes.titlelocation": "left"}
-    ticks = {"labelsize": 7, "major.width": 0.6, "major.size": 3, "minor.width": 0.4}
-    ticks["minor.size"] = 1.5
-    rc |= {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()}
-    rc |= {"figure.dpi": 130, "savefig.dpi": 300, "pdf.fonttype": 42}
-    sns.set_theme("paper", "ticks", "colorblind", rc=rc | {"figure.constrained_layout.use": True})
+    """One look for all figures; its colours can be told apart by the colour-blind."""
+    rc = {
+        "font.size": 8,
+        "axes.labelsize": 8,
+        "axes.titlesize": 8,
+        "axes.titlelocation": "left",
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7,
+        "legend.frameon": False,
+        "lines.linewidth": 1.2,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 130,
+        "savefig.dpi": 300,
+        "pdf.fonttype": 42,
+    }
+    for axis in "xy":
+        rc |= {f"{axis}tick.major.width": 0.6, f"{axis}tick.major.size": 3}
+        rc |= {f"{axis}tick.minor.width": 0.4, f"{axis}tick.minor.size": 1.5}
+    sns.set_theme("paper", "ticks", "colorblind", rc=rc)
 
 
 def frame(axis, title, x=None, y=None, log="", **settings):
-    """Title and labels of an axis, logarithmic in what `log` names; labels at its lines' ends."""
+    """Title and labels of an axis, logarithmic in what `log` names: "x", "y" or "xy"."""
     scales = {f"{name}scale": "log" for name in log}
     axis.set(title=title, xlabel=x, ylabel=y, **scales, **settings)
-    sns.despine(ax=axis)
-    label_ends(axis)
-
-
-def label_ends(axis, ends=None, gap=8):
-    """Write names {name: (x, y, colour)}, or else the lines' own labels, beside the ends of lines,
-    and above one another where they would overlap; `gap` is a line's height in points."""
-    named = {line.get_label(): line for line in axis.lines if line.get_label()[0] != "_"}
-    ends = ends or {name: (*v.get_xydata()[-1], v.get_color()) for name, v in named.items()}
-    axis.figure.canvas.draw()  # the scales must be known
-    points, at, (low, high) = axis.figure.dpi / 72, -np.inf, axis.get_ylim()
-    inside = {name: end for name, end in ends.items() if low <= end[1] <= high}
-    for name, (x, y, colour) in sorted(inside.items(), key=lambda item: item[1][1]):
-        height = axis.transData.transform((x, y))[1] / points
-        at = max(height, at + gap)  # from below
-        look = {"color": colour, "va": "center", "annotation_clip": False, "path_effects": RIM}
-        axis.annotate(name, (x, y), (5, at - height), **look, **SMALL)
 
 
 def label(axis, text, at, **look):
@@ -55,26 +53,36 @@ def label(axis, text, at, **look):
     axis.text(*np.asarray(at), text, path_effects=RIM, **look)
 
 
-SMALL = {"textcoords": "offset points", "fontsize": 7}
-WIDE = {"color": "0.6", "lw": 3, "alpha": 0.5, "zorder": 0, "solid_capstyle": "butt"}
+def label_ends(axis, gap=8):
+    """Write the label of each line beside its last point, in its colour; where labels would
+    overlap, above one another. gap: the height of a line of text, in points."""
+    axis.figure.canvas.draw()  # the scales must be known
+    last = {line: line.get_xydata()[-1] for line in axis.lines if line.get_label()[0] != "_"}
+    points, at = axis.figure.dpi / 72, -np.inf
+    for line, (x, y) in sorted(last.items(), key=lambda item: item[1][1]):
+        height = axis.transData.transform((x, y))[1] / points
+        at = max(height, at + gap)  # from below
+        look = {"color": line.get_color(), "fontsize": 7, "va": "center", "path_effects": RIM}
+        place = {"xytext": (5, at - height), "textcoords": "offset points"}
+        axis.annotate(line.get_label(), (x, y), **place, **look, annotation_clip=False)
 
 
-def shades(values):
-    """A colour for each of the values, dark to light, however many there are."""
-    values = sorted(set(values))
-    return dict(zip(values, plt.get_cmap("viridis")(np.linspace(0.05, 0.7, len(values)))))
+def tiles(axis, images, columns, signed=True):
+    """Draw the rows of images (n, D) as square pictures, each scaled separately.
 
-
-def tiles(axis, W, columns):
-    """Rows of W (n, D) as square pictures, each with its own symmetric scale; red is positive."""
-    W = torch.as_tensor(W).detach().cpu().float()
-    W = W / W.abs().quantile(0.99, dim=1, keepdim=True).clamp_min(1e-12)  # edges may be extreme
-    side = round(W.shape[1] ** 0.5)
-    W = pad(W, (0, 0, 0, -len(W) % columns)).view(-1, columns, side, side)
-    image = pad(W, (1, 1, 1, 1)).transpose(1, 2).flatten(2).flatten(0, 1)
-    axis.imshow(image, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    signed: weights, in red where positive and blue where negative; otherwise digits, in grey.
+    """
+    images = torch.as_tensor(images).detach().cpu().float()
+    scale = images.abs().quantile(0.99, dim=1, keepdim=True)  # single pixels may be extreme
+    side = round(images.shape[1] ** 0.5)
+    images = pad(images / scale.clamp_min(1e-12), (0, 0, 0, -len(images) % columns))
+    images = pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
+    look = {"cmap": "RdBu_r", "vmin": -1} if signed else {"cmap": "Greys", "vmin": 0}
+    axis.imshow(
+        images.transpose(1, 2).flatten(2).flatten(0, 1), vmax=1, interpolation="nearest", **look
+    )
     axis.set(xticks=[], yticks=[])
-    sns.despine(ax=axis, left=True, bottom=True)
+    axis.spines[:].set_visible(False)
 
 
 def log_l0(axis):
