@@ -92,7 +92,7 @@ def assign(A, B):
 
 
 def agreement(A, B):
-    """Mean correlation of the units of A and B (N, K) when they are paired by `assign`: -> float."""
+    """Mean correlation of the units of A and B (N, K) that `assign` pairs: -> float."""
     return float(assign(A, B)[1].mean())
 
 

@@ -63,7 +63,7 @@ def squared_length(model):
 
 
 def predicted_norm2(run, steps_per_epoch):
-    """(T + 1,): |theta|^2 if each living unit's grows by 4 lr a step, from the first epoch's end."""
+    """(T + 1,): |theta|^2 if each living unit's grows by 4 lr a step, after the first epoch."""
     epochs = np.arange(len(run["norm2"])) - 1
     return run["norm2"][1] + 4 * run["living"] * run["lr"] * steps_per_epoch * epochs
 

@@ -23,7 +23,15 @@ from torch.nn.utils.rnn import pad_sequence
 import helpers as h
 from lab import ROOT, check, compare, record
 from lab.data import pick_device
-from lab.methods import OPTIMIZERS, Method, jobs, methods, paper_loss, search_rates, train_all
+from lab.methods import (
+    OPTIMIZERS,
+    candidates,
+    jobs,
+    methods,
+    search_paper_loss,
+    search_rates,
+    train_all,
+)
 from lab.train import progress_bar
 
 CORPUS = ROOT / "data" / "corpus.txt"
@@ -255,36 +263,23 @@ def summary(table, numbers):
     return means.assign(low=low, high=high)
 
 
-# --- Searching for optimisers and rates -------------------------------------------------------
+# --- Searching for optimisers and rates ---------------------------------------------------------
 
 SEARCH = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
-SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}  # raw, and centred
+SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}  # raw, centred
 
 
 def search(x, mean):
-    """Choose on training rows x (N, n) alone, of which the last sixth judges, with seed 0.
-
-    For the paper's loss: the variance that W^T explains at L0 10, by optimiser, rate and
-    preprocessing. For the SAEs: their loss, by rate.
-    """
-    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :]
-    tried = {}
-    for optimiser, rates in SEARCH.items():
-        for lr, raw in itertools.product(rates, (True, False)):
-            method = Method(paper_loss, SEARCH_LAMBDAS[raw], lr, raw=raw)
-            slow_start = optimiser != "Adam"
-            method = method._replace(optimizer=OPTIMIZERS[optimiser], slow_start=slow_start)
-            tried[f"{optimiser} {lr:g}, {'raw' if raw else 'centred'}"] = method
+    """Choose on training rows x (N, n) alone: the optimiser, rate and preprocessing of the paper's
+    loss, by what W^T explains at L0 10, and the rates of the SAEs, by their loss."""
+    tried = {
+        name: method
+        for name, method in candidates(SEARCH, SEARCH_LAMBDAS).items()
+        if method.slow_start == (method.optimizer != OPTIMIZERS["Adam"])
+    }
     options = {"epochs": EPOCHS, "batch_size": 2 * UNITS}
-    models = train_all(jobs(tried, learned, mean, UNITS, [0], **options))
-    table = compare.tabulate(models, learned[:FITTED], held_out)
-    found = []
-    for name in tried:
-        row = {"how": name, "l0": [*table.l0[table.method == name]]}
-        for column in ("explained", "least_squares"):
-            row[column] = compare.at_l0(table, name, column, L0).get(0)
-        found.append(row)
-    print(pd.DataFrame(found).sort_values("explained").to_string(index=False))
+    found = search_paper_loss(tried, x, mean, UNITS, l0=L0, **options)
+    print(pd.DataFrame(found).round(3).to_string())
     saes = {name: method for name, method in chosen_methods(x).items() if method.sae is not None}
     rates = search_rates(saes, x, UNITS, epochs=EPOCHS)
     print(pd.DataFrame(rates).to_string())

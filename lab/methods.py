@@ -117,24 +117,13 @@ def encoder_from(sae, loss, x):
     return min((at(2.0 ** (i / 2)) for i in range(-8, 9)), key=lambda pair: pair[0])[1]
 
 
-# The ratio of W^T to least squares, near L0 10: a lambda for each (loss, optimiser, raw pixels)
+# The ratio of W^T to least squares near L0 10: lambdas for each optimiser and preprocessing
+RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
 RATIO_LAMBDAS = {
-    ("the paper's loss", "Adam", True): 0.365,
-    ("the paper's loss", "Adam", False): 0.17,
-    ("the paper's loss", "SGD", True): 0.345,
-    ("the paper's loss", "SGD", False): 0.19,
-    ("the revised loss without weight decay", "Adam", True): 0.38,
-    ("the revised loss without weight decay", "Adam", False): 0.16,
-    ("the revised loss without weight decay", "SGD", True): 0.34,
-    ("the revised loss without weight decay", "SGD", False): 0.18,
-    ("the paper's loss + weight decay", "Adam", True): 0.24,
-    ("the paper's loss + weight decay", "Adam", False): 0.22,
-    ("the paper's loss + weight decay", "SGD", True): 0.24,
-    ("the paper's loss + weight decay", "SGD", False): 0.23,
-    ("the revised loss", "Adam", True): 0.22,
-    ("the revised loss", "Adam", False): 0.22,
-    ("the revised loss", "SGD", True): 0.22,
-    ("the revised loss", "SGD", False): 0.21,
+    "the paper's loss": (0.365, 0.17, 0.345, 0.19),
+    "the revised loss without weight decay": (0.38, 0.16, 0.34, 0.18),
+    "the paper's loss + weight decay": (0.24, 0.22, 0.24, 0.23),
+    "the revised loss": (0.22, 0.22, 0.22, 0.21),
 }
 
 
@@ -153,16 +142,14 @@ def ratio_methods(kappa):
         "the paper's loss + weight decay": partial(paper_loss, kappa=kappa),
         "the revised loss": partial(revised_loss, kappa=kappa),
     }
+    how = {
+        "Adam": {"lr": 0.001},
+        "SGD": {"lr": 0.01, "optimizer": SGD, "slow_start": True},
+    }
     found = {
-        (name, optimiser, raw): Method(
-            losses[name],
-            (lam,),
-            0.001 if optimiser == "Adam" else 0.01,
-            raw=raw,
-            optimizer=ADAM if optimiser == "Adam" else SGD,
-            slow_start=optimiser == "SGD",
-        )
-        for (name, optimiser, raw), lam in RATIO_LAMBDAS.items()
+        (name, optimiser, raw): Method(losses[name], (lam,), raw=raw, **how[optimiser])
+        for name, lambdas in RATIO_LAMBDAS.items()
+        for (optimiser, raw), lam in zip(RATIO_CASES, lambdas)
     }
     without = found["the revised loss without weight decay", "Adam", False]
     found["AdamW on W", "AdamW", False] = without._replace(optimizer=adamw_on_W, settings=(0.21,))
@@ -172,25 +159,23 @@ def ratio_methods(kappa):
 # --- Training them ----------------------------------------------------------------------------
 
 
-def jobs(chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=12):
+def jobs(chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=9):
     """For `lab.train.side_by_side`: jobs that train the methods {name: Method} with all seeds.
 
-    x (N, D): centred inputs; mean (D,): what was taken off them. Each job trains a stack of some
+    x (N, D): centred inputs; mean (D,): what was taken off them. Each job trains a stack of at most
     `most` models, and gives {(name, setting, seed): model}, models of centred inputs.
     """
     found = []
     for name, method in chosen.items():
-        by_setting = [[(setting, seed) for seed in seeds] for setting in method.settings]
         if method.argument is None:  # models of different k do not stack
-            groups = by_setting
+            stacks = [[(setting, seed) for seed in seeds] for setting in method.settings]
         else:
-            runs = sorted(itertools.chain(*by_setting), key=lambda run: seeds.index(run[1]))
-            n_stacks = -(-len(runs) // most)
-            per_stack = -(-len(seeds) // n_stacks) * len(method.settings)
-            groups = [runs[i : i + per_stack] for i in range(0, len(runs), per_stack)]
-        for group in groups:
+            n = max(1, most // len(method.settings))  # seeds in a stack
+            parts = [seeds[i : i + n] for i in range(0, len(seeds), n)]
+            stacks = [[(s, seed) for seed in part for s in method.settings] for part in parts]
+        for runs in stacks:
             options = {"epochs": epochs, "batch_size": batch_size}
-            found.append(partial(train_stack, name, method, group, x, mean, n_units, **options))
+            found.append(partial(train_stack, name, method, runs, x, mean, n_units, **options))
     return found
 
 

@@ -71,9 +71,10 @@ def test_layers_are_watched_after_each_epoch(x):
 
 
 def test_predicted_length_grows_by_four_rates_a_step_for_each_living_unit():
-    run = {"norm2": np.array([3.0, 0, 0, 0]), "living": 14, "lr": 0.01}
+    """From the end of the first epoch on."""
+    run = {"norm2": np.array([0, 3.0, 0, 0]), "living": 14, "lr": 0.01}
     found = growth.predicted_norm2(run, steps_per_epoch=10)
-    assert_allclose(found, 3 + 4 * 14 * 0.01 * 10 * np.arange(4))
+    assert_allclose(found, 3 + 4 * 14 * 0.01 * 10 * np.array([-1, 0, 1, 2]))
 
 
 def test_predicted_loss_falls_by_the_living_units_for_each_e_fold_of_epochs():

@@ -117,8 +117,8 @@ def test_the_monitor_sees_each_model_after_each_epoch():
     for epochs in (1, 2, 3):
         models = four()
         train(models, energies_loss, X, batch_size=16, epochs=epochs, title=None)
-        assert_allclose(seen["first"][epochs - 1], [float(m.W[0, 0]) for m in models])
-        lengths = [float(m.b.square().sum()) for m in models]
+        assert_allclose(seen["first"][epochs - 1], [m.W[0, 0].item() for m in models])
+        lengths = [m.b.square().sum().item() for m in models]
         assert_allclose(seen["length"][epochs - 1], lengths)
 
 
