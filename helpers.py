@@ -4,7 +4,7 @@ This is the file to read, and to copy: it needs PyTorch and NumPy, and nothing e
 repository. It reads from top to bottom as the paper does.
 
 Symbols: x (N, D) inputs; W (K, D) and b (K,) weights and biases; E (N, K) energies, where a low
-energy means that a unit fits; r (N, K) responsibilities; A (N, K) activations, which for an `Encoder` are
+energy means a good fit; r (N, K) responsibilities; A (N, K) activations, which for an `Encoder` are
 its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
@@ -213,14 +213,15 @@ def _pre_activations(x, W, b):
 
 
 def as_tensor(x, like=None):
-    """x (a tensor, or anything that NumPy takes) as a floating tensor; like: its type and device."""
+    """x, a tensor or anything that NumPy takes, as a floating tensor; with the type and the device
+    of the tensor `like`."""
     x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
     return x if like is None else x.to(like.device, like.dtype)
 
 
 def checked_inputs(x, like=None, rows=2):
-    """x (N, D) as a tensor; ValueError, which says what to do, if nothing can be learned from it."""
+    """x (N, D) as a tensor; a ValueError says what to do if nothing can be learned from it."""
     x = as_tensor(x, like).detach()
     if x.dim() != 2 or len(x) < rows:
         raise ValueError(f"x must be a table of {rows} rows or more, got shape {tuple(x.shape)}")

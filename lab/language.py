@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
@@ -42,7 +41,7 @@ CONTEXT = 128  # tokens of a sequence, at most
 MAX_NORM = 10  # medians of the norm; rows of a larger one are massive activations
 COMPONENTS, UNITS, EPOCHS, L0 = 144, 288, 8, 10
 FITTED = 40_000  # training rows to which decoders are fitted
-REPLACED = 32  # test sequences on which the loss recovered is measured
+REPLACED = 16  # test sequences on which the loss recovered is measured
 
 # {method: (two settings that enclose L0 10, learning rate, batch size)}; an encoder's losses need
 # about as many rows in a minibatch as there are units
@@ -58,6 +57,13 @@ SETTINGS = {
     "TopK SAE": ((9, 11), 0.004, h.BATCH_SIZE),
 }
 TUNED = {"raw": False, "optimizer": OPTIMIZERS["momentum .9"], "slow_start": True}
+
+# What `--search` tries for it, with a slow start but for Adam: {optimiser: rates}, and lambdas on
+# raw and on centred components; and whose rates it does not search for
+SEARCH = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
+SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}
+NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "the revised loss, pooled")
+
 COMPETITION = ("the revised loss", "the revised loss, pooled")  # with and without
 # What the record holds of each method at L0 10, and how closely another run must agree
 TOLERANCES = {"explained": 0.005, "least_squares": 0.005, "recovered": 1.0, "agreement": 0.01}
@@ -216,77 +222,95 @@ def chosen_methods(x):
     return {name: known[name]._replace(settings=s, lr=lr) for name, (s, lr, _) in SETTINGS.items()}
 
 
-def measure(models, network, sequences, data):
-    """A row a model: what `lab.compare.evaluate` gives, and "recovered", the loss recovered by W^T
-    or an SAE's own decoder, in %. Also the cost of mean ablation in nats per token."""
-    x = data.x[:FITTED]
-    table = compare.tabulate(models, x, data.x_test)
-    saes = {key: h.with_decoder(model, x, h.transpose_decoder) for key, model in models.items()}
-    some = sequences[:: max(1, len(sequences) // REPLACED)]
-    recovered, cost = loss_recovered(network, some, data, saes)
-    return table.assign(recovered=recovered.values()), cost
+def trained(data, seeds):
+    """The models of all methods: {(name, setting, seed): model}."""
+    all_jobs = []
+    for name, method in chosen_methods(data.x).items():
+        options = {"epochs": EPOCHS, "batch_size": SETTINGS[name][2], "most": 6}
+        all_jobs += jobs({name: method}, data.x, data.mean, UNITS, seeds, **options)
+    return train_all(all_jobs)
 
 
 def competition(table, models, x_test):
-    """A row for the model nearest to L0 10 of each seed: the competition term in nats per token,
-    and the spread of Z_i = sum_j exp(-E_ij), its standard deviation over its mean."""
+    """A row for each seed's model nearest to L0 10, with competition and without: the competition
+    term in nats per token; and the spread of Z_i = sum_j exp(-E_ij), its standard deviation over
+    its mean."""
     rows = []
-    for name in COMPETITION:
-        for seed in table.seed.unique():
-            with torch.no_grad():
-                E = compare.nearest(table, models, name, L0, seed)(x_test).double()
-            Z = torch.exp(-E).sum(1)
-            nats = float(h.lse_loss(E) - h.pooled_lse_loss(E)) / len(E)
-            row = {"method": name, "seed": seed, "l0": h.l0(E), "competition": nats}
-            rows.append(row | {"spread": float(Z.std() / Z.mean())})
+    for name, seed in itertools.product(COMPETITION, table.seed.unique()):
+        with torch.no_grad():
+            E = compare.nearest(table, models, name, L0, seed)(x_test).double()
+        Z = torch.exp(-E).sum(1)
+        nats = float(h.lse_loss(E) - h.pooled_lse_loss(E)) / len(E)
+        row = {"method": name, "seed": seed, "l0": h.l0(E), "competition": nats}
+        rows.append(row | {"spread": float(Z.std() / Z.mean())})
     return rows
 
 
-def at_equal_l0(table, agreements):
-    """For the record, by method and quantity: the values at L0 10, one a seed."""
-    numbers = []
-    for name, (quantity, tolerance) in itertools.product(SETTINGS, TOLERANCES.items()):
-        source = agreements if quantity == "agreement" else table
-        seeds = [*compare.at_l0(source, name, quantity, L0)]
-        number = {"method": name, "quantity": quantity, "place": f"L0 {L0}"}
-        numbers.append(number | {"tolerance": tolerance, "seeds": seeds})
-    return numbers
-
-
-def summary(table, numbers):
-    """What the run prints: by method, means over seeds at L0 10, and from what L0 to what L0 the
-    models of every seed reach, which should enclose 10."""
-    means = pd.DataFrame(numbers).assign(mean=lambda t: [np.mean(s or np.nan) for s in t.seeds])
-    means = means.pivot(index="method", columns="quantity", values="mean").loc[[*SETTINGS]]
-    l0s = table.groupby(["method", "seed"]).l0
-    low, high = l0s.min().groupby("method").max(), l0s.max().groupby("method").min()
-    return means.assign(low=low, high=high)
-
-
-# --- Searching for optimisers and rates ---------------------------------------------------------
-
-SEARCH = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
-SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}  # raw, centred
-
-
-def search(x, mean):
-    """Choose on training rows x (N, n) alone: the optimiser, rate and preprocessing of the paper's
-    loss, by what W^T explains at L0 10, and the rates of the SAEs, by their loss."""
+def search(data):
+    """Choose on training rows alone: optimiser, rate and preprocessing of the paper's loss by what
+    W^T explains at L0 10, and the rates of the other methods by their loss."""
     tried = {
         name: method
         for name, method in candidates(SEARCH, SEARCH_LAMBDAS).items()
-        if method.slow_start == (method.optimizer != OPTIMIZERS["Adam"])
+        if method.slow_start == (method.optimizer is not OPTIMIZERS["Adam"])
     }
     options = {"epochs": EPOCHS, "batch_size": 2 * UNITS}
-    found = search_paper_loss(tried, x, mean, UNITS, l0=L0, **options)
+    found = search_paper_loss(tried, data.x, data.mean, UNITS, l0=L0, **options)
     print(pd.DataFrame(found).round(3).to_string())
-    saes = {name: method for name, method in chosen_methods(x).items() if method.sae is not None}
-    rates = search_rates(saes, x, UNITS, epochs=EPOCHS)
-    print(pd.DataFrame(rates).to_string())
+    rates = {}
+    for name, method in chosen_methods(data.x).items():
+        if name not in NOT_SEARCHED:
+            options = {"epochs": EPOCHS, "batch_size": SETTINGS[name][2]}
+            rates |= search_rates({name: method}, data.x, UNITS, **options)
+    print(pd.DataFrame(rates).T.round(3).to_string())
     return {"the paper's loss": found, "rates": {name: [*r.items()] for name, r in rates.items()}}
 
 
 # --- The run ----------------------------------------------------------------------------------
+
+
+def results(network, test_sequences, data, seeds):
+    """Train all models, measure them and print a table: what the record holds, a dict."""
+    models, x = trained(data, seeds), data.x[:FITTED]
+    table = compare.tabulate(models, x, data.x_test)
+    saes = {key: h.with_decoder(model, x, h.transpose_decoder) for key, model in models.items()}
+    some = test_sequences[:: max(1, len(test_sequences) // REPLACED)]
+    recovered, mean_ablation = loss_recovered(network, some, data, saes)
+    table["recovered"] = [recovered[key] for key in models]
+    agreements = compare.agreements(models, data.x_test)
+    at = {
+        (name, column): compare.at_l0(
+            agreements if column == "agreement" else table, name, column, L0
+        )
+        for name, column in itertools.product(SETTINGS, TOLERANCES)
+    }
+    l0s = table.groupby(["method", "seed"], sort=False).l0
+    shown = pd.Series({key: values.mean() for key, values in at.items()}).unstack(sort=False)
+    # From what L0 to what L0 the models of every seed reach: this must enclose 10
+    shown["from L0"] = l0s.min().groupby("method").max()
+    shown["to L0"] = l0s.max().groupby("method").min()
+    print(shown.round(3).to_string())
+    revised, pooled = (at[name, "explained"] for name in COMPETITION)
+    return {
+        "criteria": check.judge(
+            "language", {"language_competition": list((pooled / revised - 1).dropna())}
+        ),
+        "numbers": [
+            {"method": name, "quantity": column, "place": f"L0 {L0}"}
+            | {"tolerance": TOLERANCES[column], "seeds": list(values)}
+            for (name, column), values in at.items()
+        ],
+        "rates": {name: lr for name, (_, lr, _) in SETTINGS.items()},
+        "settings": {name: settings for name, (settings, _, _) in SETTINGS.items()},
+        "batch_sizes": {name: size for name, (_, _, size) in SETTINGS.items()},
+        "steps": {name: EPOCHS * (len(data.x) // size) for name, (_, _, size) in SETTINGS.items()},
+        "tokens": {"train": len(data.x), "test": len(data.x_test)},
+        "variance_held": data.variance_held,
+        "mean_ablation": mean_ablation,
+        "competition": competition(table, models, data.x_test),
+        "table": table,
+        "agreements": agreements,
+    }
 
 
 def main(arguments=None):
@@ -309,42 +333,14 @@ def main(arguments=None):
     data = load_activations(network, sequences, test_sequences)
     print(f"{len(data.x):,} and {len(data.x_test):,} tokens for training and test")
     if args.search:
-        found = search(data.x, data.mean)
+        found = search(data)
         (folder / "language_tuning.json").write_text(json.dumps(found, indent=1) + "\n")
         return
-
-    all_jobs = []
-    for name, method in chosen_methods(data.x).items():
-        options = {"epochs": EPOCHS, "batch_size": SETTINGS[name][2], "most": 6}
-        all_jobs += jobs({name: method}, data.x, data.mean, UNITS, args.seeds, **options)
-    models = train_all(all_jobs)
-    table, mean_ablation = measure(models, network, test_sequences, data)
-    agreements = compare.agreements(models, data.x_test)
-    numbers = at_equal_l0(table, agreements)
-    revised, pooled = (compare.at_l0(table, name, "explained", L0) for name in COMPETITION)
     parameters = {"TOKENS": args.tokens, "SEEDS": args.seeds, "MODEL": MODEL, "LAYER": LAYER}
     parameters |= {"COMPONENTS": COMPONENTS, "UNITS": UNITS, "EPOCHS": EPOCHS}
     parameters |= {"DEVICE": args.device, "OUTPUT": args.output}
-    record.save_results(
-        "language",
-        folder,
-        parameters=parameters,
-        criteria=check.judge(
-            "language", {"language_competition": [*(pooled / revised - 1).dropna()]}
-        ),
-        numbers=numbers,
-        rates={name: lr for name, (_, lr, _) in SETTINGS.items()},
-        settings={name: settings for name, (settings, _, _) in SETTINGS.items()},
-        batch_sizes={name: size for name, (_, _, size) in SETTINGS.items()},
-        steps={name: EPOCHS * (len(data.x) // size) for name, (_, _, size) in SETTINGS.items()},
-        tokens={"train": len(data.x), "test": len(data.x_test)},
-        variance_held=data.variance_held,
-        mean_ablation=mean_ablation,
-        competition=competition(table, models, data.x_test),
-        table=table,
-        agreements=agreements,
-    )
-    print(summary(table, numbers).round(3).to_string())
+    found = results(network, test_sequences, data, args.seeds)
+    record.save_results("language", folder, parameters=parameters, **found)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def methods(kappa):
             partial(revised, penalty=h.pooled_lse_loss), (0.1, 0.25), 0.004
         ),
         "the revised loss, L1": Method(partial(revised, penalty=mean_l1), (0.25, 0.5), 0.004),
-        "tied SAE": Method(h.sae_loss, (0.4, 0.6, 1.3), 0.008, "penalty", sae={"tied": True}),
+        "tied SAE": Method(h.sae_loss, (0.4, 0.8, 1.3), 0.008, "penalty", sae={"tied": True}),
         "L1 SAE": l1,
         "L1 SAE, half its rate": l1._replace(lr=l1.lr / 2),
         "TopK SAE": Method(h.sae_loss, (5, 10, 20), 0.008, None, sae={}),
@@ -214,7 +214,7 @@ def train_all(all_jobs, title="training"):
 # --- Searching their rates, on validation digits ----------------------------------------------
 
 NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "L1 SAE, half its rate")
-RATES = (0.002, 0.004, 0.008, 0.016, 0.032)
+RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
 OPTIMIZERS = {"Adam": ADAM, "SGD": SGD, "momentum .9": MOMENTUM}
 SEARCH = {"Adam": (0.0003, 0.001, 0.003, 0.01), "SGD": (0.01, 0.03, 0.1, 0.3)}
 SEARCH |= {"momentum .9": (0.003, 0.01, 0.03)}
@@ -263,31 +263,29 @@ def search_paper_loss(tried, x, mean, n_units, *, epochs, batch_size=h.BATCH_SIZ
     return sorted(found, key=lambda row: -(row["explained"] or 0))
 
 
-def search_rates(chosen, x, n_units, *, epochs, batch_size=h.BATCH_SIZE):
+def search_rates(chosen, x, n_units, *, epochs, batch_size=h.BATCH_SIZE, seeds=(0, 1, 2)):
     """{name: {rate: loss}} of methods {name: Method} at their middle setting, for RATES.
 
-    Models of the first seed learn from x (N, D) but its last sixth, by which their own loss, per
-    row, judges them; NaN where training diverged.
+    Models learn from x (N, D) but its last sixth, by which their loss judges them: per row, a mean
+    over seeds; NaN where training diverged.
     """
     learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :].split(batch_size)
     held_out = [batch for batch in held_out if len(batch) == batch_size]
-    mean = torch.zeros_like(x[0])
+    options = {"epochs": epochs, "batch_size": batch_size}
 
     def validation_loss(name, lr):
         method = chosen[name]._replace(lr=lr)
         setting = method.settings[len(method.settings) // 2]
-        options = {"epochs": epochs, "batch_size": batch_size}
-        (model,) = train_stack(
-            name, method, [(setting, 0)], learned, mean, n_units, **options
-        ).values()
-        arguments = {method.argument: setting} if method.argument else {}
+        runs = [(setting, seed) for seed in seeds]
+        models = train_stack(name, method, runs, learned, 0, n_units, **options).values()
+        loss = partial(method.loss, **({method.argument: setting} if method.argument else {}))
         with torch.no_grad():
-            total = sum(method.loss(model, batch, **arguments) for batch in held_out)
-        return float(total) / len(held_out) / batch_size
+            losses = [float(loss(model, batch)) for model in models for batch in held_out]
+        return sum(losses) / len(losses) / batch_size
 
     tried = list(itertools.product(chosen, RATES))
-    found = side_by_side([partial(validation_loss, *case) for case in tried], "rates")
-    losses = dict(zip(tried, found))
+    losses = side_by_side([partial(validation_loss, *case) for case in tried], "rates")
+    losses = dict(zip(tried, losses))
     return {name: {lr: losses[name, lr] for lr in RATES} for name in chosen}
 
 

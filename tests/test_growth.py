@@ -116,7 +116,7 @@ def test_a_loss_that_falls_as_k_log_t_converges_at_k_over_tolerance():
     assert [*table["K / tolerance"]] == [8, 16, 16, 32, 32, 64, 450, 900]
     found = table[:6]
     assert (found.raw - found["K / tolerance"]).abs().max() <= 1
-    assert (found.averaged - found["K / tolerance"]).between(1, 4).all()
+    assert (found.averaged - found.raw).between(1, 3).all()  # a mean of five lies two epochs back
     assert table[["raw", "averaged"]][6:].isna().all(axis=None)
     line = stats.linregress(found["K / tolerance"], found.averaged)
     assert growth.fitted_line(table, "averaged") == pytest.approx((line.slope, line.intercept))

@@ -105,7 +105,10 @@ def test_correlation_of_a_constant_unit_is_zero():
     E[:, 2] = 7.77  # a mean of float32 numbers is not exactly 7.77
     R = h.correlation(E)
     assert (R[2] == 0).all() and (R[:, 2] == 0).all()
-    assert_allclose(R[[0, 1, 3, 4], [0, 1, 3, 4]], 1, rtol=1e-5)
+    kept = [0, 1, 3, 4]
+    corr = np.corrcoef(E[:, kept].numpy().T)
+    assert_allclose(R[kept][:, kept], corr, atol=1e-5)
+    assert h.decorrelation_loss(E) == pytest.approx((corr**2).sum() - 4, abs=1e-5)
 
 
 def test_log_determinant_of_float32_energies_does_not_lose_s():
@@ -343,10 +346,11 @@ def test_inputs_from_which_nothing_can_be_learned(function, x, said):
         function(x)
 
 
-def test_infinite_inputs_of_both_signs_are_refused():
+@pytest.mark.parametrize("values, n", [([torch.inf, -torch.inf], 2), ([torch.inf, 0], 1)])
+def test_infinite_inputs_are_refused(values, n):
     x = GOOD.clone()
-    x[3, 0], x[4, 0] = torch.inf, -torch.inf
-    with pytest.raises(ValueError, match="2 values that are not finite, the first at row 3"):
+    x[3, 0], x[4, 0] = values
+    with pytest.raises(ValueError, match=f"{n} values that are not finite, the first at row 3"):
         h.kappa(x, 3)
 
 
@@ -521,6 +525,11 @@ TAKES_DATA = {
 def test_numpy_gives_what_a_tensor_gives(name):
     x = normal(40, 6)
     assert_allclose(TAKES_DATA[name](x.numpy()), TAKES_DATA[name](x), rtol=1e-12)
+
+
+def test_integers_are_taken():
+    E = np.arange(6).reshape(2, 3) ** 2
+    assert h.lse_loss(E).item() == pytest.approx(-logsumexp(-E, axis=1).sum())
 
 
 def test_pixels_of_eight_bits_are_taken():
