@@ -15,7 +15,7 @@ def in_float64(model, x, mean=0):
     model = deepcopy(model).double()
     if torch.is_tensor(mean):
         model.b.data -= model.W.data @ mean.double()
-    return model, x.double().add_(mean)
+    return model, x.to(torch.float64, copy=True).add_(mean)
 
 
 def gradients(model, x, lam, kappa, penalty=h.lse_loss):

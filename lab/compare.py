@@ -39,7 +39,7 @@ def evaluate(model, x, x_test):
     for name, fit in {"explained": h.transpose_decoder, "least_squares": h.fit_decoder}.items():
         sae = h.with_decoder(model, x, partial(fit, moments=moments))
         found[name] = h.variance_explained(sae, x_test)
-    found["ratio"] = found["explained"] / found["least_squares"]
+    found["ratio"] = found["explained"] / (found["least_squares"] or np.nan)
     if isinstance(model, h.SparseAutoencoder):
         found["as_is"] = h.variance_explained(model, x_test)
     return found
@@ -179,7 +179,9 @@ def at_l0(table, method, column, l0):
     Seeds whose models do not enclose the L0 are left out, with a warning that names them.
     """
     explained = column in ("explained", "least_squares", "as_is")
-    groups = table[table.method == method].dropna(subset=[column]).groupby("seed")
+    rows = table[table.method == method]
+    rows = rows[rows[column].notna() | rows.l0.isna()]  # measured, or diverged
+    groups = rows.groupby("seed")
     found = {s: interpolate(rows.l0, rows[column], l0, explained) for s, rows in groups}
     if outside := [seed for seed, value in found.items() if np.isnan(value)]:
         warnings.warn(
@@ -233,6 +235,6 @@ def pca_explained(x, x_test, counts):
     mean = x.mean(0)
     cov = x.T @ x / len(x) - torch.outer(mean, mean)
     axes = torch.linalg.eigh(cov)[1].flip(1)
-    power = ((x_test - mean) @ axes).square().sum(0).cumsum(0)
+    errors = ((x_test - mean) @ axes).square().sum(0)
     total = (x_test - x_test.mean(0)).square().sum()
-    return [float(power[n - 1] / total) for n in counts]
+    return [float(1 - errors[n:].sum() / total) for n in counts]

@@ -92,7 +92,7 @@ def paper_sae(n_inputs, n_units, seed):
 def paper_sae_loss(model, x):
     """Mean squared error + 0.01 times the mean activation: -> (). [P, section 4.3]"""
     A = model.encode(x)
-    return torch.nn.functional.mse_loss(model.decode(A), x) + 0.01 * A.mean()
+    return (model.decode(A) - x).square().mean() + 0.01 * A.mean()
 
 
 def paper_sae_job(x, n_units, seeds, *, epochs):

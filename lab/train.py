@@ -231,5 +231,6 @@ def _extend(bar, epochs):
     with bar.get_lock():
         done, begun = bar.n, getattr(bar, "start_t", None)
         bar.reset((bar.total or 0) + epochs)
-        bar.update(done)
+        bar.n = bar.last_print_n = done
         bar.start_t = begun
+        bar.refresh()

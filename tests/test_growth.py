@@ -56,12 +56,12 @@ def test_layers_are_watched_after_each_epoch(x):
     runs = growth.watch(x, 8, 3, rates, seeds, decay=decays)
     for run, lr, seed, decay in zip(runs, rates, seeds, decays):
         one, seen = h.Encoder(196, 8, seed=seed), {"norm2": [], "L0": []}
-        start = float(one.W.square().sum() + one.b.square().sum())
+        start = (one.W.square().sum() + one.b.square().sum()).item()
         loss = partial(growth.paper_loss, decay=decay)
         for epochs in (1, 2, 3):
             one = h.Encoder(196, 8, seed=seed)
             history = h.fit(one, loss, x, epochs=epochs, lr=lr, optimizer=SGD, seed=seed)
-            seen["norm2"].append(float(one.W.square().sum() + one.b.square().sum()))
+            seen["norm2"].append((one.W.square().sum() + one.b.square().sum()).item())
             seen["L0"].append(h.l0(one(x)))
         assert_allclose(run["norm2"], [start, *seen["norm2"]], rtol=1e-6)
         assert_allclose(run["L0"], seen["L0"], rtol=1e-9)
