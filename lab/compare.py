@@ -131,10 +131,11 @@ def tabulate(models, x, x_test, y_test=None):
 
 
 def add_probes(table, models, x, y, x_test, y_test, l0, seeds):
-    """Add a column "probe" to the table, of the seeds and of the settings that enclose the L0."""
+    """Add a column "probe" to the table, of these seeds' models that enclose the L0."""
     keys = list(zip(table.method, table.setting, table.seed))
-    near = {name: enclosing(table, name, l0) for name in table.method.unique()}
-    asked = [key for key in keys if key[1] in near[key[0]] and key[2] in seeds]
+    asked = [
+        key for key in keys if key[2] in seeds and key[1] in enclosing(table, key[0], l0, key[2])
+    ]
     jobs = [partial(probe, models[key], x, y, x_test, y_test) for key in asked]
     found = dict(zip(asked, side_by_side(jobs, "probes")))
     table["probe"] = [found.get(key, np.nan) for key in keys]
@@ -192,10 +193,10 @@ def at_l0(table, method, column, l0):
     return pd.Series(found, dtype=float).dropna()
 
 
-def enclosing(table, method, l0):
-    """The settings of a method just below and just above an L0, by the means of their models."""
-    means = table[table.method == method].groupby("setting").l0.mean().sort_values()
-    return [*means[means <= l0].index[-1:], *means[means > l0].index[:1]]
+def enclosing(table, method, l0, seed):
+    """The settings of a method and seed whose models are just below and just above an L0."""
+    rows = table[(table.method == method) & (table.seed == seed)].sort_values("l0")
+    return [*rows.setting[rows.l0 <= l0].iloc[-1:], *rows.setting[rows.l0 > l0].iloc[:1]]
 
 
 def difference(table, column, l0, method, other):

@@ -67,7 +67,7 @@ def methods(kappa):
             paper_loss, (0.15, 0.5, 1.3), 0.1, raw=True, optimizer=SGD, slow_start=True
         ),
         "the paper's loss + weight decay": Method(
-            partial(paper_loss, kappa=kappa), (0.1, 0.25, 0.65), 0.004
+            partial(paper_loss, kappa=kappa), (0.1, 0.25, 0.65), 0.002
         ),
         "the revised loss": Method(revised, (0.1, 0.25, 0.75), 0.004),
         "the revised loss, pooled": Method(
@@ -76,8 +76,8 @@ def methods(kappa):
         "the revised loss, L1": Method(partial(revised, penalty=mean_l1), (0.25, 0.5), 0.004),
         "tied SAE": Method(h.sae_loss, (0.4, 0.8, 1.3), 0.008, "penalty", sae={"tied": True}),
         "L1 SAE": l1,
-        "L1 SAE, half its rate": l1._replace(lr=l1.lr / 2),
-        "TopK SAE": Method(h.sae_loss, (5, 10, 20), 0.008, None, sae={}),
+        "L1 SAE, twice its rate": l1._replace(lr=2 * l1.lr),
+        "TopK SAE": Method(h.sae_loss, (5, 10, 20), 0.004, None, sae={}),
     }
 
 
@@ -95,10 +95,13 @@ def paper_sae_loss(model, x):
     return (model.decode(A) - x).square().mean() + 0.01 * A.mean()
 
 
-def paper_sae_job(x, n_units, seeds, *, epochs):
-    """Train the paper's SAEs with its settings, on raw pixels x (N, D): as `train_stack` does."""
+def paper_sae_job(x, mean, n_units, seeds, *, epochs):
+    """Train the paper's SAEs, with its settings, on raw pixels x + mean; x (N, D), mean (D,).
+
+    -> {("the paper's SAE", None, seed): model}, models of raw pixels.
+    """
     models = [paper_sae(x.shape[1], n_units, seed) for seed in seeds]
-    train(models, paper_sae_loss, x, epochs=epochs, seed=seeds, title="the paper's SAE")
+    train(models, paper_sae_loss, x + mean, epochs=epochs, seed=seeds, title="the paper's SAE")
     return {("the paper's SAE", None, seed): model for seed, model in zip(seeds, models)}
 
 
@@ -213,7 +216,7 @@ def train_all(all_jobs, title="training"):
 
 # --- Searching their rates, on validation digits ----------------------------------------------
 
-NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "L1 SAE, half its rate")
+NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "L1 SAE, twice its rate")
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
 OPTIMIZERS = {"Adam": ADAM, "SGD": SGD, "momentum .9": MOMENTUM}
 SEARCH = {"Adam": (0.0003, 0.001, 0.003, 0.01), "SGD": (0.01, 0.03, 0.1, 0.3)}

@@ -35,7 +35,7 @@ LOOKS = {
     "k-means": ("#4f9d69", "X", ":"),
     "tied SAE": ("#5aa9dd", "s", "-."),
     "L1 SAE": ("#1f6fb4", "D", "--"),
-    "L1 SAE, half its rate": ("#1f6fb4", "d", ":"),
+    "L1 SAE, twice its rate": ("#1f6fb4", "d", ":"),
     "TopK SAE": ("#0b2d5c", "^", "-"),
 }
 SHOWN = (

@@ -274,11 +274,12 @@ def test_a_difference_is_between_equal_seeds():
     assert found == pytest.approx([-0.4 / 6, -0.6 / 6])
 
 
-def test_enclosing_settings_are_by_the_mean_of_the_seeds():
+def test_enclosing_settings_are_those_of_the_seed_asked_for():
     table = rows("a", {0: [(9, 0), (2, 0), (20, 0)], 1: [(13, 0), (4, 0), (30, 0)]})
-    assert compare.enclosing(table, "a", 10) == [1, 0]
-    assert compare.enclosing(table, "a", 11) == [0, 2]
-    assert compare.enclosing(table, "a", 1) == [1] and compare.enclosing(table, "a", 90) == [2]
+    assert compare.enclosing(table, "a", 10, seed=0) == [0, 2]
+    assert compare.enclosing(table, "a", 10, seed=1) == [1, 0]
+    assert compare.enclosing(table, "a", 1, seed=0) == [1]
+    assert compare.enclosing(table, "a", 90, seed=1) == [2]
 
 
 def test_the_nearest_model_is_of_the_seed_asked_for():

@@ -91,7 +91,7 @@ EXPECTED = {  # loss, model, optimiser, raw pixels, slow start
     "the revised loss, L1": (partial(revised, penalty=mean_of_units), encoder, ADAM),
     "tied SAE": (tied_sae, partial(sae, tied=True), ADAM),
     "L1 SAE": (l1_sae, sae, ADAM),
-    "L1 SAE, half its rate": (l1_sae, sae, ADAM),
+    "L1 SAE, twice its rate": (l1_sae, sae, ADAM),
     "TopK SAE": (topk_sae, top, ADAM),
 }
 
@@ -176,7 +176,8 @@ def test_the_papers_sae_loss_has_means_and_a_weight_of_a_hundredth():
 
 def test_the_papers_saes_are_trained_by_adam_in_minibatches_of_128():
     x = torch.rand(300, D, generator=torch.Generator().manual_seed(1)).double()
-    found = methods.paper_sae_job(x, K, [4, 1], epochs=5)
+    mean = x.mean(0)
+    found = methods.paper_sae_job(x - mean, mean, K, [4, 1], epochs=5)
     assert set(found) == {("the paper's SAE", None, seed) for seed in (4, 1)}
     for (_, _, seed), model in found.items():
         one, order = methods.paper_sae(D, K, seed), torch.Generator().manual_seed(seed)
@@ -254,7 +255,7 @@ def test_each_tuned_rate_is_as_good_as_the_best_of_those_tried_and_not_at_their_
         losses = {rate: np.inf if np.isnan(loss) else loss for rate, loss in pairs}
         assert min(losses) < tuned[name] < max(losses)
         assert losses[tuned[name]] == pytest.approx(min(losses.values()), rel=5e-4)
-    assert METHODS["L1 SAE, half its rate"].lr == METHODS["L1 SAE"].lr / 2
+    assert METHODS["L1 SAE, twice its rate"].lr == 2 * METHODS["L1 SAE"].lr
 
 
 def test_the_tuned_papers_loss_has_the_best_settings_of_the_search(tuning):

@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 from packaging.requirements import Requirement
 
-from lab import ROOT
+from lab import ROOT, check
 from lab.check import NOTEBOOKS
 
 
@@ -43,3 +44,20 @@ def test_notebooks_name_one_address_and_hold_no_errors_and_no_paths(name):
 def test_style():
     for command in (["check"], ["format", "--check"]):
         subprocess.run([sys.executable, "-m", "ruff", *command, ROOT], check=True)
+
+
+def test_the_example_of_the_front_page_prints_what_it_says(tmp_path):
+    """With helpers.py alone, as one who copies it would run it."""
+    page = (ROOT / "README.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n```text\n(.*?)```", page, re.DOTALL).groups()
+    shutil.copy(ROOT / "helpers.py", tmp_path)
+    (tmp_path / "example.py").write_text(code)
+    command = [sys.executable, "-W", "error", "example.py"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout == printed, found.stderr
+
+
+def test_the_front_page_has_the_table_of_the_record():
+    record = json.loads((ROOT / "figures" / "3_benchmark.json").read_text())
+    shown = check.README_TABLE.search((ROOT / "README.md").read_text())
+    assert shown[0].strip() == check.readme_table(record)
