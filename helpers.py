@@ -9,6 +9,9 @@ its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
     arXiv 2601.06478.
+
+Sixth edition of the companion to [P], 2026; MIT licence: keep this line and LICENSE with a copy.
+Needs a device with float64 (a CPU or a CUDA GPU).
 """
 
 import math
@@ -18,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-BATCH_SIZE = 128  # of the paper; lam keeps its meaning at any other
+BATCH_SIZE = 128  # of the paper, and the unit of lam: pass batch_size to `fit`, do not change this
 
 # --- Losses, of the energies E (N, K) of any network ------------------------------------------
 # They are summed over the inputs of a minibatch, not averaged: so dL/dE is the responsibility.
@@ -26,12 +29,12 @@ BATCH_SIZE = 128  # of the paper; lam keeps its meaning at any other
 
 def responsibilities(E):
     """r_ij = exp(-E_ij) / sum_k exp(-E_ik): (N, K) -> (N, K), rows sum to 1. [P, section 2]"""
-    return torch.softmax(-as_tensor(E), dim=1)
+    return torch.softmax(-_energies(E), dim=1)
 
 
 def lse_loss(E):
     """-sum_i log sum_j exp(-E_ij), in nats: (N, K) -> (). Its gradient is r. [P, section 2]"""
-    return -torch.logsumexp(-as_tensor(E), dim=1).sum()
+    return -torch.logsumexp(-_energies(E), dim=1).sum()
 
 
 def pooled_lse_loss(E):
@@ -40,20 +43,20 @@ def pooled_lse_loss(E):
     All inputs have one common denominator: the gradient is exp(-E_ij) / mean_i sum_k exp(-E_ik).
     Not in [P].
     """
-    E = as_tensor(E)
+    E = _energies(E)
     return -len(E) * (torch.logsumexp(-E, dim=(0, 1)) - math.log(len(E)))
 
 
 def variance_loss(E, eps=1e-6):
     """-sum_j log(Var_j + eps): (N, K) -> (). [P, section 3]"""
-    E = as_tensor(E)
+    E = _energies(E)
     variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), in half of its time
     return -torch.log(variance + eps).sum()
 
 
 def correlation(E):
     """Corr(E): (N, K) -> (K, K). A constant unit has a row and a column of zeros, never NaN."""
-    E = as_tensor(E)
+    E = _energies(E)
     mean = E.mean(0)
     centred = E - mean
     norm = centred.norm(dim=0)
@@ -77,7 +80,7 @@ def log_det_loss(E, s=1e-3):
     determinant from zero; that works, and gets worse from about half as many rows as units.
     Non-finite energies give NaN.
     """
-    E = as_tensor(E)
+    E = _energies(E)
     N, K = E.shape
     if N < K:
         warnings.warn(
@@ -112,7 +115,7 @@ def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
 def sae_loss(model, x, penalty=0.0):
     """Squared error plus L1 of a `SparseAutoencoder`, both summed over the minibatch: -> ().
 
-    Each activation is weighted by the norm of its decoder row, so that the penalty cannot be
+    penalty: a number. Each activation is weighted by the norm of its decoder row, so that the penalty cannot be
     avoided by small activations and long rows. In a tied SAE, whose short rows would give small
     activations, it is plain.
     """
@@ -121,6 +124,14 @@ def sae_loss(model, x, penalty=0.0):
     error = (model.decode(A) - x).square().sum()
     l1 = A.sum() if model.tied else (A.sum(0) * model.V.norm(dim=1)).sum()
     return error + penalty * l1
+
+
+def _energies(E):
+    """E as a tensor (N, K); ValueError for another shape, whose sums would be over other things."""
+    E = as_tensor(E)
+    if E.dim() != 2:
+        raise ValueError(f"energies are a table (N, K), got shape {tuple(E.shape)}; flatten them")
+    return E
 
 
 def kappa(x, n_units):
@@ -224,7 +235,10 @@ def checked_inputs(x, like=None, rows=2):
     """x (N, D) as a tensor; a ValueError says what to do if nothing can be learned from it."""
     x = as_tensor(x, like).detach()
     if x.dim() != 2 or len(x) < rows:
-        raise ValueError(f"x must be a table of {rows} rows or more, got shape {tuple(x.shape)}")
+        raise ValueError(
+            f"x must be a table of {rows} rows or more, a minibatch if it is to be learned from; "
+            f"got shape {tuple(x.shape)}"
+        )
     if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
         row, column = bad.nonzero()[0].tolist()
         raise ValueError(
@@ -270,7 +284,10 @@ def fit(
     be learned from, and FloatingPointError as soon as a loss is not finite.
     """
     if batch_size < 2 or epochs < 1 or (schedule is not None and len(schedule) != epochs):
-        raise ValueError("needs batch_size >= 2, epochs >= 1, and a schedule of a factor an epoch")
+        raise ValueError(
+            f"needs batch_size >= 2, got {batch_size}; epochs >= 1, got {epochs}; and a schedule of "
+            "a factor for each epoch, or None"
+        )
     x = checked_inputs(x, rows=batch_size)
     parameters = [p for p in model.to(x.device).parameters() if p.requires_grad]
     x = x.to(parameters[0].dtype)
@@ -329,9 +346,12 @@ def transpose_decoder(model, x, moments=None):
 def with_decoder(model, x, decoder=fit_decoder, mean=0):
     """A standard SAE: the activations of a trained model, with a decoder fitted to x (N, D).
 
-    x: the inputs as they are. mean: what was taken off them before training, (D,) or 0; the SAE
-    takes it off itself, and adds it again. Raises ValueError for inputs that cannot be decoded.
+    x: the inputs as they are; some 20,000 rows are enough. mean: what was taken off them before
+    training, (D,) or 0; the SAE takes it off itself, and adds it again. Raises ValueError for
+    inputs that cannot be decoded, and for a model that is no Encoder or SparseAutoencoder.
     """
+    if not isinstance(model, (Encoder, SparseAutoencoder)):
+        raise ValueError(f"takes an Encoder or a SparseAutoencoder, got a {type(model).__name__}")
     n_units, n_inputs = model.W.shape
     x, mean = as_tensor(x, model.W), as_tensor(mean, model.W).expand(n_inputs)
     V, offset = decoder(model, x - mean if mean.any() else x)
@@ -349,7 +369,8 @@ def moments_of(model, x, chunk=1024):
     """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K), covariances
     (K, D) of the standardised A with x; and the mean (D,) of x. In float64.
 
-    All is centred before it is multiplied, so that nothing cancels. Raises ValueError for bad x.
+    All is centred before it is multiplied, so that nothing cancels. Holds A in float64, three times.
+    Raises ValueError for bad x.
     """
     x = checked_inputs(x, model.W)
     wide, n = torch.promote_types(x.dtype, torch.float32), len(x)  # half precision: in float32
@@ -371,12 +392,12 @@ def moments_of(model, x, chunk=1024):
 
 def l0(A):
     """Mean number of active units (A > 0) per input, of A (N, K): -> float. [P, section 4]"""
-    return float((as_tensor(A) > 0).double().sum(1).mean())
+    return float((_energies(A) > 0).double().sum(1).mean())
 
 
 def dead(A):
     """Number of units of A (N, K) that are active on no input: -> int."""
-    return int((as_tensor(A) <= 0).all(0).sum())
+    return int((_energies(A) <= 0).all(0).sum())
 
 
 @torch.no_grad()

@@ -23,38 +23,25 @@ ALT = {
     "3_benchmark_units": "Eight decoder rows of each method. K-means, the revised loss and the "
     "paper's loss show more whole digits, SAEs more strokes.",
 }
-# {method: (colour, marker, line)}. Warm: the paper's loss and its changes, from light to dark;
+# The methods of the benchmark's table, {method: (colour, marker, line)}. Warm: the paper's loss and its changes, from light to dark;
 # blue: models that are trained to reconstruct.
 LOOKS = {
     "the paper's loss": ("#dd9326", "v", ":"),
     "the paper's loss, tuned": ("#cc6410", "<", "-."),
     "the paper's loss + weight decay": ("#963a0a", ">", "--"),
     "the revised loss": ("k", "o", "-"),
-    "the revised loss, pooled": ("0.3", "p", "--"),
-    "the revised loss, L1": ("0.3", "h", ":"),
     "k-means": ("#4f9d69", "X", ":"),
     "tied SAE": ("#5aa9dd", "s", "-."),
     "L1 SAE": ("#1f6fb4", "D", "--"),
-    "L1 SAE, twice its rate": ("#1f6fb4", "d", ":"),
     "TopK SAE": ("#0b2d5c", "^", "-"),
 }
-SHOWN = (
-    "the paper's loss",
-    "the paper's loss, tuned",
-    "the paper's loss + weight decay",
-    "the revised loss",
-    "k-means",
-    "tied SAE",
-    "L1 SAE",
-    "TopK SAE",
-)
 
 
 def benchmark_figure(table, pca):
     """table: a row for each model, see `lab.compare.tabulate`; pca: (L0s, variance explained)."""
     fig, axes = plt.subplots(1, 2, figsize=(TWO, 3.0), sharex=True, sharey=True)
     for axis, column in zip(axes, ("explained", "least_squares")):
-        for name in SHOWN:
+        for name in LOOKS:
             rows, (colour, marker, line) = table[table.method == name], LOOKS[name]
             axis.plot(rows.l0, rows[column], ".", color=colour, ms=3, alpha=0.6, mew=0)
             means = rows.groupby("setting")[["l0", column]].mean().sort_values("l0")

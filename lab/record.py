@@ -22,6 +22,7 @@ from IPython.display import Markdown, display
 
 from lab import ROOT
 from lab.check import git
+from lab.data import pick_device
 
 START = time.time()
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
@@ -139,7 +140,8 @@ def save_results(name, folder, *, parameters, criteria, numbers, rates=None, **m
     rates: {method: learning rate}; the numbers of a method are compared only at equal rates.
     more: DataFrames become lists of rows, tensors and arrays lists, and NaN becomes null.
     """
-    content = {"parameters": parameters, "environment": _environment(), "criteria": criteria}
+    environment = _environment(parameters.get("DEVICE", "auto"))
+    content = {"parameters": parameters, "environment": environment, "criteria": criteria}
     content |= {"numbers": numbers, "rates": rates or {}, **more}
     text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
     _write(Path(folder) / f"{name}.json", text.encode())
@@ -164,17 +166,18 @@ def read_results(name, folder):
     return json.loads(path.read_text())
 
 
-def _environment():
+def _environment(device):
     """Versions, machine, commit, time since this module was imported, and memory so far."""
     changed = git("diff", "--name-only", "HEAD", "--", ":!figures")  # a run itself writes figures/
     commit = git("describe", "--always").strip() or "unknown"
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kibibytes /= 1024 if sys.platform == "darwin" else 1  # bytes on a Mac
+    on_gpu = pick_device(device).type == "cuda"
     return {
         "python": platform.python_version(),
         **{package: version(package).partition("+")[0] for package in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "commit": f"{commit}-dirty" if changed else commit,
         "seconds": round(time.time() - START),
         "peak_memory_gb": round(kibibytes / 2**20, 2),

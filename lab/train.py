@@ -74,7 +74,7 @@ def train(
     x = h.checked_inputs(x, rows=batch_size)
     for model in models:
         model.to(x.device)
-    x = x.to(models[0].W.dtype)
+    x = x.to(next(models[0].parameters()).dtype)
     seeds = np.broadcast_to(np.array(seed, int), n).tolist()
     # Neighbours of equal seeds share each minibatch, which is then read once for all of them.
     shared = math.gcd(*(len(list(run)) for _, run in itertools.groupby(seeds)))
@@ -173,7 +173,7 @@ def _check(models, epochs, schedule, values):
     for name, value in values.items():
         if np.ndim(value) and len(value) != len(models):
             raise ValueError(f"{name}: one value, or one for each of the {len(models)} models")
-    if np.min(values["lr"]) < 0 or np.max(values["lr"]) <= 0:
+    if np.min(values["lr"]) <= 0:
         raise ValueError(f"lr must be positive, got {values['lr']}")
 
 
