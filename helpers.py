@@ -115,9 +115,8 @@ def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
 def sae_loss(model, x, penalty=0.0):
     """Squared error plus L1 of a `SparseAutoencoder`, both summed over the minibatch: -> ().
 
-    penalty: a number. Each activation is weighted by the norm of its decoder row, so that the penalty cannot be
-    avoided by small activations and long rows. In a tied SAE, whose short rows would give small
-    activations, it is plain.
+    penalty: a number. Each activation is weighted by the norm of its decoder row, so that the
+    penalty cannot be avoided by small activations and long rows. In a tied SAE it is plain.
     """
     x = as_tensor(x, model.W)
     A = model.encode(x)
@@ -285,8 +284,8 @@ def fit(
     """
     if batch_size < 2 or epochs < 1 or (schedule is not None and len(schedule) != epochs):
         raise ValueError(
-            f"needs batch_size >= 2, got {batch_size}; epochs >= 1, got {epochs}; and a schedule of "
-            "a factor for each epoch, or None"
+            f"needs batch_size >= 2, got {batch_size}; epochs >= 1, got {epochs}; and a schedule "
+            "of a factor for each epoch, or None"
         )
     x = checked_inputs(x, rows=batch_size)
     parameters = [p for p in model.to(x.device).parameters() if p.requires_grad]
@@ -369,8 +368,8 @@ def moments_of(model, x, chunk=1024):
     """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K), covariances
     (K, D) of the standardised A with x; and the mean (D,) of x. In float64.
 
-    All is centred before it is multiplied, so that nothing cancels. Holds A in float64, three times.
-    Raises ValueError for bad x.
+    All is centred before it is multiplied, so that nothing cancels. This holds A in float64, three
+    times. Raises ValueError for bad x.
     """
     x = checked_inputs(x, model.W)
     wide, n = torch.promote_types(x.dtype, torch.float32), len(x)  # half precision: in float32

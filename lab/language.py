@@ -61,7 +61,7 @@ TUNED = {"raw": False, "optimizer": OPTIMIZERS["momentum .9"], "slow_start": Tru
 # What `--search` tries for it, with a slow start but for Adam: {optimiser: rates}, and lambdas on
 # raw and on centred components; and whose rates it does not search for
 SEARCH = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
-SEARCH_LAMBDAS = {True: (0.0012, 0.0036, 0.011), False: (0.0012, 0.0036, 0.011)}
+SEARCH_LAMBDAS = {True: (0.008, 0.022, 0.06), False: (0.0015, 0.005, 0.018)}
 NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "the revised loss, pooled")
 
 COMPETITION = ("the revised loss", "the revised loss, pooled")  # with and without

@@ -23,8 +23,8 @@ ALT = {
     "3_benchmark_units": "Eight decoder rows of each method. K-means, the revised loss and the "
     "paper's loss show more whole digits, SAEs more strokes.",
 }
-# The methods of the benchmark's table, {method: (colour, marker, line)}. Warm: the paper's loss and its changes, from light to dark;
-# blue: models that are trained to reconstruct.
+# The methods of the benchmark's table, {method: (colour, marker, line)}. Warm: the paper's loss and
+# its changes, from light to dark; blue: models that are trained to reconstruct.
 LOOKS = {
     "the paper's loss": ("#dd9326", "v", ":"),
     "the paper's loss, tuned": ("#cc6410", "<", "-."),
