@@ -1,5 +1,6 @@
 """Package lists, the public address, notebooks without traces of a machine, and style."""
 
+import csv
 import json
 import re
 import shutil
@@ -61,3 +62,23 @@ def test_the_front_page_has_the_table_of_the_record():
     record = json.loads((ROOT / "figures" / "3_benchmark.json").read_text())
     shown = check.README_TABLE.search((ROOT / "README.md").read_text())
     assert shown[0].strip() == check.readme_table(record)
+
+
+@pytest.mark.parametrize("name", check.RECORDS)
+def test_the_record_judges_the_live_criteria_of_today(name):
+    """A bound that is changed in claims.csv asks for a new run."""
+    rows = csv.DictReader(check.CLAIMS.open(newline=""))
+    live = {row["id"]: row for row in rows if row["notebook"] == name and not row["end"]}
+    record = json.loads((ROOT / "figures" / f"{name}.json").read_text())
+    assert {row["id"] for row in record["criteria"]} == set(live)
+    for row in record["criteria"]:
+        today = live[row["id"]]
+        assert row["bound"] == float(today["bound"])
+        assert all(row[key] == today[key] for key in ("statistic", "comparison", "quantity"))
+
+
+def test_links_of_the_front_page_exist():
+    page = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page):
+        path = link[0] or link[1]
+        assert path.startswith("https://") or (ROOT / path).exists(), path
