@@ -28,8 +28,9 @@ def watch(x, n_units, epochs, rates, seeds, optimizer=torch.optim.SGD, **argumen
 
     rates, seeds and `arguments` of `paper_loss`: a value for each layer, or one for all. Returns a
     dict for each layer: "loss" (T,), the mean over the minibatches of each epoch t; "norm2"
-    (T + 1,), |W|^2 + |b|^2 from the start on; "L0" (T,); "living", units that are active on some
-    of the first LOOKED_AT inputs at the end; "K", "lr" and "model".
+    (T + 1,), |W|^2 + |b|^2 from the start on; of the first LOOKED_AT inputs "L0" (T,), "loss of a
+    sample" (T,), without decay, taking them as one minibatch but per 128 of them, and "living",
+    units that are active on some of them at the end; "K", "lr" and "model".
     """
     models = [h.Encoder(x.shape[1], n_units, seed=seed) for seed in seeds]
     start = [squared_length(model) for model in models]
@@ -37,8 +38,9 @@ def watch(x, n_units, epochs, rates, seeds, optimizer=torch.optim.SGD, **argumen
     @torch.no_grad()
     def look(model):
         E = model(x[:LOOKED_AT])
-        living = n_units - h.dead(E)
-        return {"norm2": squared_length(model), "L0": h.l0(E), "living": living}
+        sample = h.published_loss(E) * h.BATCH_SIZE / len(E)
+        seen = {"L0": h.l0(E), "loss of a sample": sample, "living": n_units - h.dead(E)}
+        return {"norm2": squared_length(model)} | seen
 
     options = {"epochs": epochs, "lr": rates, "optimizer": optimizer, "seed": seeds}
     seen = train(models, paper_loss, x, arguments=arguments, monitor=look, **options)
@@ -48,6 +50,7 @@ def watch(x, n_units, epochs, rates, seeds, optimizer=torch.optim.SGD, **argumen
             "loss": h.BATCH_SIZE * seen["loss"][:, i],
             "norm2": np.array([start[i], *seen["norm2"][:, i]]),
             "L0": seen["L0"][:, i],
+            "loss of a sample": seen["loss of a sample"][:, i],
             "living": int(seen["living"][-1, i]),
             "K": n_units,
             "lr": rates[i],

@@ -191,12 +191,11 @@ def convergence_figure(runs, others, table, rate=0.01):
 
 
 def decay_figure(runs, steps_per_epoch):
-    """runs: {"without weight decay": run, "with weight decay": run}, of `lab.growth.watch`; their
-    "loss" is that of the paper, without the decay term."""
+    """runs: {"without weight decay": run, "with weight decay": run}, of `lab.growth.watch`."""
     fig, axes = plt.subplots(1, 3, figsize=(TWO, 2.0))
     looks = {"without weight decay": ("k", "-"), "with weight decay": ("C1", "--")}
     for name, (colour, line) in looks.items():
-        for axis, column in zip(axes, ("norm2", "loss", "L0")):
+        for axis, column in zip(axes, ("norm2", "loss of a sample", "L0")):
             values = runs[name][column]  # norm2 from the start on, the others after each epoch
             epochs = np.arange(len(runs[name]["norm2"]))[-len(values) :]
             axis.plot(epochs, values, line, color=colour)

@@ -66,6 +66,9 @@ def test_layers_are_watched_after_each_epoch(x):
         assert_allclose(run["norm2"], [start, *seen["norm2"]], rtol=1e-6)
         assert_allclose(run["L0"], seen["L0"], rtol=1e-9)
         assert_allclose(run["loss"], 128 * np.array(history), rtol=1e-6)
+        E = one(x)  # all inputs as one minibatch, without decay
+        sample = 128 / len(x) * h.lse_loss(E) + h.variance_loss(E) + h.decorrelation_loss(E)
+        assert run["loss of a sample"][-1] == pytest.approx(sample.item(), rel=1e-6)
         assert (run["K"], run["lr"], run["living"]) == (8, lr, 8 - h.dead(one(x)))
         assert_allclose(run["model"].W.detach(), one.W.detach(), atol=1e-7)
 
