@@ -9,7 +9,7 @@ import torch
 
 import helpers as h
 from lab import compare
-from lab.train import train
+from lab.train import side_by_side, train
 
 # The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
 PAPER = pd.DataFrame(
@@ -228,18 +228,68 @@ def tabulate(models, x):
     return pd.DataFrame(rows)
 
 
-def ratios_at_equal_l0(table, denser):
-    """Redundancy of B without competition over that with it, at equal L0, by seed: a list.
+def remove_competition(trained, energies, probe):
+    """C with and without competition after a long run: a DataFrame of `measures`, "probe, %", and
+    "agreement" of the units of each seed; of {(name, seed): (model, losses)} and test energies.
 
-    With competition it is interpolated between lambda 1 and `denser`, as logarithms in log L0; NaN
-    where these do not enclose the L0.
+    probe(model) -> accuracy in %.
+    """
+    runs = [run for run in trained if run[0] in ("C", "C without competition")]
+    probes = side_by_side([partial(probe, trained[run][0]) for run in runs], "probes")
+    rows = []
+    for (name, seed), accuracy in zip(runs, probes):
+        E = energies[name, seed]
+        row = {"run": name, "seed": seed, "probe, %": accuracy} | measures(E)
+        without = name != "C"
+        row["agreement"] = compare.agreement(energies["C", seed], E) if without else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def redundancy_ratios(table, denser):
+    """Redundancy of B without competition over that with it: {"equal λ": by seed, "equal L0": ...}.
+
+    At equal L0 the redundancy with competition is interpolated between lambda 1 and `denser`, as
+    logarithms in log L0; NaN where these do not enclose the L0.
     """
     B = table[(table.decorrelation == 0) & (table.change == "")]
-    found = []
+    found = {"equal λ": [], "equal L0": []}
     for _, rows in B.groupby("seed"):
         without = rows[rows.competition == 0].iloc[0]
         having = rows[(rows.competition == 1) & rows.lam.isin([1.0, denser])].sort_values("L0")
         logs = np.log(having[["L0", "redundancy"]].to_numpy()).T
         equal = np.interp(np.log(without.L0), *logs, left=np.nan, right=np.nan)
-        found.append(without.redundancy / np.exp(equal))
+        found["equal L0"].append(without.redundancy / np.exp(equal))
+        found["equal λ"].append(without.redundancy / having.redundancy[having.lam == 1].item())
     return found
+
+
+def measured_criteria(table, removal, short, ratios):
+    """What claims.csv asks of the runs under Adam: {id: values}, see `lab.check.judge`.
+
+    table: of `measures` of A to D; removal: of `remove_competition`; short: of `tabulate`.
+    """
+    of = {name: table[table.run == name] for name in "ABCD"}
+    having, without = (removal[removal.run == n] for n in ("C", "C without competition"))
+    change = {
+        name: list(np.abs(without[name].to_numpy() / having[name].to_numpy() - 1))
+        for name in ("L0", "redundancy", "entropy")
+    }
+    B = short[(short.decorrelation == 0) & (short.lam == 1)]
+    doses = B[B.change == ""].pivot(index="seed", columns="competition", values="redundancy")
+    controls = {
+        name: B[B.change == name].set_index("seed").redundancy / doses[0.0] - 1
+        for name in ("shuffled", "variances only")
+    }
+    return {
+        "entropies": {n: list(of[n].entropy - PAPER.entropy[n]) for n in "ABCD"},
+        "redundancies": {n: list(np.log(of[n].redundancy / PAPER.redundancy[n])) for n in "BCD"},
+        "not_sparser": list(of["B"].L0.to_numpy() / of["C"].L0.to_numpy() - 1),
+        "idle": change | {"agreement": list(1 - without.agreement)},
+        "not_idle": ratios,
+        "dose": {
+            f"{b:g} after {a:g}": list(doses[b] / doses[a])
+            for a, b in zip(doses.columns, doses.columns[1:])
+        },
+        "dose_controls": {name: list(values) for name, values in controls.items()},
+    }

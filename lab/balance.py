@@ -52,20 +52,38 @@ def terms(model, x, lam, penalty=h.lse_loss, s=1e-3):
     }
 
 
+def measure(model, x, lam, kappa, mean=0):
+    """The `terms` of a trained model for x + mean, in float64, and their `summary`.
+
+    -> (terms, summary, largest difference to autograd, of W and of b).
+    """
+    model, x = in_float64(model, x, mean)
+    parts = terms(model, x, lam)
+    on_W, on_b = gradients(model, x, lam, kappa)
+    right = parts["V"] - parts["inactive"] - parts["penalty"] - kappa * model.W.detach()
+    error = max((right - on_W).abs().max(), (parts["u_active"] - parts["m"] - on_b).abs().max())
+    return parts, summary(model, parts, kappa), float(error)
+
+
 def summary(model, parts, kappa):
     """Medians over units of lengths and cosines of the `terms` of a trained model: a dict."""
     W, V, inactive, penalty = model.W.detach(), parts["V"], parts["inactive"], parts["penalty"]
     bracket, length = inactive + penalty, parts["V"].norm(dim=1)
+    cosine = cosine_similarity(bracket, V)
+    part = bracket.norm(dim=1) / length
     remainder = V - bracket - kappa * W
     # The coefficients of the bracket: m over active inputs, minus u_active over the others.
     left = (parts["u_active"] - parts["m"]).abs() / parts["m"]
     found = {
         "length of the part from inactive inputs, relative to V": inactive.norm(dim=1) / length,
         "length of the log-sum-exp's part, relative to V": penalty.norm(dim=1) / length,
-        "length of the bracket, relative to V": bracket.norm(dim=1) / length,
-        "cosine of the bracket and V": cosine_similarity(bracket, V),
+        "length of the bracket, relative to V": part,
+        "cosine of the bracket and V": cosine,
+        "the bracket shortens V by": part * cosine,
+        "and turns it, moving it across by": part * (1 - cosine.square()).sqrt(),
         "cosine of w and V": cosine_similarity(W, V),
         "cosine of w and the right-hand side": cosine_similarity(W, V - bracket),
+        "length of kappa w, relative to V": kappa * W.norm(dim=1) / length,
         "length of the remainder, relative to V": remainder.norm(dim=1) / length,
         "sum of the bracket's coefficients, relative to m": left,
     }

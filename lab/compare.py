@@ -96,6 +96,18 @@ def agreement(A, B):
     return float(assign(A, B)[1].mean())
 
 
+@torch.no_grad()
+def paired_rows(models, x, n=8):
+    """Decoder rows of the first n units of the first of {name: model}, and of the units of the
+    others that `assign` pairs with them, by the activations of x: {name: (n, D)}."""
+    first, *_ = models.values()
+    A = first.encode(x)
+    return {
+        name: model.decoder.detach()[assign(A, model.encode(x))[0][:n]]
+        for name, model in models.items()
+    }
+
+
 def paper_measures(model, x, y, x_test, y_test):
     """What the paper compares, on its raw pixels: a dict.
 
@@ -208,6 +220,37 @@ def nearest(table, models, method, l0, seed):
     """The model of a method and seed whose L0 is nearest."""
     rows = table[(table.method == method) & (table.seed == seed)]
     return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]
+
+
+def measured_criteria(table, pairs, paper, purity, l0):
+    """What claims.csv asks of notebook 3: {id: values}, see `lab.check.judge`.
+
+    table: of `tabulate`; pairs: of `agreements`; paper: of `paper_measures`; purity: differences.
+    """
+
+    def change(name):
+        revised = at_l0(table, "the revised loss", "explained", l0)
+        return list((at_l0(table, name, "explained", l0) / revised - 1).dropna())
+
+    def minus(column, reported):
+        return {n: list(paper[column][paper.model == n] - value) for n, value in reported.items()}
+
+    agree = {name: at_l0(pairs, name, "agreement", l0) for name in pairs.method.unique()}
+    of_saes = [values.max() for name, values in agree.items() if "SAE" in name]
+    lowest = agree["the revised loss"].min() if agree else np.nan
+    return {
+        "their_probe": minus("probe", {"the paper's model": 93.43, "the paper's SAE": 90.26}),
+        "their_error": minus("norm_matched", {"the paper's model": 0.143}),
+        "transpose": {
+            f"L0 {n:g}": list(at_l0(table, "the revised loss", "ratio", n)) for n in (6, l0, 17.2)
+        },
+        "tuned": difference(table, "explained", l0, "the revised loss", "the paper's loss, tuned"),
+        "purity_paper": {f"{sae}, L0 {n:g}": values for (sae, n), values in purity.items()},
+        "agreement": lowest - np.max(of_saes) if of_saes else np.nan,
+        "competition_revised": {
+            name: change(name) for name in ("the revised loss, pooled", "the revised loss, L1")
+        },
+    }
 
 
 # --- Baselines that nobody trained ------------------------------------------------------------

@@ -127,3 +127,16 @@ def loss_without_scale(loss, model, x_test, eps=1e-6):
     E = model(x_test)
     norm2 = (model.W.square().sum(1) + model.b.square())[(E > 0).any(0)].double()
     return loss + float(norm2.log().sum()) + h.dead(E) * math.log(eps)
+
+
+def measured_criteria(convergence, decay_run):
+    """What claims.csv asks of the runs under SGD: {id: values}, see `lab.check.judge`.
+
+    convergence: of `convergence_table`; decay_run: of `watch`, with weight decay.
+    """
+    norm2 = decay_run["norm2"][1:]
+    fifth, half = max(1, len(norm2) // 5), len(norm2) // 2
+    return {
+        "convergence": fitted_line(convergence, "averaged")[0] - 1,
+        "decay_limits": norm2[-fifth:].mean() / norm2[half - fifth : half].mean() - 1,
+    }

@@ -120,6 +120,16 @@ def encoder_from(sae, loss, x):
     return min((at(2.0 ** (i / 2)) for i in range(-8, 9)), key=lambda pair: pair[0])[1]
 
 
+def go_on_from(saes, method, setting, x, *, epochs):
+    """Train encoders that start from SAEs {seed: sae} with an encoder's method: {seed: model}."""
+    loss = partial(method.loss, **{method.argument: setting})
+    models = {seed: encoder_from(sae, loss, x[:2_000]) for seed, sae in saes.items()}
+    schedule = h.rate_schedule(epochs, method.slow_start)
+    options = {"epochs": epochs, "lr": method.lr, "optimizer": method.optimizer}
+    train([*models.values()], loss, x, schedule=schedule, seed=[*models], **options)
+    return models
+
+
 # The ratio of W^T to least squares near L0 10: lambdas for each optimiser and preprocessing
 RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
 RATIO_LAMBDAS = {

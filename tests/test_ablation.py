@@ -305,6 +305,29 @@ def test_redundancy_is_compared_at_equal_l0():
             row(seed, 1.0, 1.0, 22, 9, change="order"),
         ]
     table = pd.DataFrame(rows)
-    assert ablation.ratios_at_equal_l0(table, 1.5) == pytest.approx([3, 3])
+    assert ablation.redundancy_ratios(table, 1.5)["equal L0"] == pytest.approx([3, 3])
     table.loc[table.competition == 0, "L0"] = 30.0  # outside: nothing is extrapolated
-    assert np.isnan(ablation.ratios_at_equal_l0(table, 1.5)).all()
+    assert np.isnan(ablation.redundancy_ratios(table, 1.5)["equal L0"]).all()
+
+
+def test_criteria_of_a_made_up_run():
+    """Each is what claims.csv says; a run that agrees with the paper, and one seed."""
+    table = pd.DataFrame(
+        {"run": list("ABCD"), "redundancy": [np.nan, 1875, 29, 56], "L0": [0, 18.7, 17, 50]}
+    ).assign(seed=0, entropy=[4.16, 3.77, 3.95, 1.99])
+    removal = pd.DataFrame({"run": ["C", "C without competition"], "seed": 0, "L0": [10.0, 10.2]})
+    removal = removal.assign(redundancy=[20.0, 21], entropy=[4.0, 4], agreement=[np.nan, 0.98])
+    runs = [(0, "", 3000), (1, "", 1500), (3, "", 1200), (10, "shuffled", 3300)]
+    runs += [(10, "variances only", 2700), (10, "covariances only", 700)]
+    short = pd.DataFrame(runs, columns=["competition", "change", "redundancy"])
+    short = short.assign(seed=0, lam=1.0, decorrelation=0.0)
+    found = ablation.measured_criteria(table, removal, short, {"equal λ": [2.0]})
+    assert found["entropies"]["C"] == pytest.approx([0.1])
+    assert found["redundancies"] == {"B": [0], "C": [0], "D": pytest.approx([np.log(2)])}
+    assert found["not_sparser"] == pytest.approx([0.1])
+    assert found["idle"]["L0"] == pytest.approx([0.02])
+    assert found["idle"]["redundancy"] == pytest.approx([0.05])
+    assert found["idle"]["agreement"] == pytest.approx([0.02])
+    assert found["dose"] == {"1 after 0": [0.5], "3 after 1": [0.8]}
+    controls = {"shuffled": pytest.approx([0.1]), "variances only": pytest.approx([-0.1])}
+    assert found["dose_controls"] == controls

@@ -97,8 +97,11 @@ def test_summary_has_medians_over_units():
         np.linalg.norm(penalty, axis=1) / length,
         np.linalg.norm(bracket, axis=1) / length,
         cosine(bracket, V),
+        (bracket * V).sum(1) / length**2,
+        np.linalg.norm(bracket - ((bracket * V).sum(1) / length**2)[:, None] * V, axis=1) / length,
         cosine(W, V),
         cosine(W, V - bracket),
+        np.linalg.norm(KAPPA * W, axis=1) / length,
         np.linalg.norm(V - bracket - KAPPA * W, axis=1) / length,
         abs(u - m) / m,
     ]

@@ -289,6 +289,29 @@ def test_the_nearest_model_is_of_the_seed_asked_for():
     assert compare.nearest(table, models, "a", 7, seed=1) == (0, 1)
 
 
+def test_criteria_of_a_made_up_benchmark():
+    """Signs and pairs: ours minus theirs, and the worst pair of seeds minus the SAEs' best."""
+    names = ["the revised loss", "the paper's loss, tuned", "the revised loss, pooled"]
+    names += ["the revised loss, L1", "L1 SAE", "tied SAE"]
+    table = pd.concat(rows(name, {s: [(5, 0.5), (20, 0.5)] for s in (0, 1)}) for name in names)
+    table["explained"] = table.method.map(dict(zip(names, (0.6, 0.5, 0.63, 0.54, 0.7, 0.7))))
+    table["ratio"] = table.explained / table.least_squares
+    pairs = table.rename(columns={"least_squares": "agreement"})
+    pairs["agreement"] = pairs.method.map(dict(zip(names, (0.9, 0, 0, 0, 0.7, 0.8))))
+    pairs.loc[(pairs.method == "the revised loss") & (pairs.seed == 1), "agreement"] = 0.75
+    paper = pd.DataFrame({"model": ["the paper's model", "the paper's SAE"], "probe": [94.0, 90.0]})
+    paper["norm_matched"] = [0.15, 0.02]
+    found = compare.measured_criteria(table, pairs, paper, {("L1 SAE", 6): [0.1]}, 10)
+    assert found["their_probe"]["the paper's model"] == pytest.approx([0.57])
+    assert found["their_error"]["the paper's model"] == pytest.approx([0.007])
+    assert found["tuned"] == pytest.approx([0.1, 0.1])
+    assert found["agreement"] == pytest.approx(-0.05)
+    assert found["competition_revised"]["the revised loss, pooled"] == pytest.approx([0.05, 0.05])
+    assert found["competition_revised"]["the revised loss, L1"] == pytest.approx([-0.1, -0.1])
+    assert found["transpose"]["L0 6"] == pytest.approx([1.2, 1.2])
+    assert found["purity_paper"] == {"L1 SAE, L0 6": [0.1]}
+
+
 # --- Baselines ----------------------------------------------------------------------------------
 
 
