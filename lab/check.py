@@ -33,6 +33,7 @@ MAY_DIFFER = ("DEVICE", "OUTPUT")  # parameters without influence on a number
 README_METHODS = (
     "the paper's loss",
     "the paper's loss, tuned",
+    "the paper's loss + weight decay",
     "the revised loss",
     "tied SAE",
     "L1 SAE",

