@@ -32,11 +32,11 @@ check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
 readme: $(INSTALLED)  ## fill the table of README.md from figures/
 	$(PYTHON) -m lab.check readme
-test: $(INSTALLED)  ## run the tests: a minute and a half
+test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 tune: $(INSTALLED)  ## search for the settings of lab/methods.py anew
 	$(PYTHON) -m lab.methods
-language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: about half an hour
+language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: some twenty minutes
 	$(PYTHON) -m lab.language
 clean:  ## remove executed notebooks; figures/ and .venv stay
 	rm -rf build
