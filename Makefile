@@ -1,10 +1,9 @@
-# `make` lists what there is to make. It needs make and Python 3.10 or later, and nothing else.
+# `make` lists what there is to make. For Linux and macOS; it needs make and Python 3.10 or later.
 # Packages go into .venv; `PYTHON=python make quick` uses the active environment as it is.
 PYTHON ?= .venv/bin/python
 INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 EXECUTED := $(NOTEBOOKS:%=build/%.ipynb)
-QUICK := build/quick
 
 # Notebooks run in the environment of PYTHON and draw their progress on this terminal, so that it
 # is not saved in them. To glibc: one heap for all threads, which keeps what a step of training
@@ -18,11 +17,11 @@ RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell tty | grep /) MALLOC_ARENA_MAX=
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
-	mkdir -p $(QUICK)
-	for n in $(NOTEBOOKS); do $(RUN) -p QUICK True -p OUTPUT $(QUICK)/figures \
-	  notebooks/$$n.ipynb $(QUICK)/$$n.ipynb || exit 1; done
-figures: $(EXECUTED)  ## run the notebooks that changed, into figures/: about twenty minutes
+quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: five minutes
+	mkdir -p build/quick
+	for n in $(NOTEBOOKS); do \
+	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
+figures: $(EXECUTED)  ## run the notebooks that changed, into figures/: about half an hour
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	cp $(EXECUTED) notebooks/
 	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.papermill \
@@ -31,25 +30,28 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
 readme: $(INSTALLED)  ## fill the table of README.md from figures/
-	$(PYTHON) -m lab.check readme
-test: $(INSTALLED)  ## run the tests: half a minute
+	$(PYTHON) -m lab.readme
+test: $(INSTALLED)  ## run the tests: one minute
 	$(PYTHON) -m pytest -q tests
 tune: $(INSTALLED)  ## search for the settings of lab/methods.py anew
-	$(PYTHON) -m lab.methods
-language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: some twenty minutes
+	$(PYTHON) -m lab.tuning
+language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: half an hour
 	$(PYTHON) -m lab.language
 clean:  ## remove executed notebooks; figures/ and .venv stay
 	rm -rf build
 
-# A notebook is run anew when it changes, or code that computes for it; not when a drawing does.
-# The last command names the executed copy, so that an interrupted run leaves none.
-build/%.ipynb: notebooks/%.ipynb helpers.py lab/data.py lab/train.py data/mnist.npz | $(INSTALLED)
+# A notebook is run anew when it changes, or code that computes, judges or tabulates for it; not
+# when a drawing does. The last command names the executed copy, so that an interrupted run leaves
+# none.
+SHARED := $(addprefix lab/,data.py measures.py record.py show.py criteria.py)
+build/%.ipynb: notebooks/%.ipynb helpers.py $(SHARED) notebooks/claims.csv data/mnist.npz | $(INSTALLED)
 	mkdir -p build && rm -f $@
 	$(RUN) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb $@
-build/2_ablation.ipynb: lab/ablation.py lab/growth.py lab/compare.py
-build/3_benchmark.ipynb: lab/methods.py lab/compare.py lab/balance.py
-build/3_benchmark.ipynb: build/2_ablation.ipynb $(wildcard figures/language.json)
+build/2_ablation.ipynb build/3_benchmark.ipynb: lab/train.py lab/ablation.py lab/tables.py
+build/2_ablation.ipynb: lab/growth.py
+build/3_benchmark.ipynb: lab/methods.py lab/balance.py build/2_ablation.ipynb
+build/3_benchmark.ipynb: $(wildcard figures/language.json)
 
 .venv/installed: requirements.txt
 	@python3 -c 'import sys; sys.version_info >= (3, 10) or sys.exit("This needs Python 3.10")'

@@ -10,7 +10,7 @@ its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
     arXiv 2601.06478.
 
-Sixth edition of the companion to [P], 2026; MIT licence: keep this line and LICENSE with a copy.
+From the companion to [P]. MIT licence: keep this line and LICENSE with a copy.
 Needs a device with float64 (a CPU or a CUDA GPU).
 """
 
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 
-BATCH_SIZE = 128  # of the paper, and the unit of lam: pass batch_size to `fit`, do not change this
+BATCH_SIZE = 128  # of the paper; `fit` takes another batch_size
+ROWS_OF_LAM = 128  # lam is given for minibatches of so many rows, see `infomax_weight`
 
 # --- Losses, of the energies E (N, K) of any network ------------------------------------------
 # They are summed over the inputs of a minibatch, not averaged: so dL/dE is the responsibility.
@@ -49,7 +50,7 @@ def pooled_lse_loss(E):
 
 def variance_loss(E, eps=1e-6):
     """-sum_j log(Var_j + eps): (N, K) -> (). [P, section 3]"""
-    E = _energies(E)
+    E = _energies(E, rows=2)
     variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), in half of its time
     return -torch.log(variance + eps).sum()
 
@@ -80,7 +81,7 @@ def log_det_loss(E, s=1e-3):
     determinant from zero; that works, and gets worse from about half as many rows as units.
     Non-finite energies give NaN.
     """
-    E = _energies(E)
+    E = _energies(E, rows=2)
     N, K = E.shape
     if N < K:
         warnings.warn(
@@ -93,43 +94,58 @@ def log_det_loss(E, s=1e-3):
     return -torch.logdet(cov + s * identity).to(E.dtype)
 
 
-def published_loss(E, lam=1.0, penalty=lse_loss):
-    """The paper's loss: penalty(E) + lam (variance + decorrelation): (N, K) -> (). [P, section 3]
+def infomax_weight(lam, E):
+    """lam N / 128, the factor of the InfoMax terms for energies E (N, K).
 
-    A larger lam gives more active units. The paper has lam = 1 and minibatches of 128; at N rows
-    the InfoMax terms, which do not grow with N, get the factor lam N / 128.
+    The log-sum-exp grows with the minibatch and the InfoMax terms do not, so a fixed factor would
+    give fewer active units in larger minibatches. In this unit lam means the same at any N.
+    """
+    return lam * len(E) / ROWS_OF_LAM
+
+
+def published_loss(E, lam=1.0, penalty=lse_loss):
+    """The paper's loss: penalty(E) + lam N / 128 (variance + decorrelation): (N, K) -> ().
+
+    A larger lam gives more active units. The paper has lam = 1 and N = 128. [P, section 3]
+    Raises ValueError for a single row, which has no variance.
     """
     infomax = variance_loss(E) + decorrelation_loss(E)
-    return penalty(E) + lam * len(E) / BATCH_SIZE * infomax
+    return penalty(E) + infomax_weight(lam, E) * infomax
 
 
 def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
-    """penalty(E) + lam (N / 128) (-log det(Cov(E) + s I) + kappa ||W||_F^2): -> (). Not in [P].
+    """penalty(E) + lam N / 128 (-log det(Cov(E) + s I) + kappa ||W||_F^2): -> (). Not in [P].
 
     E (N, K); W (K, D), on which weight decay acts. `kappa` gives kappa. kappa = 0: no decay.
+    Raises ValueError if W has not a row for each unit.
     """
+    W = as_tensor(W)
+    if W.dim() != 2 or len(W) != E.shape[1]:
+        raise ValueError(f"W (K, D) has a row for each of {E.shape[1]} units, got {tuple(W.shape)}")
     infomax = log_det_loss(E, s) + kappa * W.square().sum()
-    return penalty(E) + lam * len(E) / BATCH_SIZE * infomax
+    return penalty(E) + infomax_weight(lam, E) * infomax
 
 
-def sae_loss(model, x, penalty=0.0):
-    """Squared error plus L1 of a `SparseAutoencoder`, both summed over the minibatch: -> ().
+def sae_loss(model, x, weight=0.0, penalty=torch.sum):
+    """Squared error of a `SparseAutoencoder` plus weight * penalty(v), summed over x (N, D): -> ().
 
-    penalty: a number. Each activation is weighted by the norm of its decoder row, so that the
-    penalty cannot be avoided by small activations and long rows. In a tied SAE it is plain.
+    v_ij = a_ij ||V_j|| (N, K): an activation times the norm of its decoder row, so that the penalty
+    cannot be avoided by small activations and long rows; in a tied SAE v is a. penalty: torch.sum
+    is L1 (Bricken et al., 2023); any function (N, K) -> () will do.
     """
     x = as_tensor(x, model.W)
     A = model.encode(x)
     error = (model.decode(A) - x).square().sum()
-    l1 = A.sum() if model.tied else (A.sum(0) * model.V.norm(dim=1)).sum()
-    return error + penalty * l1
+    return error + weight * penalty(A if model.tied else A * model.V.norm(dim=1))
 
 
-def _energies(E):
+def _energies(E, rows=1):
     """E as a tensor (N, K); ValueError for another shape, whose sums would be over other things."""
     E = as_tensor(E)
     if E.dim() != 2:
         raise ValueError(f"energies are a table (N, K), got shape {tuple(E.shape)}; flatten them")
+    if len(E) < rows:
+        raise ValueError(f"the variance of units needs {rows} inputs or more, got {len(E)}")
     return E
 
 
@@ -172,14 +188,14 @@ class SparseAutoencoder(nn.Module):
 
     tied: V is W. k: only the k largest activations of an input are kept, a TopK SAE (Gao et al.,
     2024). The rows of V (K, D) start as those of W, at norm 1. Raises ValueError for sizes below 1,
-    and for a k that is not from 1 to K.
+    and for a k that is no whole number from 1 to K.
     """
 
     def __init__(self, n_inputs, n_units, tied=False, k=None, seed=0):
         super().__init__()
-        if k is not None and not 1 <= k <= n_units:
-            raise ValueError(f"k must be from 1 to the {n_units} units, got {k}")
-        self.tied, self.k = tied, k
+        if k is not None and not (1 <= k <= n_units and k == int(k)):
+            raise ValueError(f"k must be a whole number from 1 to the {n_units} units, got {k}")
+        self.tied, self.k = tied, k if k is None else int(k)
         self.W, self.b = _weights(n_inputs, n_units, seed)
         if not tied:
             self.V = nn.Parameter(nn.functional.normalize(self.W.detach(), dim=1))
@@ -253,11 +269,13 @@ def checked_inputs(x, like=None, rows=2):
 
 
 def rate_schedule(epochs, slow_start=False):
-    """Factors of the learning rate, one an epoch: the last quarter of the epochs has a tenth.
+    """Factors of the learning rate, one an epoch: 1, and at the end 0.1.
 
+    The last epochs // 4 have a tenth, of two epochs or more at least one: one of six, two of eight.
     slow_start: the first epoch has a twentieth; it keeps plain SGD from killing units.
     """
-    factors = [1.0 if epoch < 0.75 * epochs else 0.1 for epoch in range(epochs)]
+    last = max(epochs // 4, int(epochs > 1))
+    factors = [1.0] * (epochs - last) + [0.1] * last
     return [0.05, *factors[1:]] if slow_start else factors
 
 
@@ -275,21 +293,20 @@ def fit(
 ):
     """Train a model in place. loss(model, x) -> () is the loss of a minibatch x (batch_size, D).
 
-    The model moves to the device of x. schedule: a factor of lr for each epoch, see
+    x moves to the device of the model. schedule: a factor of lr for each epoch, see
     `rate_schedule`. seed: of the order of the inputs. The last rows of an epoch, too few for a
     minibatch, are dropped. An interrupted model keeps what it has learned.
 
     Returns the mean loss per input of each epoch, a list. Raises ValueError for inputs that cannot
-    be learned from, and FloatingPointError as soon as a loss is not finite.
+    be learned from, and FloatingPointError after an epoch in which a loss was not finite.
     """
     if batch_size < 2 or epochs < 1 or (schedule is not None and len(schedule) != epochs):
         raise ValueError(
             f"needs batch_size >= 2, got {batch_size}; epochs >= 1, got {epochs}; and a schedule "
             "of a factor for each epoch, or None"
         )
-    x = checked_inputs(x, rows=batch_size)
-    parameters = [p for p in model.to(x.device).parameters() if p.requires_grad]
-    x = x.to(parameters[0].dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    x = checked_inputs(x, parameters[0], rows=batch_size)
     step, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
     rates = [group["lr"] for group in step.param_groups]
     for epoch in range(epochs):
@@ -300,15 +317,14 @@ def fit(
             if len(rows) < batch_size:
                 break
             value = loss(model, x[rows])
-            if not torch.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss became {value.item()} in epoch {epoch + 1}; try a smaller lr"
-                )
             step.zero_grad()
             value.backward()
             step.step()
             losses.append(value.detach())
         history.append(float(torch.stack(losses).mean()) / batch_size)
+        if not math.isfinite(history[-1]):
+            told = f"the loss became {history[-1]} in epoch {epoch + 1}"
+            raise FloatingPointError(f"{told}; try a smaller lr")
     return history
 
 
@@ -346,21 +362,36 @@ def with_decoder(model, x, decoder=fit_decoder, mean=0):
     """A standard SAE: the activations of a trained model, with a decoder fitted to x (N, D).
 
     x: the inputs as they are; some 20,000 rows are enough. mean: what was taken off them before
-    training, (D,) or 0; the SAE takes it off itself, and adds it again. Raises ValueError for
-    inputs that cannot be decoded, and for a model that is no Encoder or SparseAutoencoder.
+    training, D numbers or 0; the SAE takes it off itself, and adds it again. If it is forgotten,
+    the SAE reads inputs that the model has never seen, and explains less.
+
+    Raises ValueError for inputs that cannot be decoded, for a model that is no Encoder or
+    SparseAutoencoder, and for inputs from which the mean has been taken off already.
     """
     if not isinstance(model, (Encoder, SparseAutoencoder)):
         raise ValueError(f"takes an Encoder or a SparseAutoencoder, got a {type(model).__name__}")
     n_units, n_inputs = model.W.shape
-    x, mean = as_tensor(x, model.W), as_tensor(mean, model.W).expand(n_inputs)
+    x, mean = checked_inputs(x, model.W), as_tensor(mean, model.W).flatten()
+    if len(mean) not in (1, n_inputs):
+        raise ValueError(f"mean has {n_inputs} numbers, or is 0; got {len(mean)}")
+    mean = mean.expand(n_inputs)
+    if mean.any() and x.mean(0).norm() < 0.1 * mean.norm():
+        raise ValueError("mean has been taken off x already: give x as it is, or no mean")
     V, offset = decoder(model, x - mean if mean.any() else x)
     sae = SparseAutoencoder(n_inputs, n_units, k=getattr(model, "k", None)).to(model.W)
     with torch.no_grad():
         sae.W.copy_(model.W)
-        sae.b.copy_(model.b - model.W @ mean)
+        sae.b.copy_(model.b)
         sae.V.copy_(V)
         sae.c.copy_(offset + mean)
+    move_inputs(sae, mean)
     return sae
+
+
+@torch.no_grad()
+def move_inputs(model, mean):
+    """Change b in place, so that the model gives for x + mean (D,) what it gave for x."""
+    model.b -= model.W @ mean
 
 
 @torch.no_grad()
@@ -427,11 +458,12 @@ def usage(E):
 def variance_explained(sae, x, chunk=1024):
     """1 - FVU of an SAE on x (N, D): one minus its squared error over that of the mean of x.
 
-    Raises ValueError for a model without a decoder, and for constant or non-finite x.
+    sae: any module that maps x to its reconstruction. Raises ValueError for an `Encoder`, which
+    has none, and for constant or non-finite x.
     """
     if isinstance(sae, Encoder):
         raise ValueError("an Encoder does not reconstruct; give it a decoder: with_decoder(...)")
-    x = checked_inputs(x, next(sae.parameters()))
+    x = checked_inputs(x, next(iter(sae.parameters()), None))
     wide = torch.promote_types(x.dtype, torch.float32)
     mean, error, total = x.to(wide).mean(0), 0.0, 0.0
     for part in x.split(chunk):

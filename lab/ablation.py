@@ -1,6 +1,7 @@
-"""Notebook 2 under Adam: configurations A to D, and competition removed, increased and spoiled."""
+"""Notebook 2 under Adam: configurations A to D, and short runs in which competition is changed."""
 
 from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +9,8 @@ import pandas as pd
 import torch
 
 import helpers as h
-from lab import compare
-from lab.train import side_by_side, train
+from lab import measures
+from lab.train import train, train_side_by_side
 
 # The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
 PAPER = pd.DataFrame(
@@ -21,34 +22,74 @@ PAPER = pd.DataFrame(
     },
     index=list("ABCD"),
 )
+WITHOUT = "C without competition"
+FACTORS = ("lse", "variance", "decorrelation")  # of a loss, in the order of a table's columns
 
-# --- The losses -------------------------------------------------------------------------------
+# --- Configurations: rows of a table of factors -------------------------------------------------
 
 
-def ablation_loss(model, x, lse=1.0, pooled=0.0, variance=1.0, decorrelation=1.0, lam=1.0):
-    """The paper's loss with a factor for each of its terms, and the pooled log-sum-exp: -> ().
+def train_configurations(configurations, loss, x, n_units, seeds, *, epochs):
+    """Train A to D and, beside them, C without competition, for section 4 of the notebook.
 
-    Competition is the log-sum-exp minus the pooled one, so competition times c beside the pooled
-    log-sum-exp is lse = c and pooled = 1 - c.
+    configurations: a row for each, with the FACTORS of loss(model, x, lse, variance,
+    decorrelation). A is trained until all units are dead. Returns {(name, seed): (model, losses
+    (T,))}, losses of a minibatch.
     """
-    E = model(x)
-    infomax = variance * h.variance_loss(E) + decorrelation * h.decorrelation_loss(E)
-    penalty = lse * h.lse_loss(E) + pooled * h.pooled_lse_loss(E)
-    return penalty + lam * len(E) / h.BATCH_SIZE * infomax
+
+    def pooled(model, x, **factors):
+        return h.published_loss(model(x), penalty=h.pooled_lse_loss)
+
+    options = {"x": x, "n_units": n_units, "epochs": epochs}
+    runs = {
+        "B, C": _stack(configurations.loc[["B", "C"]], loss, seeds=seeds, **options),
+        "D": _stack(configurations.loc[["D"]], loss, seeds=seeds, **options),
+        WITHOUT: _stack(
+            configurations.loc[["C"]].set_axis([WITHOUT]), pooled, seeds=seeds, **options
+        ),
+    }
+    histories = train_side_by_side([stack for _, stack in runs.values()], "A to D")
+    found = {}
+    for (keys, stack), history in zip(runs.values(), histories):
+        for key, model, losses in zip(keys, stack["models"], history["loss"].T):
+            found[key] = model, h.BATCH_SIZE * losses
+
+    keys, stack = _stack(configurations.loc[["A"]], loss, seeds=seeds, **options)
+    losses = []
+    while len(losses) < epochs and any(model(x).any() for model in stack["models"]):
+        losses.append(h.BATCH_SIZE * train(**stack | {"epochs": 1})["loss"][0])
+    for key, model, of_model in zip(keys, stack["models"], np.array(losses).T):
+        found[key] = model, of_model
+    return found
 
 
-CONFIGURATIONS = {
-    "A": {"variance": 0.0, "decorrelation": 0.0},
-    "B": {"decorrelation": 0.0},
-    "C": {},
-    "C without competition": {"lse": 0.0, "pooled": 1.0},
-    "D": {"lse": 0.0},
-}
+def train_variants(variants, loss, x, n_units, seeds, *, epochs):
+    """Train rows of FACTORS and a size of minibatch with every seed: {(name, seed): model}."""
+    options = {"x": x, "n_units": n_units, "epochs": epochs}
+    stacks = [
+        _stack(rows.iloc[:, :3], loss, seeds=some, batch_size=int(size), **options)
+        for size, rows in variants.groupby(variants.columns[3])
+        for some in ([seeds] if len(rows) == 1 else [[seed] for seed in seeds])
+    ]
+    train_side_by_side([stack for _, stack in stacks], "variants")
+    return {key: m for keys, stack in stacks for key, m in zip(keys, stack["models"])}
 
 
-def competition(E):
-    """The competition term, sum_i log(Zbar / Z_i) with Z_i = sum_j exp(-E_ij): (N, K) -> ()."""
-    return h.lse_loss(E) - h.pooled_lse_loss(E)
+def _stack(table, loss, *, x, n_units, seeds, epochs, batch_size=h.BATCH_SIZE):
+    """Keys (name, seed), and arguments of `train` for a model of each row and seed."""
+    keys = [(name, seed) for seed in seeds for name in table.index]
+    rows = table.set_axis(FACTORS, axis=1).astype(float)
+    return keys, {
+        "models": [h.Encoder(x.shape[1], n_units, seed=seed) for _, seed in keys],
+        "loss": loss,
+        "x": x,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "arguments": {factor: [rows.loc[name, factor] for name, _ in keys] for factor in FACTORS},
+        "seed": [seed for _, seed in keys],
+    }
+
+
+# --- Competition, and what is put in its place --------------------------------------------------
 
 
 def shuffled_competition(E):
@@ -56,25 +97,21 @@ def shuffled_competition(E):
     active together. (N, K) -> ()."""
     N, K = E.shape
     rows = (torch.arange(N)[:, None] + torch.arange(K)) % N
-    return competition(E.gather(0, rows.to(E.device)))
-
-
-def _second_order(E, variance):
-    """N / (2 Zbar^2) times a part of Var(Z)."""
-    Zbar = torch.exp(-E).sum(1).mean()
-    return len(E) / 2 * variance / Zbar.square()
-
-
-def variances_only(E):
-    """N / (2 Zbar^2) sum_j Var(exp(-E_j)): (N, K) -> ()."""
-    return _second_order(E, torch.exp(-E).var(0, correction=0).sum())
+    moved = E.gather(0, rows.to(E.device))
+    return h.lse_loss(moved) - h.pooled_lse_loss(moved)
 
 
 def covariances_only(E):
     """N / (2 Zbar^2) sum_{j != k} Cov(exp(-E_j), exp(-E_k)): (N, K) -> ()."""
     e = torch.exp(-E)
     covariances = e.sum(1).var(0, correction=0) - e.var(0, correction=0).sum()
-    return _second_order(E, covariances)
+    return len(E) / 2 * covariances / e.sum(1).mean().square()
+
+
+def variances_only(E):
+    """N / (2 Zbar^2) sum_j Var(exp(-E_j)): (N, K) -> ()."""
+    e = torch.exp(-E)
+    return len(E) / 2 * e.var(0, correction=0).sum() / e.sum(1).mean().square()
 
 
 CONTROLS = {
@@ -87,209 +124,124 @@ CONTROLS = {
 def controlled_loss(model, x, weight, control):
     """B without competition, plus `weight` times a control in its place: -> ()."""
     E = model(x)
-    infomax = h.variance_loss(E) * len(E) / h.BATCH_SIZE
-    return h.pooled_lse_loss(E) + weight * control(E) + infomax
+    return h.pooled_lse_loss(E) + weight * control(E) + h.variance_loss(E)
 
 
-# --- Long runs: A to D ------------------------------------------------------------------------
-
-
-def configurations(names, x, n_units, seeds, *, epochs, lr=1e-3):
-    """Train configurations with every seed, in one stack: {(name, seed): (model, losses (T,))}."""
-    runs = [(name, seed) for seed in seeds for name in names]
-    models = [h.Encoder(x.shape[1], n_units, seed=seed) for _, seed in runs]
-    full = {"lse": 1.0, "pooled": 0.0, "variance": 1.0, "decorrelation": 1.0}
-    factors = {
-        term: [CONFIGURATIONS[name].get(term, factor) for name, _ in runs]
-        for term, factor in full.items()
-    }
-    seen = train(
-        models,
-        ablation_loss,
-        x,
-        arguments=factors,
-        epochs=epochs,
-        lr=lr,
-        seed=[seed for _, seed in runs],
-        title=", ".join(names),
-    )
-    losses = h.BATCH_SIZE * seen["loss"]
-    return {run: (model, losses[:, i]) for i, (run, model) in enumerate(zip(runs, models))}
-
-
-def measures(E):
-    """What the paper measures, of test energies E (N, K), and L0: a dict."""
-    return {
-        "dead": h.dead(E),
-        "low variance": int((E.double().var(0, correction=0) < 0.01).sum()),  # the paper's dead
-        "redundancy": h.redundancy(E),
-        "entropy": h.responsibility_entropy(E),
-        "L0": h.l0(E),
-    }
-
-
-@torch.no_grad()
-def competition_measures(E):
-    """Of energies E (N, K): the competition term in nats per input, what it is to second order, and
-    Var(Z) with its two parts: a dict."""
-    e = torch.exp(-E.double())
-    Z = e.sum(1)
-    total, variances = float(Z.var(correction=0)), float(e.var(0, correction=0).sum())
-    return {
-        "competition term": float(competition(E.double())) / len(E),
-        "second order": total / (2 * float(Z.mean()) ** 2),
-        "Var(Z)": total,
-        "variances": variances,
-        "covariances": total - variances,
-        "spread of active units": float((E > 0).double().sum(1).std()),
-    }
-
-
-# --- Short runs: competition changed ----------------------------------------------------------
+# --- Short runs ---------------------------------------------------------------------------------
 
 
 class Run(NamedTuple):
-    """A short run: the full model (C), unless something is changed."""
+    """A short run: C, the full model, unless something is changed."""
 
     seed: int
-    competition: float = 1.0  # its weight; 0: the pooled log-sum-exp alone
+    weight: float = 1.0  # of competition; 0: the pooled log-sum-exp alone
     decorrelation: float = 1.0  # 0: configuration B
     lam: float = 1.0
-    change: str = ""  # "start", "order" and "no log-sum-exp", or one of CONTROLS
+    change: str = ""  # "start", "order", or one of CONTROLS
 
 
-def competition_runs(seeds, *, weights, doses, lams, denser, control_weight):
-    """The short runs of section 4, a list of lists, each for one stack.
+def short_runs(seeds, *, decorrelations, doses, strong_doses, lams):
+    """All short runs of the notebook, a list without repetitions.
 
-    weights: of decorrelation, with competition and without; doses: weights of competition in B;
-    lams: at which the full model is compared with its controls; denser: a lambda for B;
-    control_weight: of the CONTROLS, in B.
+    decorrelations: with competition and without; doses: weights of competition in B, and in C at
+    lambda 1 and .35; strong_doses: in C at lambda 1 alone; lams: {"B": {lambda: number of seeds},
+    "C": ...}, with competition and without.
     """
-    stacks = []
+    found = []
     for seed in seeds:
-        run = partial(Run, seed)
-        runs = [run(c, w) for w in weights for c in (1.0, 0.0)]
-        runs += [run(dose, 0.0) for dose in doses] + [run(1.0, 0.0, denser)]
-        for lam in lams:
-            full = [run(c, 1.0, lam) for c in (1.0, 0.0)]
-            full += [run(1.0, 1.0, lam, "start"), run(0.0, 1.0, lam, "no log-sum-exp")]
-            runs += full
-        runs = list(dict.fromkeys(runs))
-        stacks += [runs[::2], runs[1::2]]
-    stacks.append([Run(seed, 1.0, 1.0, lam, "order") for seed in seeds for lam in lams])
-    for control in CONTROLS:
-        stacks.append([Run(seed, control_weight, 0.0, 1.0, control) for seed in seeds])
-    return stacks
+        C, B = partial(Run, seed), partial(Run, seed, decorrelation=0.0)
+        found += [C(c, w) for w in decorrelations for c in (1.0, 0.0)]
+        found += [of(dose) for dose in doses for of in (B, C, partial(C, lam=0.35))]
+        found += [C(dose) for dose in strong_doses]
+        for lam in (1.0, 0.35):
+            found += [C(c, lam=lam) for c in (1.0, 0.0)]
+            found += [C(lam=lam, change=change) for change in ("start", "order")]
+        found += [B(10.0, change=control) for control in CONTROLS]
+        for name, w in (("B", 0.0), ("C", 1.0)):
+            some = [lam for lam, n_seeds in lams[name].items() if seed in seeds[:n_seeds]]
+            found += [Run(seed, c, w, lam) for lam in some for c in (1.0, 0.0)]
+    return list(dict.fromkeys(found))
 
 
-def train_runs(runs, x, n_units, *, epochs, lr=1e-3):
-    """Train runs in one stack: {run: model}. All are CONTROLS of one kind, or none is."""
-    models = [h.Encoder(x.shape[1], n_units, seed=run.seed) for run in runs]
-    for run, model in zip(runs, models):
-        if run.change == "start":
-            noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
-            model.W.data += 1e-6 * noise
-    weights = [run.competition for run in runs]
-    if runs[0].change in CONTROLS:
-        loss = partial(controlled_loss, control=CONTROLS[runs[0].change])
-        arguments = {"weight": weights}
-    else:
-        none = [run.change == "no log-sum-exp" for run in runs]
-        loss = ablation_loss
-        arguments = {
-            "lse": [0.0 if no else c for no, c in zip(none, weights)],
-            "pooled": [0.0 if no else 1 - c for no, c in zip(none, weights)],
-            "decorrelation": [run.decorrelation for run in runs],
-            "lam": [run.lam for run in runs],
-        }
-    # The order of the digits goes with the seed; "order" takes one that no seed has.
-    order = [run.seed + 1000 * (run.change == "order") for run in runs]
-    train(models, loss, x, arguments=arguments, epochs=epochs, lr=lr, seed=order)
-    return dict(zip(runs, models))
+def train_runs(runs, loss, x, n_units, *, epochs, most=9):
+    """Train short runs of loss(model, x, weight, decorrelation, lam), in stacks side by side:
+    {run: model}."""
+
+    def kind(run):
+        return run.change if run.change in ("order", *CONTROLS) else ""
+
+    stacks = []
+    for change, group in groupby(sorted(runs, key=kind), kind):
+        group = sorted(group, key=lambda run: run.seed)
+        parts = [group]
+        if len(group) > most:
+            of_seeds = [list(some) for _, some in groupby(group, lambda run: run.seed)]
+            parts = [
+                some[i::n] for some in of_seeds for n in [-(-len(some) // most)] for i in range(n)
+            ]
+        for part in parts:
+            names = ["weight"] if change in CONTROLS else ["weight", "decorrelation", "lam"]
+            stack = {
+                "models": [_start(run, x.shape[1], n_units) for run in part],
+                "loss": partial(controlled_loss, control=CONTROLS.get(change))
+                if change in CONTROLS
+                else loss,
+                "x": x,
+                "epochs": epochs,
+                "arguments": {name: [getattr(run, name) for run in part] for name in names},
+                # The order of the digits goes with the seed; "order" takes one that no seed has.
+                "seed": [run.seed + 1000 * (change == "order") for run in part],
+            }
+            stacks.append((part, stack))
+    train_side_by_side([stack for _, stack in stacks], "short runs")
+    return {run: model for part, stack in stacks for run, model in zip(part, stack["models"])}
+
+
+def _start(run, n_inputs, n_units):
+    """An untrained encoder; "start" changes its weights by a millionth."""
+    model = h.Encoder(n_inputs, n_units, seed=run.seed)
+    if run.change == "start":
+        nudge(model)
+    return model
+
+
+def nudge(model):
+    """Change the weights of an encoder by a millionth, in place."""
+    noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
+    model.W.data += 1e-6 * noise
+
+
+def train_changes(changes, loss, x, n_units, seeds, *, epochs, **options):
+    """Train an encoder for each of {change: weight} and seed, with loss(model, x, weight):
+    {(change, seed): model}. A change "initial weights changed ..." has another start, and "another
+    order ..." another order of the inputs."""
+    parts = [[(change, seed) for change in changes if "order" not in change] for seed in seeds]
+    parts.append([(change, seed) for change in changes if "order" in change for seed in seeds])
+    stacks = []
+    for part in filter(None, parts):
+        models = [h.Encoder(x.shape[1], n_units, seed=seed) for _, seed in part]
+        for (change, _), model in zip(part, models):
+            if "initial weights" in change:
+                nudge(model)
+        stack = {"models": models, "loss": loss, "x": x, "epochs": epochs, **options}
+        stack["arguments"] = {"weight": [changes[change] for change, _ in part]}
+        stack["seed"] = [seed + 1000 * ("order" in change) for change, seed in part]
+        stacks.append((part, stack))
+    train_side_by_side([stack for _, stack in stacks], "competition")
+    found = {run: model for part, stack in stacks for run, model in zip(part, stack["models"])}
+    return {(change, seed): found[change, seed] for change in changes for seed in seeds}
 
 
 @torch.no_grad()
-def tabulate(models, x):
-    """A DataFrame with a row for each of {run: model}: the run, its measures on x, and "agreement".
-
-    Agreement is with the run of the same seed that has competition and no change, where there is
-    one; for such a run, with that of the next seed.
-    """
-    energies = {run: model(x) for run, model in models.items()}
-    seeds, rows = list(dict.fromkeys(run.seed for run in models)), []
+def measure(models, x):
+    """A DataFrame with a row for each of {run: model}: the run, its measures on x, and "agreement"
+    and units "replaced", by the run of the same seed that has competition and no change, where
+    there is one."""
+    energies, rows = {run: model(x) for run, model in models.items()}, []
     for run, E in energies.items():
-        row = run._asdict() | measures(E) | competition_measures(E)
-        other = run._replace(competition=1.0, change="")
-        if other == run:
-            other = run._replace(seed=seeds[(seeds.index(run.seed) + 1) % len(seeds)])
-        known = other in energies and other != run
-        row["agreement"] = compare.agreement(energies[other], E) if known else np.nan
-        rows.append(row)
+        row = run._asdict() | measures.of_energies(E) | measures.of_competition(E)
+        other = energies.get(run._replace(weight=1.0, change=""))
+        known = other is not None and other is not E
+        row["agreement"] = measures.agreement(other, E) if known else np.nan
+        rows.append(row | {"replaced": measures.replaced(other, E) if known else np.nan})
     return pd.DataFrame(rows)
-
-
-def remove_competition(trained, energies, probe):
-    """C with and without competition after a long run: a DataFrame of `measures`, "probe, %", and
-    "agreement" of the units of each seed; of {(name, seed): (model, losses)} and test energies.
-
-    probe(model) -> accuracy in %.
-    """
-    runs = [run for run in trained if run[0] in ("C", "C without competition")]
-    probes = side_by_side([partial(probe, trained[run][0]) for run in runs], "probes")
-    rows = []
-    for (name, seed), accuracy in zip(runs, probes):
-        E = energies[name, seed]
-        row = {"run": name, "seed": seed, "probe, %": accuracy} | measures(E)
-        without = name != "C"
-        row["agreement"] = compare.agreement(energies["C", seed], E) if without else np.nan
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def redundancy_ratios(table, denser):
-    """Redundancy of B without competition over that with it: {"equal λ": by seed, "equal L0": ...}.
-
-    At equal L0 the redundancy with competition is interpolated between lambda 1 and `denser`, as
-    logarithms in log L0; NaN where these do not enclose the L0.
-    """
-    B = table[(table.decorrelation == 0) & (table.change == "")]
-    found = {"equal λ": [], "equal L0": []}
-    for _, rows in B.groupby("seed"):
-        without = rows[rows.competition == 0].iloc[0]
-        having = rows[(rows.competition == 1) & rows.lam.isin([1.0, denser])].sort_values("L0")
-        logs = np.log(having[["L0", "redundancy"]].to_numpy()).T
-        equal = np.interp(np.log(without.L0), *logs, left=np.nan, right=np.nan)
-        found["equal L0"].append(without.redundancy / np.exp(equal))
-        found["equal λ"].append(without.redundancy / having.redundancy[having.lam == 1].item())
-    return found
-
-
-def measured_criteria(table, removal, short, ratios):
-    """What claims.csv asks of the runs under Adam: {id: values}, see `lab.check.judge`.
-
-    table: of `measures` of A to D; removal: of `remove_competition`; short: of `tabulate`.
-    """
-    of = {name: table[table.run == name] for name in "ABCD"}
-    having, without = (removal[removal.run == n] for n in ("C", "C without competition"))
-    change = {
-        name: list(np.abs(without[name].to_numpy() / having[name].to_numpy() - 1))
-        for name in ("L0", "redundancy", "entropy")
-    }
-    B = short[(short.decorrelation == 0) & (short.lam == 1)]
-    doses = B[B.change == ""].pivot(index="seed", columns="competition", values="redundancy")
-    controls = {
-        name: B[B.change == name].set_index("seed").redundancy / doses[0.0] - 1
-        for name in ("shuffled", "variances only")
-    }
-    return {
-        "entropies": {n: list(of[n].entropy - PAPER.entropy[n]) for n in "ABCD"},
-        "redundancies": {n: list(np.log(of[n].redundancy / PAPER.redundancy[n])) for n in "BCD"},
-        "not_sparser": list(of["B"].L0.to_numpy() / of["C"].L0.to_numpy() - 1),
-        "idle": change | {"agreement": list(1 - without.agreement)},
-        "not_idle": ratios,
-        "dose": {
-            f"{b:g} after {a:g}": list(doses[b] / doses[a])
-            for a, b in zip(doses.columns, doses.columns[1:])
-        },
-        "dose_controls": {name: list(values) for name, values in controls.items()},
-    }

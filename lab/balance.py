@@ -1,4 +1,4 @@
-"""The gradient of the revised loss, term by term, and how the terms balance in a trained model."""
+"""The gradient of a loss and the least-squares decoder, as differences of means of inputs."""
 
 from copy import deepcopy
 
@@ -6,85 +6,84 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 import helpers as h
-from lab.methods import revised_loss
 
 
-def in_float64(model, x, mean=0):
-    """A copy of a model in float64, and x + mean; it gives the same energies for x + mean as the
-    model does for x."""
-    model = deepcopy(model).double()
-    if torch.is_tensor(mean):
-        model.b.data -= model.W.data @ mean.double()
-    return model, x.to(torch.float64, copy=True).add_(mean)
+def paper_infomax(E):
+    """Variance and decorrelation, the InfoMax terms of the paper's loss: (N, K) -> ()."""
+    return h.variance_loss(E) + h.decorrelation_loss(E)
 
 
-def gradients(model, x, lam, kappa, penalty=h.lse_loss):
-    """Minus the gradients of `methods.revised_loss` by autograd, over 2 lam N / 128: of W, of b."""
-    loss = revised_loss(model, x, lam, kappa, penalty)
-    scale = -h.BATCH_SIZE / (2 * lam * len(x))
-    return [scale * g for g in torch.autograd.grad(loss, (model.W, model.b))]
+def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=None):
+    """Of an encoder and x (N, D), taken as one minibatch, in float64: a dict.
 
+    For the loss lse_loss(E) + lam N / 128 infomax(E), let u_ij be minus half the gradient of
+    infomax(E) with respect to E_ij, r_ij the responsibilities, and q = 128 / (2 lam N). Then
 
-def terms(model, x, lam, penalty=h.lse_loss, s=1e-3):
-    """The terms of these gradients, for x (N, D) as one minibatch: a dict.
+    "m_A", "sum_A", "x_A" (K,), (K, D), (K, D): the sum of u_ij over active inputs, of u_ij x_i, and
+    their ratio, a mean; "m_R", "sum_R", "x_R": the same with q r_ij for u_ij;
+    "gradient" (K, D), "of_bias" (K,): sum_A - sum_R and m_A - m_R, minus the gradients of the loss
+    with respect to W and b, times q;
+    "V" (K, D): the ridge regression of x on E, (Cov(E) + s I)^-1 Cov(E, x);
+    "m_I", "sum_I", "x_I": of inactive inputs, with minus the coefficients of V;
+    "negative": of V's coefficients on active inputs, and of minus those on inactive inputs, the
+    part that is negative, by size, of all units together;
+    "W" (K, D), and "z_A", "z_R", "z_I" (K,), the pre-activation of each unit in its means.
 
-    Minus the gradient of W_j is V_j - inactive_j - penalty_j - kappa W_j, and that of b_j is
-    u_active_j - m_j:
-    "V" (K, D): the least-squares decoder, sum_i u_ij x_i;
-    "inactive" (K, D): its part from the inputs on which the unit is inactive;
-    "penalty" (K, D): 128 / (2 lam N) sum_i p_ij x_i over active inputs, p the gradient of the
-    penalty, which is the responsibility for the log-sum-exp; "m" (K,): the same with 1 for x_i;
-    "u_active" (K,): the sum of u_ij over active inputs, which is minus that over the others.
+    For infomax = log_det_loss with this s the coefficients of V are the u_ij, so that
+    V = m_A (x_A - x_I). Where a bias is at rest, m_A = m_R. mean (D,): the model is one of x, and
+    was trained on x + mean, on which it is looked at.
     """
-    E = model.encode(x).detach().requires_grad_()
-    p = torch.autograd.grad(penalty(E), E)[0]
+    model, x = deepcopy(model).double(), x.double()
+    if mean is not None:
+        h.move_inputs(model, mean.double())
+        x = x + mean
+    W, b = model.W.detach(), model.b.detach()
+    E = model(x).detach().requires_grad_()
+    u = -torch.autograd.grad(infomax(E), E)[0] / 2
     E = E.detach()
-    active, n = E > 0, len(x)
-    cov = torch.cov(E.T) + s * torch.eye(E.shape[1]).to(E)
-    u = torch.linalg.solve(cov, (E - E.mean(0)).T).T / (n - 1)  # (N, K)
-    p = active * p * (h.BATCH_SIZE / (2 * lam * n))
-    return {
-        "V": u.T @ x,
-        "inactive": (u * ~active).T @ x,
-        "penalty": p.T @ x,
-        "m": p.sum(0),
-        "u_active": (u * active).sum(0),
-    }
-
-
-def measure(model, x, lam, kappa, mean=0):
-    """The `terms` of a trained model for x + mean, in float64, and their `summary`.
-
-    -> (terms, summary, largest difference to autograd, of W and of b).
-    """
-    model, x = in_float64(model, x, mean)
-    parts = terms(model, x, lam)
-    on_W, on_b = gradients(model, x, lam, kappa)
-    right = parts["V"] - parts["inactive"] - parts["penalty"] - kappa * model.W.detach()
-    error = max((right - on_W).abs().max(), (parts["u_active"] - parts["m"] - on_b).abs().max())
-    return parts, summary(model, parts, kappa), float(error)
-
-
-def summary(model, parts, kappa):
-    """Medians over units of lengths and cosines of the `terms` of a trained model: a dict."""
-    W, V, inactive, penalty = model.W.detach(), parts["V"], parts["inactive"], parts["penalty"]
-    bracket, length = inactive + penalty, parts["V"].norm(dim=1)
-    cosine = cosine_similarity(bracket, V)
-    part = bracket.norm(dim=1) / length
-    remainder = V - bracket - kappa * W
-    # The coefficients of the bracket: m over active inputs, minus u_active over the others.
-    left = (parts["u_active"] - parts["m"]).abs() / parts["m"]
+    active, q = E > 0, h.ROWS_OF_LAM / (2 * lam * len(x))
+    of_V = ridge_coefficients(E, s)
+    parts = of_V * active, -of_V * ~active
     found = {
-        "length of the part from inactive inputs, relative to V": inactive.norm(dim=1) / length,
-        "length of the log-sum-exp's part, relative to V": penalty.norm(dim=1) / length,
-        "length of the bracket, relative to V": part,
-        "cosine of the bracket and V": cosine,
-        "the bracket shortens V by": part * cosine,
-        "and turns it, moving it across by": part * (1 - cosine.square()).sqrt(),
-        "cosine of w and V": cosine_similarity(W, V),
-        "cosine of w and the right-hand side": cosine_similarity(W, V - bracket),
-        "length of kappa w, relative to V": kappa * W.norm(dim=1) / length,
-        "length of the remainder, relative to V": remainder.norm(dim=1) / length,
-        "sum of the bracket's coefficients, relative to m": left,
+        "V": of_V.T @ x,
+        "W": W,
+        "negative": [float(-p.clamp(max=0).sum() / p.abs().sum()) for p in parts],
     }
-    return {name: float(value.nanmedian()) for name, value in found.items()}
+    for name, weights in {
+        "A": u * active,  # an inactive unit learns nothing
+        "R": q * h.responsibilities(E) * active,
+        "I": parts[1],
+    }.items():
+        found[f"m_{name}"] = weights.sum(0)
+        found[f"sum_{name}"] = weights.T @ x
+        found[f"x_{name}"] = found[f"sum_{name}"] / weights.sum(0)[:, None]
+        found[f"z_{name}"] = (W * found[f"x_{name}"]).sum(1) + b
+    found["gradient"] = found["sum_A"] - found["sum_R"]
+    found["of_bias"] = found["m_A"] - found["m_R"]
+    return found
+
+
+def ridge_coefficients(E, s):
+    """u (N, K): (Cov(E) + s I)^-1 (E_i - mean) / (N - 1), by which V = u' x."""
+    cov = torch.cov(E.T) + s * torch.eye(E.shape[1]).to(E)
+    return torch.linalg.solve(cov, (E - E.mean(0)).T).T / (len(E) - 1)
+
+
+def summary(found):
+    """Medians over units of what `means` has found, by which the two directions can be compared."""
+    to_R, to_I = found["x_A"] - found["x_R"], found["x_A"] - found["x_I"]
+    V, gradient = found["V"], found["gradient"]
+    apart = (found["x_R"] - found["x_I"]).norm(dim=1) / to_R.norm(dim=1)
+    values = {
+        "mean pre-activation $w_j\\cdot x+b_j$ in $\\bar x_A$": found["z_A"],
+        "in $\\bar x_R$": found["z_R"],
+        "in $\\bar x_I$": found["z_I"],
+        "length of $\\bar x_R-\\bar x_I$, relative to $\\bar x_A-\\bar x_R$": apart,
+        "cosine of $\\bar x_A-\\bar x_R$ and $\\bar x_A-\\bar x_I$": cosine_similarity(to_R, to_I),
+        "cosine of the gradient and $V_j$": cosine_similarity(gradient, V),
+        "cosine of the InfoMax gradient and $V_j$": cosine_similarity(found["sum_A"], V),
+        "cosine of $w_j$ and $V_j$": cosine_similarity(found["W"], V),
+        "cosine of $w_j$ and $\\bar x_A-\\bar x_R$": cosine_similarity(found["W"], to_R),
+        "$\\sum r$ over $\\sum u$, which a settled bias makes equal": found["m_R"] / found["m_A"],
+    }
+    return {name: float(value.nanmedian()) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""MNIST, and the device to work on."""
+"""MNIST, or images of yours; the corpus of the language model; and the device to work on."""
 
 import hashlib
 
@@ -7,26 +7,62 @@ import torch
 
 from lab import ROOT
 
-MNIST = ROOT / "data" / "mnist.npz"
-MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+FILES = {  # of data/README.md: name, checksum
+    "MNIST": ("mnist.npz", "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"),
+    "corpus": ("corpus.txt", "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"),
+}
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def load_mnist(device="cpu"):
-    """x_train (60000, 784), y_train, x_test (10000, 784), y_test: pixels in [0, 1], float32.
+def verified(name):
+    """The path of one of FILES. Raises ValueError, with what to do, if it is missing or damaged."""
+    file, checksum = FILES[name]
+    path = ROOT / "data" / file
+    content = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(content).hexdigest() != checksum:
+        raise ValueError(f"{name} is missing or damaged: `git checkout -- data/{file}`")
+    return path
 
-    Raises ValueError, saying how to restore it, if the file is missing or is not the one whose
-    checksum stands in data/README.md.
+
+def load_images(path="", device="cpu"):
+    """x_train (N, D) and y_train, x_test (M, D) and y_test: pixels in [0, 1], float32, and labels.
+
+    path: an .npz of arrays of these names, images (N, height, width) of bytes and labels, seen from
+    the repository; "": MNIST, with x_train (60000, 784). Raises ValueError, which says what is
+    missing.
     """
-    content = MNIST.read_bytes() if MNIST.exists() else b""
-    if hashlib.sha256(content).hexdigest() != MNIST_SHA256:
-        raise ValueError("MNIST is missing or corrupt: `git checkout -- data/mnist.npz`")
-    with np.load(MNIST) as data:
-        arrays = {k: torch.from_numpy(data[k]).to(device) for k in data.files}
-    x = {k: arrays[k].flatten(1).float() / 255 for k in ("x_train", "x_test")}
-    return x["x_train"], arrays["y_train"].long(), x["x_test"], arrays["y_test"].long()
+    file = ROOT / path if path else verified("MNIST")
+    if not file.exists():
+        raise ValueError(f"DATA: there is no file {file}")
+    try:
+        arrays = dict(np.load(file))
+    except (ValueError, OSError, TypeError) as error:
+        raise ValueError(f"DATA: {file} is no .npz of arrays: {error}") from None
+    if missing := [name for name in ARRAYS if name not in arrays]:
+        raise ValueError(f"DATA: {file} lacks the arrays {missing}; it needs {list(ARRAYS)}")
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype != np.uint8 or x.ndim < 2 or y.shape != x.shape[:1]:
+            raise ValueError(
+                f"DATA: x_{part} has bytes (N, height, width), and y_{part} N labels; got "
+                f"{x.dtype} {x.shape} and {y.shape}"
+            )
+    x_train, y_train, x_test, y_test = (
+        torch.from_numpy(arrays[name]).to(device) for name in ARRAYS
+    )
+    x_train, x_test = (x.flatten(1).float() / 255 for x in (x_train, x_test))
+    return x_train, y_train.long(), x_test, y_test.long()
+
+
+def load_documents():
+    """The documents of data/corpus.txt: a list of texts. ValueError if it is missing or damaged."""
+    text = verified("corpus").read_text(encoding="utf-8")
+    return [document.strip() for document in text.split("<|endoftext|>")]
 
 
 def pick_device(name="auto"):
-    """torch.device; "auto" is the GPU if there is one."""
+    """torch.device; "auto" is the GPU if there is one. ValueError for one that is not there."""
+    if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise ValueError(f'DEVICE = "{name}": there is no such device here; take "auto" or "cpu"')
     automatic = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(automatic if name == "auto" else name)

@@ -1,37 +1,40 @@
-"""The methods of notebook 3: their losses, settings and rates in one table, and how they train.
+"""The methods of notebook 3: loss, settings, rate and look of each, and how they are trained.
 
-`python -m lab.methods` searches the rates anew, and writes figures/tuning.json.
+To add a method, add it to `methods`, with settings that enclose ten active units. It then appears
+in the figures, tables and records.
 """
 
-import itertools
-import json
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import pandas as pd
 import torch
+from sklearn.cluster import KMeans
+from torch import nn
 
 import helpers as h
-from lab import ROOT, compare, data
 from lab.train import ADAM, side_by_side, train
 
 SGD = torch.optim.SGD
 MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
+CENTROID_ROWS = 20_000  # training inputs from which k-means learns
 
 
 class Method(NamedTuple):
-    """How a model is made and trained. A setting, which sets its L0, is an argument of its loss."""
+    """How a model is made, trained and shown. A setting, which sets its L0, is an argument of its
+    loss."""
 
-    loss: Callable  # loss(model, x, **{argument: setting}), see `lab.train.train`
+    loss: Callable | None  # loss(model, x, **{argument: setting}), see `lab.train.train`
     settings: tuple
-    lr: float
+    lr: float | None = None
     argument: str | None = "lam"  # None: the setting is the k of a TopK SAE
     sae: dict | None = None  # options of a SparseAutoencoder; None: an Encoder
     raw: bool = False  # trained on pixels as they are; otherwise their mean is taken off
     optimizer: Callable = ADAM
     slow_start: bool = False  # the first epoch has a twentieth of the rate
+    look: tuple | None = None  # colour, marker and line; None: a control, of three seeds
+    trained_on: str = ""  # in words, for the table of methods
+    on_front_page: bool = True
 
     def model(self, n_inputs, n_units, setting, seed):
         """An untrained model."""
@@ -43,8 +46,9 @@ class Method(NamedTuple):
 
 def paper_loss(model, x, lam, kappa=0.0):
     """`helpers.published_loss`, with weight decay on W as in `helpers.revised_loss`: -> ()."""
+    E = model(x)
     decay = kappa * model.W.square().sum()
-    return h.published_loss(model(x), lam) + lam * len(x) / h.BATCH_SIZE * decay
+    return h.published_loss(E, lam) + h.infomax_weight(lam, E) * decay
 
 
 def revised_loss(model, x, lam, kappa, penalty=h.lse_loss):
@@ -52,32 +56,102 @@ def revised_loss(model, x, lam, kappa, penalty=h.lse_loss):
     return h.revised_loss(model(x), model.W, lam, kappa, penalty=penalty)
 
 
-def mean_l1(E):
-    """The L1 penalty in place of the log-sum-exp, in units of which its settings are near 1."""
+def l1(E):
+    """sum_ij E_ij / K: (N, K) -> (). The L1 penalty, in units of the log-sum-exp."""
     return E.sum() / E.shape[1]
+
+
+def saturating(E):
+    """sum_ij (1 - exp(-E_ij)) / K: (N, K) -> (). The log-sum-exp without a denominator: it is
+    -N log K plus this, to first order."""
+    return (1 - torch.exp(-E)).sum() / E.shape[1]
 
 
 def methods(kappa):
     """{name: Method} of the benchmark on digits; kappa: see `helpers.kappa`, of the training x."""
-    revised = partial(revised_loss, kappa=kappa)
-    l1 = Method(h.sae_loss, (0.45, 1.0, 2.4), 0.004, "penalty", sae={})
+    revised = Method(
+        partial(revised_loss, kappa=kappa),
+        (0.1, 0.25, 0.75),
+        0.004,
+        look=("k", "o", "-"),
+        trained_on="the revised loss (section 3)",
+    )
+    l1_sae = Method(
+        h.sae_loss,
+        (0.45, 1.0, 2.4),
+        0.004,
+        "weight",
+        sae={},
+        look=("#1f6fb4", "D", "--"),
+        trained_on=r"$\sum_i\lVert x_i-\hat x_i\rVert^2+\ell\sum_{ij}a_{ij}\lVert v_j\rVert$",
+    )
+    paper = Method(
+        paper_loss,
+        (0.15, 0.35, 0.8),
+        0.001,
+        raw=True,
+        look=("#dd9326", "v", ":"),
+        trained_on=r"the loss of section 1, with $\lambda$ before its InfoMax terms",
+    )
+    # Warm colours: the paper's loss and its changes; blue: models that are trained to reconstruct
     return {
-        "the paper's loss": Method(paper_loss, (0.15, 0.35, 0.8), 0.001, raw=True),
-        "the paper's loss, tuned": Method(
-            paper_loss, (0.15, 0.5, 1.3), 0.1, raw=True, optimizer=SGD, slow_start=True
+        "the paper's loss": paper,
+        "the paper's loss, tuned": paper._replace(
+            settings=(0.15, 0.5, 1.3),
+            lr=0.01,
+            optimizer=MOMENTUM,
+            slow_start=True,
+            look=("#cc6410", "<", "-."),
+            trained_on="the same",
         ),
         "the paper's loss + weight decay": Method(
-            partial(paper_loss, kappa=kappa), (0.1, 0.25, 0.65), 0.002
+            partial(paper_loss, kappa=kappa),
+            (0.1, 0.25, 0.65),
+            0.002,
+            look=("#963a0a", ">", "--"),
+            trained_on="the same, with weight decay on $W$ (section 3)",
         ),
-        "the revised loss": Method(revised, (0.1, 0.25, 0.75), 0.004),
-        "the revised loss, pooled": Method(
-            partial(revised, penalty=h.pooled_lse_loss), (0.1, 0.25), 0.004
+        "the revised loss": revised,
+        "k-means": Method(
+            None,
+            (5, 9, 12, 20),
+            look=("#4f9d69", "X", ":"),
+            trained_on="squared distances to centroids, which become the weights; one common bias",
+            on_front_page=False,
         ),
-        "the revised loss, L1": Method(partial(revised, penalty=mean_l1), (0.25, 0.5), 0.004),
-        "tied SAE": Method(h.sae_loss, (0.4, 0.8, 1.3), 0.008, "penalty", sae={"tied": True}),
-        "L1 SAE": l1,
-        "L1 SAE, twice its rate": l1._replace(lr=2 * l1.lr),
-        "TopK SAE": Method(h.sae_loss, (5, 10, 20), 0.004, None, sae={}),
+        "tied SAE": Method(
+            h.sae_loss,
+            (0.4, 0.8, 1.3),
+            0.008,
+            "weight",
+            sae={"tied": True},
+            look=("#5aa9dd", "s", "-."),
+            trained_on=r"$\sum_i\lVert x_i-\hat x_i\rVert^2+\ell\sum_{ij}a_{ij}$",
+        ),
+        "L1 SAE": l1_sae,
+        "TopK SAE": Method(
+            h.sae_loss,
+            (5, 10, 20),
+            0.004,
+            None,
+            sae={},
+            look=("#0b2d5c", "^", "-"),
+            trained_on=r"$\sum_i\lVert x_i-\hat x_i\rVert^2$, with the $k$ largest $a_{ij}$",
+        ),
+        # Controls
+        "the revised loss, L1": revised._replace(
+            loss=partial(revised_loss, kappa=kappa, penalty=l1), settings=(0.25, 0.5), look=None
+        ),
+        "the revised loss, saturating": revised._replace(
+            loss=partial(revised_loss, kappa=kappa, penalty=saturating), look=None
+        ),
+        "L1 SAE, twice its rate": l1_sae._replace(lr=2 * l1_sae.lr, look=None),
+        "SAE, log-sum-exp": l1_sae._replace(
+            loss=partial(h.sae_loss, penalty=h.lse_loss), settings=(60, 120, 250), look=None
+        ),
+        "SAE, saturating": l1_sae._replace(
+            loss=partial(h.sae_loss, penalty=saturating), settings=(60, 120, 250), look=None
+        ),
     }
 
 
@@ -89,20 +163,109 @@ def paper_sae(n_inputs, n_units, seed):
     return model
 
 
-def paper_sae_loss(model, x):
-    """Mean squared error + 0.01 times the mean activation: -> (). [P, section 4.3]"""
-    A = model.encode(x)
-    return (model.decode(A) - x).square().mean() + 0.01 * A.mean()
+# --- The ratio of W^T to least squares, without tuned rates -------------------------------------
+
+RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
+RATIO_LAMBDAS = {  # near L0 10, one for each of these cases
+    "the paper's loss": (0.365, 0.17, 0.345, 0.19),
+    "the paper's loss + weight decay": (0.24, 0.22, 0.24, 0.23),
+    "log-sum-exp + log-determinant": (0.38, 0.16, 0.34, 0.18),
+    "log-sum-exp + log-determinant + weight decay": (0.22, 0.22, 0.22, 0.21),
+}
 
 
-def paper_sae_job(x, mean, n_units, seeds, *, epochs):
-    """Train the paper's SAEs, with its settings, on raw pixels x + mean; x (N, D), mean (D,).
+def ratio_methods(kappa):
+    """{(loss, optimiser, raw pixels): Method}: Adam at .001, SGD at .01 with a slow start."""
+    found = {}
+    for name, lambdas in RATIO_LAMBDAS.items():
+        function = revised_loss if "determinant" in name else paper_loss
+        loss = partial(function, kappa=kappa if "decay" in name else 0.0)
+        for (optimiser, raw), lam in zip(RATIO_CASES, lambdas):
+            method = Method(loss, (lam,), 0.001, raw=raw)
+            if optimiser == "SGD":
+                method = method._replace(lr=0.01, optimizer=SGD, slow_start=True)
+            found[name, optimiser, raw] = method
+    return found
 
-    -> {("the paper's SAE", None, seed): model}, models of raw pixels.
+
+# --- Training -----------------------------------------------------------------------------------
+
+
+def train_methods(
+    chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=9, more=(), title
+):
+    """Train the methods {name: Method} with all seeds, controls with three of them.
+
+    x (N, D): centred inputs; mean (D,): what was taken off them. A stack has at most `most` models.
+    more: stacks of other models, arguments of `train`, that are trained beside them.
+    Returns {(name, setting, seed): model}, models of centred inputs.
     """
-    models = [paper_sae(x.shape[1], n_units, seed) for seed in seeds]
-    train(models, paper_sae_loss, x + mean, epochs=epochs, seed=seeds, title="the paper's SAE")
-    return {("the paper's SAE", None, seed): model for seed, model in zip(seeds, models)}
+    jobs, raw = [partial(train, **stack) for stack in more], None
+    for name, method in chosen.items():
+        own_seeds = seeds if method.look else seeds[:3]
+        if method.loss is None:
+            jobs += [
+                partial(kmeans_encoders, n_units, x, method.settings, seed) for seed in own_seeds
+            ]
+            continue
+        if method.raw and raw is None:
+            raw = x + mean
+        for runs in _stacks(method, own_seeds, most):
+            job = partial(_train_stack, name, method, runs, raw if method.raw else x, n_units)
+            jobs.append(partial(job, epochs=epochs, batch_size=batch_size))
+    total = sum(job.keywords.get("epochs", 0) for job in jobs)
+    parts = side_by_side(jobs, title, total)[len(more) :]
+    found = {key: model for part in parts for key, model in part.items()}
+    for (name, *_), model in found.items():
+        if chosen[name].raw:
+            h.move_inputs(model, -mean)
+    return found
+
+
+def _train_stack(name, method, runs, x, n_units, *, epochs, batch_size):
+    """Train a model for each (setting, seed) of runs on x: {(name, setting, seed): model}."""
+    settings, seeds = zip(*runs)
+    models = [method.model(x.shape[1], n_units, *run) for run in runs]
+    train(
+        models,
+        method.loss,
+        x,
+        arguments={method.argument: settings} if method.argument else {},
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=method.lr,
+        optimizer=method.optimizer,
+        schedule=h.rate_schedule(epochs, method.slow_start),
+        seed=seeds,
+    )
+    return {(name, *run): model for run, model in zip(runs, models)}
+
+
+def _stacks(method, seeds, most):
+    """Lists of (setting, seed), of which each is a stack; neighbours share a seed."""
+    if method.argument is None:  # models of different k do not stack
+        return [[(setting, seed) for seed in seeds] for setting in method.settings]
+    n = max(1, most // len(method.settings))  # seeds in a stack
+    parts = [seeds[i : i + n] for i in range(0, len(seeds), n)]
+    return [[(s, seed) for seed in part for s in method.settings] for part in parts]
+
+
+def kmeans_encoders(n_units, x, l0s, seed):
+    """{("k-means", l0, seed): Encoder}: centroids of x (N, D) at norm 1, and one common bias.
+
+    The bias gives the L0 asked for, on the rows of x from which the centroids are learned.
+    """
+    x = x[:CENTROID_ROWS]
+    kmeans = KMeans(n_units, n_init=1, random_state=seed, algorithm="elkan").fit(x.cpu().numpy())
+    rows = nn.functional.normalize(torch.from_numpy(kmeans.cluster_centers_).to(x), dim=1)
+    scores, found = (x @ rows.T).flatten(), {}
+    for l0 in l0s:
+        model = h.Encoder(x.shape[1], n_units).to(x)
+        rank = max(1, round(len(scores) * (1 - l0 / n_units)))
+        model.W = nn.Parameter(rows.clone())
+        model.b = nn.Parameter(-scores.kthvalue(rank).values[None])  # (1,): one number
+        found["k-means", l0, seed] = model
+    return found
 
 
 def encoder_from(sae, loss, x):
@@ -118,202 +281,3 @@ def encoder_from(sae, loss, x):
             return float(loss(encoder, x)), encoder
 
     return min((at(2.0 ** (i / 2)) for i in range(-8, 9)), key=lambda pair: pair[0])[1]
-
-
-def go_on_from(saes, method, setting, x, *, epochs):
-    """Train encoders that start from SAEs {seed: sae} with an encoder's method: {seed: model}."""
-    loss = partial(method.loss, **{method.argument: setting})
-    models = {seed: encoder_from(sae, loss, x[:2_000]) for seed, sae in saes.items()}
-    schedule = h.rate_schedule(epochs, method.slow_start)
-    options = {"epochs": epochs, "lr": method.lr, "optimizer": method.optimizer}
-    train([*models.values()], loss, x, schedule=schedule, seed=[*models], **options)
-    return models
-
-
-# The ratio of W^T to least squares near L0 10: lambdas for each optimiser and preprocessing
-RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
-RATIO_LAMBDAS = {
-    "the paper's loss": (0.365, 0.17, 0.345, 0.19),
-    "the revised loss without weight decay": (0.38, 0.16, 0.34, 0.18),
-    "the paper's loss + weight decay": (0.24, 0.22, 0.24, 0.23),
-    "the revised loss": (0.22, 0.22, 0.22, 0.21),
-}
-
-
-def adamw_on_W(parameters, lr, weight_decay=3):
-    """AdamW with weight decay on W alone, of the parameters (W, b) of encoders."""
-    W, b = parameters
-    groups = [{"params": [W], "weight_decay": weight_decay}, {"params": [b], "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr)
-
-
-def ratio_methods(kappa):
-    """{(loss, optimiser, raw pixels): Method} without tuned rates: Adam at .001, SGD at .01."""
-    losses = {
-        "the paper's loss": paper_loss,
-        "the revised loss without weight decay": partial(revised_loss, kappa=0.0),
-        "the paper's loss + weight decay": partial(paper_loss, kappa=kappa),
-        "the revised loss": partial(revised_loss, kappa=kappa),
-    }
-    how = {
-        "Adam": {"lr": 0.001},
-        "SGD": {"lr": 0.01, "optimizer": SGD, "slow_start": True},
-    }
-    found = {
-        (name, optimiser, raw): Method(losses[name], (lam,), raw=raw, **how[optimiser])
-        for name, lambdas in RATIO_LAMBDAS.items()
-        for (optimiser, raw), lam in zip(RATIO_CASES, lambdas)
-    }
-    without = found["the revised loss without weight decay", "Adam", False]
-    found["AdamW on W", "AdamW", False] = without._replace(optimizer=adamw_on_W, settings=(0.21,))
-    return found
-
-
-# --- Training them ----------------------------------------------------------------------------
-
-
-def jobs(chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=9):
-    """For `lab.train.side_by_side`: jobs that train the methods {name: Method} with all seeds.
-
-    x (N, D): centred inputs; mean (D,): what was taken off them. Each job trains a stack of at most
-    `most` models, and gives {(name, setting, seed): model}, models of centred inputs.
-    """
-    found = []
-    for name, method in chosen.items():
-        if method.argument is None:  # models of different k do not stack
-            stacks = [[(setting, seed) for seed in seeds] for setting in method.settings]
-        else:
-            n = max(1, most // len(method.settings))  # seeds in a stack
-            parts = [seeds[i : i + n] for i in range(0, len(seeds), n)]
-            stacks = [[(s, seed) for seed in part for s in method.settings] for part in parts]
-        for runs in stacks:
-            options = {"epochs": epochs, "batch_size": batch_size}
-            found.append(partial(train_stack, name, method, runs, x, mean, n_units, **options))
-    return found
-
-
-def train_stack(name, method, runs, x, mean, n_units, *, epochs, batch_size=h.BATCH_SIZE):
-    """Train a model for each (setting, seed) of runs: {(name, setting, seed): model}.
-
-    A model that was trained on x + mean is changed to one that gives the same energies for x.
-    """
-    settings, seeds = zip(*runs)
-    models = [method.model(x.shape[1], n_units, setting, seed) for setting, seed in runs]
-    train(
-        models,
-        method.loss,
-        x + mean if method.raw else x,
-        arguments={method.argument: settings} if method.argument else {},
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=method.lr,
-        optimizer=method.optimizer,
-        schedule=h.rate_schedule(epochs, method.slow_start),
-        seed=seeds,
-        title=str(name),
-    )
-    if method.raw:
-        for model in models:
-            model.b.data += model.W.data @ mean
-    return {(name, *run): model for run, model in zip(runs, models)}
-
-
-def train_all(all_jobs, title="training"):
-    """Run jobs side by side, the last ones first: {(name, setting, seed): model}."""
-    parts = side_by_side(all_jobs[::-1], title)[::-1]
-    return {key: model for part in parts for key, model in part.items()}
-
-
-# --- Searching their rates, on validation digits ----------------------------------------------
-
-NOT_SEARCHED = ("the paper's loss", "the paper's loss, tuned", "L1 SAE, twice its rate")
-RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
-OPTIMIZERS = {"Adam": ADAM, "SGD": SGD, "momentum .9": MOMENTUM}
-SEARCH = {"Adam": (0.0003, 0.001, 0.003, 0.01), "SGD": (0.01, 0.03, 0.1, 0.3)}
-SEARCH |= {"momentum .9": (0.003, 0.01, 0.03)}
-SEARCH_LAMBDAS = {True: (0.15, 0.35, 0.8), False: (0.07, 0.18, 0.5)}  # on raw pixels, and centred
-
-
-def candidates(search, lambdas, slow_starts=(True, False)):
-    """Ways to train the paper's loss: {description: Method}.
-
-    search: {optimiser: rates}; lambdas: {raw: three lambdas}.
-    """
-    return {
-        f"{optimiser} {lr:g}, {'slow start, ' * slow}{'raw' if raw else 'centred'}": Method(
-            paper_loss,
-            lambdas[raw],
-            lr,
-            raw=raw,
-            optimizer=OPTIMIZERS[optimiser],
-            slow_start=slow,
-        )
-        for optimiser, rates in search.items()
-        for lr in rates
-        for slow in slow_starts
-        for raw in (True, False)
-    }
-
-
-def search_paper_loss(tried, x, mean, n_units, *, epochs, batch_size=h.BATCH_SIZE, l0=10):
-    """The variance that W^T explains at the L0 on held-out inputs, for each of {name: Method}.
-
-    Models of the first seed learn from x (N, D) but its last sixth, by which they are judged.
-    Returns a list of dicts, best first: "how"; the L0s and dead units at each lambda; "explained"
-    and "least_squares", None where the lambdas do not enclose the L0.
-    """
-    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :]
-    options = {"epochs": epochs, "batch_size": batch_size}
-    models = train_all(jobs(tried, learned, mean, n_units, [0], **options), "search")
-    table = compare.tabulate(models, learned[: compare.FITTED], held_out)
-    found = []
-    for name in tried:
-        rows = table[table.method == name]
-        row = {"how": name, "l0": list(rows.l0), "dead": list(rows.dead)}
-        for column in ("explained", "least_squares"):
-            row[column] = compare.at_l0(table, name, column, l0).get(0)
-        found.append(row)
-    return sorted(found, key=lambda row: -(row["explained"] or 0))
-
-
-def search_rates(chosen, x, n_units, *, epochs, batch_size=h.BATCH_SIZE, seeds=(0, 1, 2)):
-    """{name: {rate: loss}} of methods {name: Method} at their middle setting, for RATES.
-
-    Models learn from x (N, D) but its last sixth, by which their loss judges them: per row, a mean
-    over seeds; NaN where training diverged.
-    """
-    learned, held_out = x[: -(len(x) // 6)], x[-(len(x) // 6) :].split(batch_size)
-    held_out = [batch for batch in held_out if len(batch) == batch_size]
-    options = {"epochs": epochs, "batch_size": batch_size}
-
-    def validation_loss(name, lr):
-        method = chosen[name]._replace(lr=lr)
-        setting = method.settings[len(method.settings) // 2]
-        runs = [(setting, seed) for seed in seeds]
-        models = train_stack(name, method, runs, learned, 0, n_units, **options).values()
-        loss = partial(method.loss, **({method.argument: setting} if method.argument else {}))
-        with torch.no_grad():
-            losses = [float(loss(model, batch)) for model in models for batch in held_out]
-        return sum(losses) / len(losses) / batch_size
-
-    tried = list(itertools.product(chosen, RATES))
-    losses = side_by_side([partial(validation_loss, *case) for case in tried], "rates")
-    losses = dict(zip(tried, losses))
-    return {name: {lr: losses[name, lr] for lr in RATES} for name in chosen}
-
-
-if __name__ == "__main__":
-    # A rate that is too large shows as NaN, and a lambda that is far off as None.
-    warnings.simplefilter("ignore")
-    x = data.load_mnist()[0]
-    mean = x.mean(0)
-    x -= mean
-    found = search_paper_loss(candidates(SEARCH, SEARCH_LAMBDAS), x, mean, 64, epochs=6)
-    print(pd.DataFrame(found).round(3).to_string())
-    chosen = methods(h.kappa(x, 64))
-    chosen = {name: method for name, method in chosen.items() if name not in NOT_SEARCHED}
-    rates = search_rates(chosen, x, 64, epochs=6)
-    print(pd.DataFrame(rates).T.round(3).to_string())
-    rates = {name: [list(pair) for pair in losses.items()] for name, losses in rates.items()}
-    content = {"the paper's loss": found, "rates": rates}
-    (ROOT / "figures" / "tuning.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -1,6 +1,7 @@
 """What all figures have in common: one style, labels, and pictures of units and digits.
 
-A figure is exactly one column (3.3 in) or two (6.9 in) wide, and no text in it is below 7 points.
+A figure is exactly one column (3.3 in) or two (6.9 in) wide, and no text in it is below 7 points;
+those of README.md, where they are 400 pixels wide, have 12 points in two columns.
 """
 
 import matplotlib.patheffects
@@ -12,6 +13,47 @@ from torch.nn.functional import pad
 
 ONE, TWO = 3.3, 6.9  # inches: a column of a journal, and two
 GREY = "0.45"
+LARGE = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 12)
+LARGE |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 11.5)
+ALT = {  # for those who cannot see a figure
+    "1_theorem": "Gradient against responsibility on logarithmic axes, for random energies and for "
+    "those of a trained layer: all dots lie on the identity line. Below, the differences, in units "
+    "of rounding.",
+    "1_theorem_toy": "Three clusters of points and the paths of three means. (a) Gradient descent "
+    "leads one mean to each cluster, inside the circles of EM. (b) Without the denominator two "
+    "means arrive in one cluster, and another cluster has no mean. (c) Of random starts, nearly "
+    "all find the three clusters with the denominator, and about as many as are lucky without it.",
+    "1_theorem_relu": "(a) The energy of a unit is zero on one side of a line and rises on the "
+    "other. (b) Of three units, the one that is active on a cluster has the smallest "
+    "responsibility there. (c) The weights of four trained units, digits on which each is most "
+    "active, and digits on which it is inactive.",
+    "1_theorem_collapse": "Which of three units has the lowest energy, at the start and after "
+    "training. Where the points lie in one direction from the origin, one unit gets all "
+    "points. Where they are centred, each unit gets a sector with one cluster.",
+    "2_ablation": "A column each for configurations A to D. Above, absolute correlations of all "
+    "pairs of units: none for A, where no unit varies; large dark blocks for B; nearly nothing off "
+    "the diagonal for C and D. In the middle, on what part of the digits each unit is active: zero "
+    "for A, around a quarter for B and C, near one for D. Below, the usage of units, sorted.",
+    "2_ablation_competition": "(a) Pictures of the weights of eight units, in three lines: with "
+    "competition; without competition, where they look the same; with another seed, where they "
+    "differ. (b) Redundancy falls as the weight of decorrelation grows. Without competition it is "
+    "higher at weight 0; from 0.3 on the two curves coincide.",
+    "2_ablation_convergence": "(a) The loss against the logarithm of the epoch: straight lines, as "
+    "predicted, for 64, 32 and 16 units; steeper with more units. Adam bends below them. (b) "
+    "Epochs at which runs are declared converged lie on the line K / tolerance, or a little above.",
+    "3_benchmark": "Variance explained against L0 for eight methods. (a) By the transpose or an "
+    "SAE's decoder: TopK is highest, then L1 and tied SAE, the revised loss, the paper's loss with "
+    "weight decay, tuned, k-means, and far below the paper's loss. (b) With a least-squares "
+    "decoder: in nearly the same order, and closer together; PCA is far below at small L0.",
+    "3_benchmark_digit": "Energies and responsibilities of all units for one digit, sorted by "
+    "energy: the few active units have the smallest responsibilities, inactive ones the same. "
+    "Below: the digit, the weights of its active units, and their sum, which resembles the digit.",
+    "3_benchmark_balance": "For four units, six pictures each: the means of strongly active, "
+    "barely active and inactive inputs; the first minus the second, and the first minus the "
+    "third, which resemble each other; and the weights, which resemble both.",
+    "3_benchmark_units": "Eight decoder rows of each method. K-means, the revised loss and the "
+    "paper's loss show more whole digits, SAEs more strokes.",
+}
 RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 

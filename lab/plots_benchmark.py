@@ -3,60 +3,31 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.transforms import offset_copy
-from sklearn.isotonic import isotonic_regression
-from torch.nn.functional import cosine_similarity
 
-from lab.plots import GREY, TWO, frame, label, log_l0, tiles
-
-ALT = {
-    "3_benchmark": "Variance explained against L0 for eight methods. (a) By the transpose or an "
-    "SAE's decoder: TopK is highest, then L1 and tied SAE, the revised loss, the paper's loss with "
-    "weight decay, tuned, k-means, and far below the paper's loss. (b) With a least-squares "
-    "decoder: in nearly the same order, and closer together; PCA is far below at small L0.",
-    "3_benchmark_digit": "Energies and responsibilities of 64 units for one digit, sorted by "
-    "energy: the few active units have the smallest responsibilities, all inactive ones the same. "
-    "Below: the digit, the weights of its active units, and their sum, which resembles the digit.",
-    "3_benchmark_balance": "For two units, pictures of an equation: the least-squares decoder, "
-    "minus two sums, equals kappa times the weights, which look like the decoder, plus a remainder "
-    "of next to nothing.",
-    "3_benchmark_units": "Eight decoder rows of each method. K-means, the revised loss and the "
-    "paper's loss show more whole digits, SAEs more strokes.",
-}
-# The methods of the benchmark's table, {method: (colour, marker, line)}. Warm: the paper's loss and
-# its changes, from light to dark; blue: models that are trained to reconstruct.
-LOOKS = {
-    "the paper's loss": ("#dd9326", "v", ":"),
-    "the paper's loss, tuned": ("#cc6410", "<", "-."),
-    "the paper's loss + weight decay": ("#963a0a", ">", "--"),
-    "the revised loss": ("k", "o", "-"),
-    "k-means": ("#4f9d69", "X", ":"),
-    "tied SAE": ("#5aa9dd", "s", "-."),
-    "L1 SAE": ("#1f6fb4", "D", "--"),
-    "TopK SAE": ("#0b2d5c", "^", "-"),
-}
+from lab.plots import GREY, LARGE, TWO, label, log_l0, tiles
 
 
-def benchmark_figure(table, pca):
-    """table: a row for each model, see `lab.compare.tabulate`; pca: (L0s, variance explained)."""
-    fig, axes = plt.subplots(1, 2, figsize=(TWO, 3.0), sharex=True, sharey=True)
+@plt.rc_context(LARGE)
+def benchmark_figure(table, looks, pca):
+    """table: a row for each model, see `lab.measures.tabulate`; looks: {method: (colour, marker,
+    line)}; pca: (L0s, variance explained)."""
+    fig, axes = plt.subplots(1, 2, figsize=(TWO, 5.0), sharex=True, sharey=True)
     for axis, column in zip(axes, ("explained", "least_squares")):
-        for name in LOOKS:
-            rows, (colour, marker, line) = table[table.method == name], LOOKS[name]
-            axis.plot(rows.l0, rows[column], ".", color=colour, ms=3, alpha=0.6, mew=0)
+        for name, (colour, marker, line) in looks.items():
+            rows = table[table.method == name]
+            axis.plot(rows.l0, rows[column], ".", color=colour, ms=4, alpha=0.6, mew=0)
             means = rows.groupby("setting")[["l0", column]].mean().sort_values("l0")
-            look = {"color": colour, "marker": marker, "ls": line, "ms": 4.5, "mew": 0.9}
-            name = name.removeprefix("the ")
-            axis.plot(means.l0, means[column], mfc="w", label=name, **look)
-    axes[1].plot(*pca, color=GREY, lw=0.7)
+            look = {"color": colour, "marker": marker, "ls": line, "ms": 6, "mew": 1.1, "lw": 1.6}
+            axis.plot(means.l0, means[column], mfc="w", label=name.removeprefix("the "), **look)
+        log_l0(axis)
+    axes[1].plot(*pca, color=GREY, lw=0.9)
     middle = len(pca[0]) // 2
     at = pca[0][middle], pca[1][middle] - 0.01
-    label(axes[1], "PCA", at, color=GREY, ha="left", va="top")
-    for axis in axes:
-        log_l0(axis)
-        name_lines(axis)
-    frame(axes[0], "(a) by $W^⊤$, or an SAE's decoder", axes[0].get_xlabel(), "variance explained")
-    axes[1].set_title("(b) with a least-squares decoder")
+    label(axes[1], "PCA", at, color=GREY, ha="left", va="top", fontsize=11.5)
+    axes[0].set(title="(a) own decoder", ylabel="variance explained", xlabel="active units (L0)")
+    axes[1].set(title="(b) least-squares decoder", xlabel="active units (L0)")
+    lines = axes[0].get_legend_handles_labels()
+    fig.legend(*lines, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=2.4)
     return fig
 
 
@@ -75,7 +46,7 @@ def digit_figure(x, E, r, W, x_hat):
     label(a, "active", (n_active + 1, 0.6 * E.max()), color="C3", ha="left")
     label(b, "inactive", ((n_active + len(E)) / 2, r.max() / 2))
     a.set(ylabel="energy E", title=f"(a) {n_active} of {len(E)} units are active")
-    b.set(ylabel="responsibility r", title="(b) inactive units have the largest responsibility")
+    b.set(ylabel="responsibility r", title="(b) responsibilities")
     first, *axes, last = lower.subplots(1, min(n_active, 7) + 2)
     picture(first, x, "digit")
     picture(last, x_hat, "$W^⊤E$")
@@ -85,36 +56,32 @@ def digit_figure(x, E, r, W, x_hat):
     return fig
 
 
-def balance_figure(terms, W, kappa, units):
-    """V_j - (inactive part + log-sum-exp part) = kappa w_j + remainder: a row for each unit.
-
-    terms: of `lab.balance.terms`; W (K, D).
-    """
-    W = W.detach()
-    remainder = terms["V"] - terms["inactive"] - terms["penalty"] - kappa * W
-    parts = {
-        "$V_j$": terms["V"],
-        "inactive part": terms["inactive"],
-        "log-sum-exp part": terms["penalty"],
-        "$κ\\,w_j$": kappa * W,
-        "remainder": remainder,
+def means_figure(found, units):
+    """A row for each of some units: the means of `lab.balance.means`, their differences, and the
+    weights."""
+    A, R, inactive = (found[name].cpu() for name in ("x_A", "x_R", "x_I"))
+    columns = {
+        "$\\bar x_A$": A,
+        "$\\bar x_R$": R,
+        "$\\bar x_I$": inactive,
+        "$\\bar x_A-\\bar x_R$": A - R,
+        "$\\bar x_A-\\bar x_I$": A - inactive,
+        "$w$": found["W"].cpu(),
     }
-    ratios = {"width_ratios": [1, 0.3] * 4 + [1]}
+    names = ("strongly active", "barely active", "inactive", "gradient", "decoder row", "weights")
     fig, grid = plt.subplots(
-        len(units), 9, figsize=(TWO, 1.4 * len(units)), squeeze=False, **ratios
+        len(units), len(columns), figsize=(TWO, 1.22 * len(units)), squeeze=False
     )
     for row, unit in zip(grid, units):
-        limit = float(torch.stack([part[unit] for part in parts.values()]).abs().quantile(0.995))
-        for axis, (name, part) in zip(row[::2], parts.items()):
-            look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-            picture(axis, part[unit], name if axis in grid[0] else None, **look)
+        means = torch.stack([part[unit] for part in (A, R, inactive)])
+        for axis, part in zip(row, columns.values()):
+            # The three means of a unit have one scale; differences and weights have their own
+            scale = means if part is A or part is R or part is inactive else part[unit]
+            limit = float(scale.abs().max() if scale is means else scale.abs().quantile(0.995))
+            picture(axis, part[unit], None, cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.spines[:].set_visible(False)
-            cosine = float(cosine_similarity(part[unit], terms["V"][unit], dim=0))
-            axis.set_xlabel(f"{cosine:.2f}".replace("-", "−"))
-        row[0].set_xlabel("cosine with $V_j$:")
-        for axis, sign in zip(row[1::2], ("− (", "+", ") =", "+")):
-            axis.set_axis_off()
-            axis.text(0.5, 0.5, sign, ha="center", va="center", fontsize=12)
+    for axis, name, word in zip(grid[0], columns, names):
+        axis.set_title(f"{word}\n{name}", loc="center")
     return fig
 
 
@@ -127,32 +94,6 @@ def units_figure(rows):
     return fig
 
 
-def name_lines(axis, gap=8.5):
-    """Write the label of each line on the right, in its colour, as near to the height of its last
-    point as the others allow. gap: between two labels, in points."""
-    axis.figure.canvas.draw()  # the scales must be known
-    lines = [line for line in axis.lines if line.get_label()[0] != "_"]
-    lines.sort(key=lambda line: line.get_ydata()[-1])
-    right, points = axis.get_xlim()[1], axis.figure.dpi / 72
-    last = np.array([line.get_xydata()[-1] for line in lines])
-    height = axis.transData.transform(last)[:, 1] / points
-    apart = gap * np.arange(len(lines))
-    moved = isotonic_regression(height - apart) + apart - height
-    for line, (x, y), up in zip(lines, last, moved):
-        thin = {"arrowstyle": "-", "lw": 0.4, "color": line.get_color(), "relpos": (0, 0.5)}
-        axis.annotate(
-            line.get_label(),
-            (x, y),
-            (right, y),
-            textcoords=offset_copy(axis.transData, axis.figure, 4, up, units="points"),
-            color=line.get_color(),
-            fontsize=7,
-            va="center",
-            annotation_clip=False,
-            arrowprops=thin | {"shrinkA": 0, "shrinkB": 3},
-        )
-
-
 def picture(axis, image, title, **look):
     """A square picture (D,) with its title: a digit, black on white, or as `look` says."""
     look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | look
@@ -161,4 +102,5 @@ def picture(axis, image, title, **look):
     axis.imshow(image.reshape(side, side).numpy(), **look)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(True)
-    axis.set_title(title, loc="center")
+    if title:
+        axis.set_title(title, loc="center")

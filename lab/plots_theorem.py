@@ -7,23 +7,6 @@ from matplotlib.colors import ListedColormap
 
 from lab.plots import GREY, ONE, TWO, frame, label, tiles
 
-ALT = {
-    "1_theorem": "Gradient against responsibility on logarithmic axes, for random energies and for "
-    "those of a trained layer: all dots lie on the identity line. Below, the differences: below 15 "
-    "units of rounding.",
-    "1_theorem_toy": "Three clusters of points and the paths of three means. (a) Gradient descent "
-    "leads one mean to each cluster, inside the circles of EM. (b) Without the denominator two "
-    "means arrive in one cluster, and another cluster has no mean. (c) Of 200 random starts, "
-    "nearly all find the three clusters with the denominator, and about as many as are lucky "
-    "without it.",
-    "1_theorem_relu": "(a) The energy of a unit is zero on one side of a line and rises on the "
-    "other. (b) Of three units, the one that is active on a cluster has the smallest "
-    "responsibility there. (c) The weights of four trained units, digits on which each is most "
-    "active, and digits on which it is inactive.",
-    "1_theorem_collapse": "Which of three units has the lowest energy, at the start and after "
-    "training. Where the points lie in one direction from the origin, one unit gets all "
-    "points. Where they are centred, each unit gets a sector with one cluster.",
-}
 BARE = {"xticks": [], "yticks": [], "aspect": "equal"}
 FILLS = ["#3b76ab", "#e3a64e", "#cdeadf"]  # blue, orange and green, from dark to light
 
@@ -80,10 +63,17 @@ def toy_figure(points, em, descent, without, found, n_starts, lucky):
     return fig
 
 
-def relu_figure(points, cluster, theta, r, weights, cosines, most, inactive):
+def relu_figure(points, cluster, theta, r, x, layer, likeness):
     """Three units of the plane, theta (3, 3) of rows (w_1, w_2, b); points (N, 2), the cluster of
-    each (N,), and responsibilities r (N, 3). Then trained units: weights (n, D), the cosines (n,)
-    by which they are ordered, and digits (3 n, D) on which they are most active, or inactive."""
+    each (N,), and responsibilities r (N, 3). Then four units of a trained layer, at quantiles of
+    their likeness (K,): weights, three of the digits x on which each is most active, and three on
+    which it is inactive."""
+    units = likeness.argsort(descending=True)[[0, *(len(likeness) * i // 4 for i in (1, 2, 3))]]
+    E = layer(x).detach()[:, units]
+    most = x[E.topk(3, dim=0).indices.T.flatten()]
+    zeros = [(E[:, j] == 0).nonzero()[:, 0] for j in range(4)]
+    inactive = x[torch.cat([some[len(some) // 4 :: len(some) // 4][:3] for some in zeros])]
+    weights, cosines = layer.W[units], likeness[units]
     fig, (a, b, *c) = plt.subplots(
         1, 5, figsize=(TWO, 1.95), width_ratios=[1.6, 1.6, 0.4, 1.2, 1.2], layout="compressed"
     )

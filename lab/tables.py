@@ -1,27 +1,23 @@
-"""The tables of notebooks 2 and 3, as text, from what the notebooks have measured."""
+"""The tables of notebooks 2 and 3, and of README.md, as DataFrames of text."""
 
-import numpy as np
 import pandas as pd
 
-from lab import ablation, compare, growth
-from lab.check import interval
-from lab.plots_benchmark import LOOKS
-from lab.record import span, spread, summary
+import helpers as h
+from lab import ablation
+from lab.show import mean, span, spread, spreads
 
-# --- Notebook 2 -------------------------------------------------------------------------------
+# --- Notebook 2 ---------------------------------------------------------------------------------
 
 
-def ablation_table(table):
+def configurations(terms, table):
     """A to D: their terms, and what the paper measures, beside the paper's numbers.
 
-    table: a row for each configuration ("run") and seed, of `lab.ablation.measures`.
+    terms: a row of 0 and 1 for each configuration; table: a row of `measures.of_energies` for each
+    configuration ("run") and seed.
     """
-    ours = summary(table, "run", {"dead": 0, "redundancy": 1, "entropy": 2, "L0": 1})
+    ours = spreads(table, "run", {"dead": 0, "redundancy": 1, "entropy": 2, "L0": 1})
     paper = ablation.PAPER.map("{:,.4g}".format).replace("nan", "–")
-    shown = pd.DataFrame(index=list("ABCD"))
-    shown["log-sum-exp"], shown["variance"], shown["decorrelation"] = "✓✓✓ ", " ✓✓✓", "  ✓✓"
-    for term in shown:
-        shown[term] = list(shown[term].iloc[0])
+    shown = terms.replace({1: "✓", 0: ""})
     for column in ours:
         shown[column] = ours[column]
         if column != "dead":
@@ -29,138 +25,235 @@ def ablation_table(table):
     return shown.rename(columns={"dead": "dead units"}).rename_axis("")
 
 
-def removal_table(removal, short, epochs, short_epochs):
-    """C and B, with competition and without: means over seeds."""
-    B = short[(short.decorrelation == 0) & (short.change == "") & (short.lam == 1)]
-    B = B[B.competition.isin([0, 1])].drop(columns="agreement")
-    B = B.assign(run=B.competition.map({1: "B", 0: "B without competition"}))
-    both = pd.concat([removal.assign(epochs=epochs), B.assign(epochs=short_epochs)])
-    digits = {"epochs": 0, "L0": 1, "redundancy": 1, "entropy": 3, "probe, %": 1, "agreement": 3}
-    return summary(both, "run", digits).rename_axis("")
+def competition_terms(table):
+    """table: a row of `measures.of_competition` for each "run" and seed."""
+    digits = {"competition term": 4, "second order": 4, "Var(Z)": 0, "variances": 0}
+    shown = spreads(table, "run", digits | {"covariances": 0})
+    named = {"competition term": "competition term, nats", "Var(Z)": r"$\mathrm{Var}(Z)$"}
+    named |= {"variances": "of it variances", "covariances": "of it covariances"}
+    return shown.rename(columns=named).rename_axis("")
 
 
-def agreement_table(short):
-    """How far units of the full model agree with those of the same run after a change."""
-    changes = {
-        "initial weights changed by a millionth": (1, "start"),
-        "no competition": (0, ""),
-        "another order of the digits": (1, "order"),
-        "no log-sum-exp at all": (0, "no log-sum-exp"),
-        "another seed": (1, ""),
+def doses(runs):
+    """Weights of competition, and the controls of C, from `ablation.measure`."""
+    plain = runs[runs.change == ""]
+    C = runs[(runs.decorrelation == 1) & (runs.lam == 1)]
+    sparser = runs[(runs.decorrelation == 1) & (runs.lam == 0.35)]
+    B = plain[(plain.decorrelation == 0) & (plain.lam == 1)]
+    rows = {}
+    for weight in sorted(plain.weight.unique()):
+        b, c, s = (some[(some.weight == weight) & (some.change == "")] for some in (B, C, sparser))
+        rows[f"{weight:,g}"] = {
+            "B: redundancy": spread(b.redundancy, 0),
+            "B: competition term": spread(b["competition term"], 3),
+            "B: L0": spread(b.L0, 1),
+        } | _of_c(c, s)
+    named = {
+        "start": "initial weights changed by a millionth",
+        "order": "another order of the digits",
     }
-    full = short[short.decorrelation == 1].set_index(["lam", "competition", "change"]).sort_index()
-    shown = {
-        f"agreement, λ = {lam:g}": {
-            name: span(full.loc[(lam, *change), "agreement"], 3) for name, change in changes.items()
+    for change, name in named.items():
+        c, s = (some[some.change == change] for some in (C, sparser))
+        rows[f"1, {name}"] = dict.fromkeys(("B: redundancy", "B: competition term", "B: L0"), "")
+        rows[f"1, {name}"] |= _of_c(c, s)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("weight of competition")
+
+
+def _of_c(rows, sparser):
+    return {
+        "C: redundancy": mean(rows.redundancy, 1),
+        "C: competition term": mean(rows["competition term"], 4),
+        "C: L0": mean(rows.L0, 1),
+        "C: agreement": span(rows.agreement, 3),
+        "C: units replaced": span(rows.replaced, 0),
+        "C at λ = 0.35: agreement": span(sparser.agreement, 3),
+        "C at λ = 0.35: units replaced": span(sparser.replaced, 0),
+    }
+
+
+def controls(runs):
+    """Redundancy of B with competition, or a control in its place, from `ablation.measure`."""
+    B = runs[(runs.decorrelation == 0) & (runs.lam == 1)]
+    names = {
+        "… nothing": B[(B.change == "") & (B.weight == 0)],
+        "… competition": B[(B.change == "") & (B.weight == 10)],
+        "… covariances only": B[B.change == "covariances only"],
+        "… variances only": B[B.change == "variances only"],
+        "… shuffled competition": B[B.change == "shuffled"],
+    }
+    rows = {
+        name: {"redundancy": spread(some.redundancy, 0), "L0": spread(some.L0, 1)}
+        for name, some in names.items()
+    }
+    first = "pooled log-sum-exp + variance + ten times …"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(first)
+
+
+def sparsities(runs):
+    """L0, and redundancy without competition over that with it, for B and C at each lambda."""
+    plain = runs[(runs.change == "") & runs.weight.isin([0, 1])]
+    columns = {}
+    for name, w in (("B", 0), ("C", 1)):
+        some = plain[plain.decorrelation == w]
+        both = some.pivot_table(["L0", "redundancy"], ["lam", "seed"], "weight").dropna()
+        ratio = both["redundancy", 0.0] / both["redundancy", 1.0]
+        of_lam = {"L0": both["L0", 1.0], "redundancy, without competition over with it": ratio}
+        for column, values in of_lam.items():
+            digits = 1 if column == "L0" else 2
+            groups = values.groupby(level="lam")
+            columns[f"{name}: {column}"] = groups.apply(spread, digits)
+        columns[f"{name}: seeds"] = groups.size().astype(str)
+    shown = pd.DataFrame(columns).fillna("–")
+    shown.index = [f"{lam:g}" for lam in shown.index]
+    return shown.rename_axis(r"$\lambda$")
+
+
+def variants(table, energies):
+    """L0 of each row of `ablation.train_variants`; energies {(name, seed): E}."""
+    l0s = {}
+    for (name, _), E in energies.items():
+        l0s.setdefault(name, []).append(h.l0(E))
+    shown = table.map("{:,}".format)
+    shown["L0"] = [spread(l0s[name], 1) for name in table.index]
+    return shown.rename_axis(None)
+
+
+# --- Notebook 3 ---------------------------------------------------------------------------------
+
+
+def paper_comparison(paper):
+    """The paper's comparison: "model" and `measures.of_benchmark`, beside its numbers."""
+    names = {
+        "parameters": ("parameters", 0, None),
+        "l0": ("L0", 1, ("17.2", "32.2")),
+        "dead": ("dead units", 0, None),
+        "probe": ("probe, %", 1, ("93.4", "90.3")),
+        "norm_matched": ("MSE, norm-matched", 3, ("0.143", "0.026")),
+        "mse": ("MSE", 3, None),
+    }
+    digits = {column: decimals for column, (_, decimals, _) in names.items()}
+    ours, shown = spreads(paper, "model", digits), {}
+    for column, (name, _, reported) in names.items():
+        shown[name] = ours[column]
+        if reported:
+            shown[f"{name}, paper"] = reported
+    return pd.DataFrame(shown).rename_axis("")
+
+
+def method_settings(chosen):
+    """What each method {name: Method} is trained on, and how."""
+    rows = {}
+    for name, method in chosen.items():
+        if not method.look:
+            continue
+        own = method.sae is not None and not method.sae.get("tied")
+        how = "–"
+        if method.loss is not None:
+            function = getattr(method.optimizer, "func", method.optimizer)
+            momentum = getattr(method.optimizer, "keywords", {}).get("momentum")
+            how = f"{function.__name__}, {method.lr:g}"
+            how = how.replace(",", f" with momentum {momentum:g},") if momentum else how
+            how += ", slow start" if method.slow_start else ""
+        rows[name] = {
+            "trained on": method.trained_on,
+            "decoder": "$V$, trained" if own else "$W^\\top$" + ", trained" * bool(method.sae),
+            "pixels": "raw" if method.raw else "centred",
+            "optimiser, rate": how,
         }
-        for lam in sorted(full.index.unique("lam"), reverse=True)
-    }
-    shown |= {
-        f"L0, λ = {lam:g}": {
-            name: spread(full.loc[(lam, *change), "L0"], 1) for name, change in changes.items()
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def reconstruction(at, variance):
+    """Reconstruction at an L0: of `measures.at_l0`, rows for the notebook and for README.md.
+
+    variance: of the test inputs, mean over entries, which makes an MSE of a variance explained.
+    """
+    rows = {}
+    for name, of in at.groupby(level=0, sort=False):
+        rows[name] = {
+            "parameters": f"{of.parameters.max():,.0f}",
+            "MSE": mean((1 - of.explained) * variance, 4),
+            "variance explained": spread(of.explained.dropna(), 3),
+            "cut to ten": mean(of["cut"], 3),
+            "with least squares": mean(of.least_squares, 3),
+            "cosine of $w_j$ and its least-squares row": mean(of.cosine, 2),
         }
-        for lam in sorted(full.index.unique("lam"), reverse=True)
-    }
-    return pd.DataFrame(shown).rename_axis("change")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at ten active units")
 
 
-def named_doses(short):
-    """The runs of B at lambda 1, named in words, in the order of weights."""
-    B = short[(short.decorrelation == 0) & (short.lam == 1)]
-    B = B.sort_values(["change", "competition", "seed"])
-    words = B.change.replace({"": "competition", "shuffled": "shuffled competition"})
-    names = words + " × " + B.competition.map("{:g}".format)
-    return B.assign(names=names.replace("competition × 0", "nothing"))
-
-
-def dose_table(short):
-    """Redundancy of B, with weights of competition and with its controls."""
-    digits = {"redundancy": 0, "competition term": 4, "L0": 1}
-    shown = summary(named_doses(short), "names", digits)
-    return shown.rename_axis("in addition to the pooled log-sum-exp")
-
-
-def optimiser_table(optimisers):
-    """Losses and probes after training with several optimisers, beside the paper's."""
-    digits = {"loss": 0, "loss without scale": 0, "dead": 1, "probe, %": 1}
-    shown = summary(optimisers, "run", digits)
-    shown.insert(1, "loss, paper", growth.PAPER.loss)
-    return shown.assign(**{"probe, paper": growth.PAPER.probe}).rename_axis("")
-
-
-# --- Notebook 3 -------------------------------------------------------------------------------
-
-
-def paper_table(paper):
-    """The paper's comparison: "model" and `lab.compare.paper_measures`, beside its numbers."""
-    digits = {"parameters": 0, "l0": 1, "probe": 1, "norm_matched": 3, "mse": 3}
-    names = {"l0": "L0", "probe": "probe, %", "norm_matched": "MSE, norm-matched", "mse": "MSE"}
-    shown = summary(paper, "model", digits).rename(columns=names).rename_axis("")
-    reported = {"L0": ("17.2", "32.2"), "probe, %": ("93.4", "90.3")}
-    reported["MSE, norm-matched"] = ("0.143", "0.026")
-    for column, values in reported.items():
-        shown.insert(shown.columns.get_loc(column) + 1, f"{column}, paper", values)
-    return shown
-
-
-def reconstruction_table(table, l0, variance):
-    """Variance explained at an L0. variance: of the test inputs, mean over entries."""
-    rows = []
-    for name in LOOKS:
-        explained, best = (
-            compare.at_l0(table, name, c, l0) for c in ("explained", "least_squares")
-        )
-        row = {f"at {l0} active units": name}
-        row["parameters"] = f"{table.parameters[table.method == name].max():,}"
-        row["MSE"] = f"{(1 - explained.mean()) * variance:.4f}"
-        row["variance explained"] = spread(explained, 3)
-        rows.append(row | {"with least squares": f"{best.mean():.3f}"})
-    return pd.DataFrame(rows)
-
-
-def ratio_table(ratios):
+def ratios(table):
     """W^T over least squares: a row for each loss, a column for optimiser and pixels."""
-    loss, optimiser, raw = (list(values) for values in zip(*ratios.method))
+    loss, optimiser, raw = (list(values) for values in zip(*table.method))
     pixels = [f"{name}, {'raw pixels' if r else 'centred'}" for name, r in zip(optimiser, raw)]
-    shown = ratios.assign(loss=loss, pixels=pixels)
-    return shown.pivot_table("ratio", "loss", "pixels", sort=False).map("{:.2f}".format)
+    shown = table.assign(loss=loss, pixels=pixels)
+    shown = shown.pivot_table("ratio", "loss", "pixels", sort=False).map("{:.2f}".format)
+    return shown.rename_axis("", axis=0).rename_axis(None, axis=1)
 
 
-def units_table(table, pairs, names, l0):
-    """Probe, agreement and purity at an L0."""
-    rows = []
-    for name in names:
-        agreement = compare.at_l0(pairs, name, "agreement", l0)
-        row = {f"at {l0} active units": name}
-        row["probe, %"] = spread(compare.at_l0(table, name, "probe", l0), 1)
-        row["agreement of two seeds"] = f"{agreement.mean():.2f}"
-        row["lowest and highest"] = span(agreement, 2)
-        rows.append(row | {"purity": spread(compare.at_l0(table, name, "purity", l0), 3)})
-    return pd.DataFrame(rows)
-
-
-def purity_table(purity):
-    """Differences of purity {(SAE, L0): by seed}, with their 95 % intervals."""
-    shown = {}
-    for (sae, l0), values in purity.items():
-        mean, low, high = interval(values)
-        words = f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-        shown.setdefault(f"minus the {sae}", {})[f"{l0:g}"] = words
-    return pd.DataFrame(shown).rename_axis("purity of the paper's loss, at L0")
-
-
-def language_table(language):
-    """Means over seeds at L0 10 of the record of `lab.language`, with minibatches and steps."""
-    of = {(n["method"], n["quantity"]): np.mean(n["seeds"]) for n in language["numbers"]}
-    return pd.DataFrame(
+def competition_of_revised(table):
+    """table: a row for each "change" and seed, with "explained", "l0" and "agreement"."""
+    groups = table.groupby("change", sort=False)
+    shown = pd.DataFrame(
         {
-            "at 10 active units": name,
-            "variance explained": f"{of[name, 'explained']:.3f}",
-            "with least squares": f"{of[name, 'least_squares']:.3f}",
-            "loss recovered, %": f"{of[name, 'recovered']:.1f}",
-            "agreement": f"{of[name, 'agreement']:.2f}",
-            "rows in a minibatch": language["batch_sizes"][name],
-            "steps": language["steps"][name],
+            "variance explained": groups.explained.apply(spread, 3),
+            "L0": groups.l0.apply(spread, 1),
+            "agreement with the original units": groups.agreement.apply(span, 3),
         }
-        for name in language["batch_sizes"]
     )
+    return shown.rename_axis("change")
+
+
+def penalties(at):
+    """Penalties of the revised loss and of an SAE, at ten active units."""
+    named = {
+        r"L1, $\sum_jE_{ij}$": ("the revised loss, L1", "L1 SAE"),
+        r"log-sum-exp, $-\log\sum_je^{-E_{ij}}$": ("the revised loss", "SAE, log-sum-exp"),
+        r"without a denominator, $\sum_j(1-e^{-E_{ij}})$": (
+            "the revised loss, saturating",
+            "SAE, saturating",
+        ),
+    }
+    rows = {
+        penalty: {
+            "revised loss, $W^\\top$": _at(at.explained, ours),
+            "SAE": _at(at.explained, sae),
+            "SAE, cut to ten": _at(at["cut"], sae),
+        }
+        for penalty, (ours, sae) in named.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("penalty, at ten active units")
+
+
+def _at(column, name, digits=3):
+    return spread(column[name].dropna(), digits) if name in column.index else "–"
+
+
+def units(at, agree, names):
+    """Probe, agreement and purity at an L0, of `measures.at_l0` of models and of pairs of seeds."""
+    rows = {}
+    for name in names:
+        pairs = agree.agreement[name] if name in agree.index else pd.Series(dtype=float)
+        rows[name] = {
+            "probe, %": _at(at.probe, name, 1),
+            "agreement of two seeds": mean(pairs, 2),
+            "lowest and highest": span(pairs.dropna(), 2),
+            "purity": _at(at.purity, name),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at ten active units")
+
+
+def language(record):
+    """Of the record of `lab.language`: at ten active units."""
+    of = {(n["method"], n["quantity"]): n["seeds"] for n in record["numbers"]}
+    at = pd.DataFrame(record["at_l0"])
+    rows = {
+        name: {
+            "variance explained": spread(of[name, "explained"], 3),
+            "with least squares": mean(of[name, "least_squares"], 3),
+            "loss recovered, %": spread(of[name, "recovered"], 1),
+            "agreement": mean(of[name, "agreement"], 2),
+            "dead units": mean(at.dead[at.method == name], 0),
+        }
+        for name in record["rates"]
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at ten active units")

@@ -1,0 +1,98 @@
+"""What a notebook shows: source code, tables, figures, and numbers as text."""
+
+import inspect
+import io
+import math
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+from lab.plots import ALT
+from lab.record import write
+
+
+def source(*functions):
+    """Show the source of functions or classes, as it stands in their modules."""
+    text = "\n\n\n".join(inspect.getsource(function).rstrip() for function in functions)
+    display(Markdown(f"```python\n{text}\n```"))
+
+
+def table(frame):
+    """Show a DataFrame as a Markdown table, see `markdown`."""
+    display(Markdown(markdown(frame)))
+
+
+def markdown(frame):
+    """A DataFrame as a Markdown table, its index as the first column if it has a name.
+
+    Text is shown as it is, numbers have four significant digits, and undefined ones are a dash.
+    The name of an index may be "".
+    """
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
+    rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(object).values.tolist()]
+    return "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
+
+
+def _cell(value):
+    if isinstance(value, str):
+        return value.replace("|", "\\|")
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.4g}"
+    return str(value) if isinstance(value, bool) else f"{value:,.0f}"
+
+
+def figure(fig, name, folder):
+    """Write <name>.png and <name>.pdf, show the figure with its description, and close it.
+
+    The same figure gives the same bytes.
+    """
+    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, metadata=metadata)
+        write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    display(fig, metadata={"image/png": {"alt": ALT[name]}})
+    plt.close(fig)
+
+
+def spread(values, digits):
+    """Mean ± sample standard deviation of one number per seed, as text: "1,802 ± 181".
+
+    digits: decimals of both. A single value, or equal ones, stand alone; a dash stands for no
+    value, or where one is NaN.
+    """
+    values = np.array([float(value) for value in values])
+    if not len(values) or np.isnan(values).any():
+        return "–"
+    numbers = [values.mean(), values.std(ddof=1)] if np.ptp(values) else [values[0]]
+    # Adding 0 turns the -0.0 of a small negative number into 0.0
+    return " ± ".join(f"{round(number, digits) + 0:,.{digits}f}" for number in numbers)
+
+
+def mean(values, digits):
+    """The mean of some numbers, as text; NaN is left out, and a dash stands for no value."""
+    values = np.array([float(value) for value in values])
+    values = values[np.isfinite(values)]
+    return f"{values.mean():,.{digits}f}" if len(values) else "–"
+
+
+def span(values, digits):
+    """The lowest and the highest of some numbers, as text: "0.984 to 0.996"."""
+    values = [float(value) for value in values]
+    if not values or any(map(math.isnan, values)):
+        return "–"
+    low, high = (f"{value:,.{digits}f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def spreads(frame, by, digits):
+    """`spread` of columns {name: decimals} over the rows of each group, as a DataFrame of text."""
+    groups = frame.groupby(by, sort=False)
+    return pd.DataFrame(
+        {name: groups[name].apply(spread, decimals) for name, decimals in digits.items()}
+    )
