@@ -140,6 +140,9 @@ class Run(NamedTuple):
     change: str = ""  # "start", "order", or one of CONTROLS
 
 
+FIELDS = ("weight", "decorrelation", "lam")  # of a run, which its loss takes
+
+
 def short_runs(seeds, *, decorrelations, doses, strong_doses, lams):
     """All short runs of the notebook, a list without repetitions.
 
@@ -163,9 +166,11 @@ def short_runs(seeds, *, decorrelations, doses, strong_doses, lams):
     return list(dict.fromkeys(found))
 
 
-def train_runs(runs, loss, x, n_units, *, epochs, most=9):
-    """Train short runs of loss(model, x, weight, decorrelation, lam), in stacks side by side:
-    {run: model}."""
+def train_runs(runs, loss, x, n_units, *, names=FIELDS, most=9, **options):
+    """Train short runs of loss(model, x, **fields) in stacks side by side: {run: model}.
+
+    names: the fields of a run that the loss takes; options: of `lab.train.train`, epochs at least.
+    """
 
     def kind(run):
         return run.change if run.change in ("order", *CONTROLS) else ""
@@ -176,60 +181,34 @@ def train_runs(runs, loss, x, n_units, *, epochs, most=9):
         parts = [group]
         if len(group) > most:
             of_seeds = [list(some) for _, some in groupby(group, lambda run: run.seed)]
-            parts = [
-                some[i::n] for some in of_seeds for n in [-(-len(some) // most)] for i in range(n)
-            ]
+            parts = [part for some in of_seeds for part in _parts(some, most)]
         for part in parts:
-            names = ["weight"] if change in CONTROLS else ["weight", "decorrelation", "lam"]
-            stack = {
-                "models": [_start(run, x.shape[1], n_units) for run in part],
-                "loss": partial(controlled_loss, control=CONTROLS.get(change))
-                if change in CONTROLS
-                else loss,
-                "x": x,
-                "epochs": epochs,
-                "arguments": {name: [getattr(run, name) for run in part] for name in names},
-                # The order of the digits goes with the seed; "order" takes one that no seed has.
-                "seed": [run.seed + 1000 * (change == "order") for run in part],
-            }
-            stacks.append((part, stack))
+            stack = {"models": [_start(run, x.shape[1], n_units) for run in part], "x": x}
+            fields, stack["loss"] = names, loss
+            if change in CONTROLS:
+                fields = ("weight",)
+                stack["loss"] = partial(controlled_loss, control=CONTROLS[change])
+            stack["arguments"] = {name: [getattr(run, name) for run in part] for name in fields}
+            # The order of the digits goes with the seed; "order" takes one that no seed has.
+            stack["seed"] = [run.seed + 1000 * (change == "order") for run in part]
+            stacks.append((part, stack | options))
     train_side_by_side([stack for _, stack in stacks], "short runs")
     return {run: model for part, stack in stacks for run, model in zip(part, stack["models"])}
+
+
+def _parts(runs, most):
+    """Lists of equal lengths, to one, and of at most `most`."""
+    n = -(-len(runs) // most)
+    return [runs[i::n] for i in range(n)]
 
 
 def _start(run, n_inputs, n_units):
     """An untrained encoder; "start" changes its weights by a millionth."""
     model = h.Encoder(n_inputs, n_units, seed=run.seed)
     if run.change == "start":
-        nudge(model)
+        noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
+        model.W.data += 1e-6 * noise
     return model
-
-
-def nudge(model):
-    """Change the weights of an encoder by a millionth, in place."""
-    noise = torch.randn(model.W.shape, generator=torch.Generator().manual_seed(0))
-    model.W.data += 1e-6 * noise
-
-
-def train_changes(changes, loss, x, n_units, seeds, *, epochs, **options):
-    """Train an encoder for each of {change: weight} and seed, with loss(model, x, weight):
-    {(change, seed): model}. A change "initial weights changed ..." has another start, and "another
-    order ..." another order of the inputs."""
-    parts = [[(change, seed) for change in changes if "order" not in change] for seed in seeds]
-    parts.append([(change, seed) for change in changes if "order" in change for seed in seeds])
-    stacks = []
-    for part in filter(None, parts):
-        models = [h.Encoder(x.shape[1], n_units, seed=seed) for _, seed in part]
-        for (change, _), model in zip(part, models):
-            if "initial weights" in change:
-                nudge(model)
-        stack = {"models": models, "loss": loss, "x": x, "epochs": epochs, **options}
-        stack["arguments"] = {"weight": [changes[change] for change, _ in part]}
-        stack["seed"] = [seed + 1000 * ("order" in change) for change, seed in part]
-        stacks.append((part, stack))
-    train_side_by_side([stack for _, stack in stacks], "competition")
-    found = {run: model for part, stack in stacks for run, model in zip(part, stack["models"])}
-    return {(change, seed): found[change, seed] for change in changes for seed in seeds}
 
 
 @torch.no_grad()

@@ -121,8 +121,10 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
         "strong_decorrelation": strong,
         "idle": change | {"agreement": [1 - value for value in removal]},
         "ten_times": list(ten.agreement),
-        "not_idle": {f"λ {lam:g}": v for lam, v in redundancy_ratios(B).items()},
-        "idle_at_any_sparsity": {f"λ {lam:g}": v for lam, v in redundancy_ratios(C).items()},
+        "without_raises_redundancy": {f"λ {lam:g}": v for lam, v in redundancy_ratios(B).items()},
+        "idle_at_any_sparsity": {
+            f"λ {lam:g}": [v - 1 for v in values] for lam, values in redundancy_ratios(C).items()
+        },
         "dose": {
             f"{b:g} after {a:g}": list(doses[b] / doses[a])
             for a, b in zip(doses.columns, doses.columns[1:])
@@ -144,7 +146,7 @@ def of_benchmark(at, agree, paper, purity, competition, baseline, fixed):
 
     at, agree: of `measures.at_l0`, {L0: of models}, and of pairs of seeds at the first of these L0;
     paper: a row of `measures.of_benchmark` for each "model" and seed; purity: differences {place:
-    by seed}; competition: a row for each "change" and seed, with "explained" and "agreement";
+    by seed}; competition: of `ablation.measure`, with "explained", at weights 0, 1 and 10;
     baseline: error of the L1 SAE over a known one, {place: by seed}; fixed: of `evaluate`, "ratio"
     with fixed biases minus that of the revised loss, by seed.
     """
@@ -157,14 +159,14 @@ def of_benchmark(at, agree, paper, purity, competition, baseline, fixed):
     def minus(column, reported):
         return {n: list(paper[column][paper.model == n] - value) for n, value in reported.items()}
 
-    def competition_change(name):
-        of = competition.set_index(["change", "seed"]).explained
-        return list(of[name] / of["none"] - 1)
+    runs = competition.set_index(["weight", "change", "seed"]).sort_index()
+
+    def competition_change(weight):
+        return list(runs.explained[weight, ""] / runs.explained[1.0, ""] - 1)
 
     saes = [n for n in agree.index.unique(0) if "SAE" in n and n.split(",")[0] != "SAE"]
     of_saes = max((agree.agreement[name].max() for name in saes), default=nan)
     lowest = agree.agreement.get("the revised loss", pd.Series(dtype=float)).min()
-    units = competition.groupby("change").agreement.apply(list)
     return {
         "their_probe": minus("probe", {"the paper's model": 93.43, "the paper's SAE": 90.26}),
         "their_error": minus("norm_matched", {"the paper's model": 0.143}),
@@ -177,11 +179,9 @@ def of_benchmark(at, agree, paper, purity, competition, baseline, fixed):
             (explained["the revised loss"] - explained["the paper's loss, tuned"]).dropna()
         ),
         "fixed_bias": fixed,
-        "resolution": units["initial weights changed by a millionth"],
-        "units_revised": units["no competition"],
-        "explained_revised": {
-            n: competition_change(n) for n in ("no competition", "competition × 10")
-        },
+        "resolution": list(runs.agreement[1.0, "start"]),
+        "units_revised": list(runs.agreement[0.0, ""]),
+        "explained_revised": {f"competition × {w:g}": competition_change(w) for w in (0.0, 10.0)},
         "penalty_revised": {
             name: change(f"the revised loss, {name}", "the revised loss")
             for name in ("L1", "saturating")

@@ -289,10 +289,10 @@ def search(data):
         for name, way in tuning.ways(WAYS, WAYS_LAMBDAS).items()
         if way.slow_start == ("Adam" not in name)
     }
-    found = tuning.search_ways(ways, data.x, data.mean, data.n_units, seeds=[0, 1], l0s=[L0], **how)
+    found = tuning.search_ways(ways, data.x, data.mean, data.n_units, seeds=[0], l0s=[L0], **how)
     tuning.show(found)
     chosen = {name: method for name, method in chosen_methods(data).items() if name in BY_LOSS}
-    rates = tuning.search_rates(chosen, data.x, data.n_units, seeds=(0, 1), **how)
+    rates = tuning.search_rates(chosen, data.x, data.n_units, seeds=(0,), **how)
     tuning.show(rates)
     return {"ways": found, "rates": {name: [*r.items()] for name, r in rates.items()}}
 

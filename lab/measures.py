@@ -233,9 +233,10 @@ def tabulate(models, x, x_test, y_test=None, cut_to=None):
     return table
 
 
-def add_probes(table, models, x, y, x_test, y_test, l0, seeds):
-    """Add a column "probe" to the table, of these seeds' models next to the L0."""
-    groups = table[table.seed.isin(seeds)].groupby(["method", "seed"], sort=False)
+def add_probes(table, models, x, y, x_test, y_test, l0, methods, seeds):
+    """Add a column "probe" to the table, of these methods' and seeds' models next to the L0."""
+    some = table[table.seed.isin(seeds) & table.method.isin(methods)]
+    groups = some.groupby(["method", "seed"], sort=False)
     asked = list(dict.fromkeys(i for _, rows in groups for i in _next_to(rows, l0)))
     keys = list(models)
     jobs = [partial(probe, models[keys[i]], x, y, x_test, y_test) for i in asked]

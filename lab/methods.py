@@ -143,14 +143,16 @@ def methods(kappa):
             loss=partial(revised_loss, kappa=kappa, penalty=l1), settings=(0.25, 0.5), look=None
         ),
         "the revised loss, saturating": revised._replace(
-            loss=partial(revised_loss, kappa=kappa, penalty=saturating), look=None
+            loss=partial(revised_loss, kappa=kappa, penalty=saturating),
+            settings=(0.1, 0.25),
+            look=None,
         ),
         "L1 SAE, twice its rate": l1_sae._replace(lr=2 * l1_sae.lr, look=None),
         "SAE, log-sum-exp": l1_sae._replace(
-            loss=partial(h.sae_loss, penalty=h.lse_loss), settings=(60, 120, 250), look=None
+            loss=partial(h.sae_loss, penalty=h.lse_loss), settings=(30, 65, 110), look=None
         ),
         "SAE, saturating": l1_sae._replace(
-            loss=partial(h.sae_loss, penalty=saturating), settings=(60, 120, 250), look=None
+            loss=partial(h.sae_loss, penalty=saturating), settings=(35, 75, 120), look=None
         ),
     }
 

@@ -104,6 +104,7 @@ def convergence_figure(runs, others, table, rate=0.01):
     frame(a, "(a) the loss", "epoch", "loss, summed over a minibatch", log="x")
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100) if t < 1.1 * a.dataLim.x1]
     a.set_xticks(ticks, ticks)
+    a.xaxis.set_minor_formatter(plt.NullFormatter())
     label_ends(a)
     most = 1.12 * max(*table["K / tolerance"], *growth.PAPER_CONVERGED)
     b.plot([0, most], [0, most], ":", color=GREY, lw=1)

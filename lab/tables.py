@@ -6,6 +6,11 @@ import helpers as h
 from lab import ablation
 from lab.show import mean, span, spread, spreads
 
+CHANGES = {  # of `ablation.Run`, in words
+    "start": "initial weights changed by a millionth",
+    "order": "another order of the digits",
+}
+
 # --- Notebook 2 ---------------------------------------------------------------------------------
 
 
@@ -48,11 +53,7 @@ def doses(runs):
             "B: competition term": spread(b["competition term"], 3),
             "B: L0": spread(b.L0, 1),
         } | _of_c(c, s)
-    named = {
-        "start": "initial weights changed by a millionth",
-        "order": "another order of the digits",
-    }
-    for change, name in named.items():
+    for change, name in CHANGES.items():
         c, s = (some[some.change == change] for some in (C, sparser))
         rows[f"1, {name}"] = dict.fromkeys(("B: redundancy", "B: competition term", "B: L0"), "")
         rows[f"1, {name}"] |= _of_c(c, s)
@@ -191,16 +192,23 @@ def ratios(table):
 
 
 def competition_of_revised(table):
-    """table: a row for each "change" and seed, with "explained", "l0" and "agreement"."""
-    groups = table.groupby("change", sort=False)
-    shown = pd.DataFrame(
-        {
-            "variance explained": groups.explained.apply(spread, 3),
-            "L0": groups.l0.apply(spread, 1),
-            "agreement with the original units": groups.agreement.apply(span, 3),
+    """table: of `ablation.measure`, with "explained"."""
+    names = {
+        (1.0, ""): "none",
+        (1.0, "start"): CHANGES["start"],
+        (0.0, ""): "no competition",
+        (10.0, ""): "competition × 10",
+        (1.0, "order"): CHANGES["order"],
+    }
+    rows = {}
+    for (weight, change), name in names.items():
+        some = table[(table.weight == weight) & (table.change == change)]
+        rows[name] = {
+            "variance explained": spread(some.explained, 3),
+            "L0": spread(some.L0, 1),
+            "agreement with the original units": span(some.agreement, 3),
         }
-    )
-    return shown.rename_axis("change")
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
 
 
 def penalties(at):

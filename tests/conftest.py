@@ -21,9 +21,9 @@ def float64():
 @pytest.fixture(scope="session")
 def digits():
     """Some MNIST digits of 14 x 14 pixels: x (2000, 196), y, x_test (1000, 196), y_test."""
-    from lab.data import load_mnist
+    from lab.data import load_images
 
-    x, y, x_test, y_test = load_mnist()
+    x, y, x_test, y_test = load_images()
     small = [
         torch.nn.functional.avg_pool2d(images.view(-1, 28, 28), 2).flatten(1)
         for images in (x[:2000], x_test[:1000])

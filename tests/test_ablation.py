@@ -1,6 +1,6 @@
-"""lab/ablation.py: configurations, competition and its controls, against plain loops and NumPy."""
+"""lab/ablation.py: runs against `helpers.fit`, what stands in the place of competition against
+NumPy, and what a run is compared with."""
 
-from collections import Counter
 from functools import partial
 from itertools import product
 
@@ -9,32 +9,31 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from scipy import stats
-from scipy.special import logsumexp, softmax
-from torch.func import grad
+from scipy.special import logsumexp
 
 import helpers as h
-from lab import ablation, compare
+from lab import ablation, measures
 from lab.ablation import Run
 
 D, K = 6, 5
 X = torch.randn(300, D, generator=torch.Generator().manual_seed(0)).double() + 0.3
 pytestmark = pytest.mark.usefixtures("float64")
-variance, decorrelation = h.variance_loss, h.decorrelation_loss
 
 
-def energies(n=40, k=K, seed=1):
-    z = torch.randn(n, k, generator=torch.Generator().manual_seed(seed)).double()
-    return torch.relu(z)
+def energies(n=40, k=K):
+    return torch.relu(torch.randn(n, k, generator=torch.Generator().manual_seed(1)).double())
 
 
-def trained_by_hand(loss, seed, order=None, start=0.0, epochs=1):
-    """An encoder after epochs of `helpers.fit` on a loss of its energies."""
+def competition(E):
+    return h.lse_loss(E) - h.pooled_lse_loss(E)
+
+
+def fitted(loss, seed, order=None, start=0.0, **options):
+    """An encoder after `helpers.fit` on a loss of its energies, and the history."""
     model = h.Encoder(D, K, seed=seed)
     model.W.data += start
     order = seed if order is None else order
-    h.fit(model, lambda model, x: loss(model(x)), X, epochs=epochs, seed=order)
-    return model
+    return model, h.fit(model, lambda m, x: loss(m(x)), X, seed=order, **options)
 
 
 def assert_same(model, other):
@@ -44,82 +43,73 @@ def assert_same(model, other):
 
 # --- Configurations -----------------------------------------------------------------------------
 
+TABLE = pd.DataFrame({"a": [1, 1, 1, 0], "b": [0, 1, 1, 1], "c": [0, 0, 1, 1]}, index=list("ABCD"))
+
+
+def loss(model, x, lse, variance, decorrelation):
+    E = model(x)
+    terms = h.lse_loss(E), h.variance_loss(E), h.decorrelation_loss(E)
+    return lse * terms[0] + variance * terms[1] + decorrelation * terms[2]
+
+
 TERMS = {
-    "A": lambda E: h.lse_loss(E),
-    "B": lambda E: h.lse_loss(E) + variance(E),
-    "C": lambda E: h.lse_loss(E) + variance(E) + decorrelation(E),
-    "C without competition": lambda E: h.pooled_lse_loss(E) + variance(E) + decorrelation(E),
-    "D": lambda E: variance(E) + decorrelation(E),
+    "B": lambda E: h.lse_loss(E) + h.variance_loss(E),
+    "C": lambda E: h.lse_loss(E) + h.variance_loss(E) + h.decorrelation_loss(E),
+    "D": lambda E: h.variance_loss(E) + h.decorrelation_loss(E),
+    "C without competition": lambda E: (
+        h.pooled_lse_loss(E) + h.variance_loss(E) + h.decorrelation_loss(E)
+    ),
 }
 
 
 def test_a_configuration_is_trained_with_the_terms_of_its_name():
-    found = ablation.configurations([*TERMS], X, K, [0, 2], epochs=3)
-    assert set(found) == set(product(TERMS, [0, 2]))
-    for (name, seed), (model, losses) in found.items():
-        one = h.Encoder(D, K, seed=seed)
-        history = h.fit(one, lambda m, x: TERMS[name](m(x)), X, epochs=3, seed=seed)  # noqa: B023
+    found = ablation.train_configurations(TABLE, loss, X, K, [0, 2], epochs=3)
+    assert set(found) == set(product(["A", *TERMS], [0, 2]))
+    for name, seed in product(TERMS, [0, 2]):
+        one, history = fitted(TERMS[name], seed, epochs=3)
+        model, losses = found[name, seed]
         assert_same(model, one)
         assert_allclose(losses, 128 * np.array(history), rtol=1e-8)  # a minibatch's, not a row's
 
 
-def test_the_gradient_of_a_is_exactly_zero_when_all_units_are_dead():
-    model = h.Encoder(D, K)
-    model.b.data -= 1000
-    loss = ablation.ablation_loss(model, X, **ablation.CONFIGURATIONS["A"])
-    for gradient in torch.autograd.grad(loss, (model.W, model.b)):
-        assert (gradient == 0).all()
+@pytest.mark.parametrize("rows", [256, 300])
+def test_a_is_trained_until_all_units_are_dead_and_no_longer(rows):
+    """Also on the rows that an epoch drops. Its loss is then that of 128 rows without energies; the
+    mean of the last epoch is above it, for a unit was alive when it began."""
+    x = X[:rows].abs().repeat(1, 20)
+    found = ablation.train_configurations(TABLE, loss, x, K, [0, 2], epochs=30)
+    for seed in (0, 2):
+        model, losses = found["A", seed]
+        assert h.dead(model(x)) == K and 2 < len(losses) < 30
+        one = h.Encoder(20 * D, K, seed=seed)
+        (first,) = h.fit(one, lambda m, x: h.lse_loss(m(x)), x, epochs=1, seed=seed)
+        assert losses[0] == pytest.approx(128 * first)
+    assert max(found["A", seed][1][-1] for seed in (0, 2)) > -128 * np.log(K)
+    two = ablation.train_configurations(TABLE, loss, x, K, [0, 2], epochs=2)
+    assert len(two["A", 0][1]) == 2 and h.dead(two["A", 0][0](x)) < K
 
 
-def test_lambda_is_a_factor_of_the_infomax_terms_of_128_rows():
-    model = h.Encoder(D, K)
-    E = model(X[:64])
-    found = ablation.ablation_loss(model, X[:64], lse=2, pooled=3, variance=5, lam=7)
-    expected = 2 * h.lse_loss(E) + 3 * h.pooled_lse_loss(E)
-    expected = expected + 7 / 2 * (5 * variance(E) + decorrelation(E))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+def test_a_variant_is_trained_in_its_minibatches_with_its_weights():
+    """And lambda is not of 128 rows: the loss is taken as it is."""
+    rows = {"c 32": (1, 1, 1, 32), "heavy": (1, 6, 2, 50), "d": (0, 1, 3, 50)}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    found = ablation.train_variants(table, loss, X, K, [0, 2], epochs=2)
+    assert set(found) == set(product(rows, [0, 2]))
+    for (name, seed), model in found.items():
+        lse, variance, decorrelation, size = rows[name]
+
+        def own(E, a=lse, b=variance, c=decorrelation):
+            return a * h.lse_loss(E) + b * h.variance_loss(E) + c * h.decorrelation_loss(E)
+
+        assert_same(model, fitted(own, seed, epochs=2, batch_size=size)[0])
 
 
-# --- Competition --------------------------------------------------------------------------------
-
-
-def denominators(E):
-    return np.exp(-E.numpy()).sum(1)
-
-
-def test_competition_is_a_jensen_gap():
-    """log of the mean of Z minus the mean of log Z, times the number of rows."""
-    E = energies()
-    Z = denominators(E)
-    assert ablation.competition(E).item() == pytest.approx(
-        40 * (np.log(Z.mean()) - np.log(Z).mean())
-    )
-
-
-def test_competition_is_a_divergence_of_the_denominators_from_uniform():
-    E = energies()
-    Z = denominators(E)
-    divergence = stats.entropy(np.full(40, 1 / 40), Z / Z.sum())
-    assert ablation.competition(E).item() == pytest.approx(40 * divergence)
-
-
-def test_competition_to_second_order_is_the_variance_of_the_denominators():
-    E = 0.01 * energies()
-    Z = denominators(E)
-    expected = 40 * Z.var() / (2 * Z.mean() ** 2)
-    assert ablation.competition(E).item() == pytest.approx(expected, rel=0.01)
-
-
-def test_competition_is_zero_where_all_denominators_are_equal():
-    E = torch.stack([energies(1)[0].roll(i) for i in range(40)])
-    assert ablation.competition(E).item() == pytest.approx(0, abs=1e-9)
-    assert_allclose(grad(ablation.competition)(E), np.zeros((40, K)), atol=1e-12)
+# --- What stands in the place of competition ----------------------------------------------------
 
 
 def test_shuffled_competition_moves_the_energies_of_unit_j_by_j_rows():
     E = energies()
     moved = np.stack([np.roll(E[:, j].numpy(), -j) for j in range(K)], 1)
-    assert np.array_equal(np.sort(moved, 0), np.sort(E.numpy(), 0))
     expected = -logsumexp(-moved, axis=1).sum() + 40 * (logsumexp(-moved) - np.log(40))
     assert ablation.shuffled_competition(E).item() == pytest.approx(expected)
 
@@ -129,12 +119,12 @@ def test_shuffled_competition_is_competition_where_units_are_independent():
     give all combinations again."""
     E = torch.tensor([*product([0.2, 1.5], [0.7, 3.0], [0, 1, 2.5])]).double()
     found = ablation.shuffled_competition(E).item()
-    assert found == pytest.approx(ablation.competition(E).item())
+    assert found == pytest.approx(competition(E).item())
 
 
 def test_shuffled_competition_does_not_see_that_units_are_active_together():
     E = energies(500, 1).expand(500, K)
-    assert ablation.competition(E).item() > 3 * ablation.shuffled_competition(E).item()
+    assert competition(E).item() > 3 * ablation.shuffled_competition(E).item()
 
 
 def test_parts_of_the_variance_against_numpy():
@@ -144,6 +134,8 @@ def test_parts_of_the_variance_against_numpy():
     scale = 40 / (2 * e.sum(1).mean() ** 2)
     found = ablation.variances_only(E).item(), ablation.covariances_only(E).item()
     assert found == pytest.approx((scale * np.trace(cov), scale * (cov.sum() - np.trace(cov))))
+    parts = ablation.variances_only(0.01 * E) + ablation.covariances_only(0.01 * E)
+    assert parts.item() == pytest.approx(competition(0.01 * E).item(), rel=0.01)  # second order
 
 
 CONTROLS = {
@@ -153,181 +145,110 @@ CONTROLS = {
 }
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", CONTROLS.values(), ids=CONTROLS)
 def test_a_control_stands_in_the_place_of_competition_in_b(control):
     model = h.Encoder(D, K)
     E = model(X[:64])
-    function = CONTROLS[control]
-    found = ablation.controlled_loss(model, X[:64], 10.0, function)
-    expected = h.pooled_lse_loss(E) + 10 * function(E) + variance(E) / 2
+    found = ablation.controlled_loss(model, X[:64], 10.0, control)
+    expected = h.pooled_lse_loss(E) + 10 * control(E) + h.variance_loss(E)
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
-
-
-# --- Measures -----------------------------------------------------------------------------------
-
-
-def test_measures_against_scipy():
-    E = energies(500)
-    E[:, 3] = 0  # dead
-    E[:, 4] *= 0.1  # not dead, and of a variance below 0.01
-    E[:, 2] *= 0.3  # of a variance above it
-    found = ablation.measures(E)
-    r, kept = softmax(-E.numpy(), axis=1), [0, 1, 2, 4]
-    corr = np.corrcoef(E[:, kept].numpy().T) - np.eye(4)
-    assert found == {
-        "dead": 1,
-        "low variance": 2,
-        "redundancy": pytest.approx((corr**2).sum()),
-        "entropy": pytest.approx(stats.entropy(r, axis=1).mean()),
-        "L0": pytest.approx((E.numpy() > 0).sum(1).mean()),
-    }
-
-
-def test_measures_of_competition_against_numpy():
-    E = energies(500)
-    e = np.exp(-E.numpy())
-    Z, cov = e.sum(1), np.cov(e.T, ddof=0)
-    assert ablation.competition_measures(E) == pytest.approx(
-        {
-            "competition term": np.log(Z.mean()) - np.log(Z).mean(),
-            "second order": Z.var() / (2 * Z.mean() ** 2),
-            "Var(Z)": Z.var(),
-            "variances": np.trace(cov),
-            "covariances": cov.sum() - np.trace(cov),
-            "spread of active units": (E.numpy() > 0).sum(1).std(ddof=1),
-        }
-    )
 
 
 # --- Short runs ---------------------------------------------------------------------------------
 
-SEEDS, LAMS, WEIGHTS, DOSES = [0, 1, 2], [1.0, 0.35], [0, 0.003, 0.03, 0.3, 1], [0, 1, 3, 10, 30]
-STACKS = ablation.competition_runs(
-    SEEDS, weights=WEIGHTS, doses=DOSES, lams=LAMS, denser=1.5, control_weight=10
-)
-ALL_RUNS = [run for stack in STACKS for run in stack]
-
-
-def test_no_run_is_trained_twice():
-    assert max(Counter(ALL_RUNS).values()) == 1
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_all_runs_of_section_4_are_there(seed):
-    run = partial(Run, seed)
-    expected = {run(c, w) for c in (1, 0) for w in WEIGHTS}  # the two curves
-    expected |= {run(dose, 0) for dose in DOSES}  # in B
-    expected |= {run(1, 0, 1.5)}  # B at a larger L0
-    expected |= {run(c, 1, lam) for c in (1, 0) for lam in LAMS}  # the removal, and its controls
-    expected |= {run(1, 1, lam, change) for lam in LAMS for change in ("start", "order")}
-    expected |= {run(0, 1, lam, "no log-sum-exp") for lam in LAMS}
-    expected |= {run(10, 0, 1, control) for control in CONTROLS}
-    assert {run for run in ALL_RUNS if run.seed == seed} == expected
-
-
-def test_a_stack_has_controls_of_one_kind_or_none():
-    for stack in STACKS:
-        kinds = {run.change if run.change in CONTROLS else "" for run in stack}
-        assert len(kinds) == 1
-
-
-SHORT = ablation.competition_runs(
-    [0, 2], weights=[0.1], doses=[0, 3], lams=[0.5], denser=1.5, control_weight=10
+SEEDS, WEIGHTS, DOSES, STRONG = [3, 1, 2], [0.0, 0.03, 1.0], [3.0, 10.0], [100.0]
+LAMS = {"B": {0.1: 3, 10.0: 2}, "C": {0.03: 1, 1.0: 3}}
+RUNS = ablation.short_runs(
+    SEEDS, decorrelations=WEIGHTS, doses=DOSES, strong_doses=STRONG, lams=LAMS
 )
 
 
-@pytest.mark.parametrize("i", range(len(SHORT)))
-def test_a_run_is_trained_as_its_fields_say(i):
-    found = ablation.train_runs(SHORT[i], X, K, epochs=2)
-    assert [*found] == SHORT[i]
+@pytest.mark.parametrize("i", range(3))
+def test_all_short_runs_are_there_once(i):
+    run, having = partial(Run, SEEDS[i]), (1.0, 0.0)
+    expected = {run(c, w) for c in having for w in WEIGHTS}  # the two curves
+    expected |= {run(dose, w) for dose in DOSES for w in (0.0, 1.0)}  # B and C
+    expected |= {run(dose, 1.0, 0.35) for dose in DOSES} | {run(100.0)}
+    expected |= {run(c, 1.0, lam) for c in having for lam in (1.0, 0.35)}  # the removal
+    expected |= {run(1.0, 1.0, lam, how) for lam in (1.0, 0.35) for how in ("start", "order")}
+    expected |= {run(10.0, 0.0, 1.0, control) for control in CONTROLS}
+    for name, w in (("B", 0.0), ("C", 1.0)):
+        expected |= {run(c, w, lam) for lam, n in LAMS[name].items() if i < n for c in having}
+    found = [run for run in RUNS if run.seed == SEEDS[i]]
+    assert len(found) == len(set(found)) and set(found) == expected
+
+
+def run_loss(model, x, weight, decorrelation, lam):
+    E = model(x)
+    infomax = h.variance_loss(E) + decorrelation * h.decorrelation_loss(E)
+    return h.pooled_lse_loss(E) + weight * competition(E) + lam * infomax
+
+
+def noise():
+    """What is added to the weights that are changed by a millionth."""
+    return 1e-6 * torch.randn(K, D, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("most", [3, 99])
+def test_a_run_is_trained_as_its_fields_say(most):
+    runs = ablation.short_runs(
+        [0, 2], decorrelations=[0.1], doses=[3.0], strong_doses=[], lams={"B": {}, "C": {2.0: 1}}
+    )
+    found = ablation.train_runs(runs, run_loss, X, K, epochs=2, most=most)
+    assert set(found) == set(runs)
     for run, model in found.items():
 
         def loss(E, run=run):
-            infomax = run.lam * (variance(E) + run.decorrelation * decorrelation(E))
-            if run.change == "no log-sum-exp":
-                return infomax
-            term = CONTROLS.get(run.change, ablation.competition)
-            return h.pooled_lse_loss(E) + run.competition * term(E) + infomax
+            infomax = h.variance_loss(E) + run.decorrelation * h.decorrelation_loss(E)
+            term = CONTROLS.get(run.change, competition)
+            return h.pooled_lse_loss(E) + run.weight * term(E) + run.lam * infomax
 
         order = run.seed + 1000 if run.change == "order" else run.seed
-        noise = torch.randn(K, D, generator=torch.Generator().manual_seed(0))
-        start = 1e-6 * noise * (run.change == "start")
-        assert_same(model, trained_by_hand(loss, run.seed, order, start, epochs=2))
+        start = noise() if run.change == "start" else 0.0
+        assert_same(model, fitted(loss, run.seed, order, start, epochs=2)[0])
 
 
-def test_a_changed_start_is_a_change():
-    (model,) = ablation.train_runs([Run(0, change="start")], X, K, epochs=1).values()
-    one = trained_by_hand(TERMS["C"], 0)
-    assert 1e-8 < (model.W - one.W).abs().median() < 1e-5
+def test_a_change_is_trained_as_its_name_says():
+    def loss(model, x, weight):
+        return run_loss(model, x, weight, 1.0, 0.5)
+
+    names = ("none", "initial weights changed by a millionth", "another order of the digits")
+    changes = dict.fromkeys(names, 1.0) | {"no competition": 0.0, "competition × 10": 10.0}
+    options = {"epochs": 2, "lr": 0.002, "schedule": [1.0, 0.1]}
+    found = ablation.train_changes(changes, loss, X, K, [0, 2], **options)
+    assert [*found] == [*product(changes, [0, 2])]
+    for (change, seed), model in found.items():
+
+        def own(E, weight=changes[change]):
+            infomax = h.variance_loss(E) + h.decorrelation_loss(E)
+            return h.pooled_lse_loss(E) + weight * competition(E) + 0.5 * infomax
+
+        order = seed + 1000 if change == names[2] else seed
+        start = noise() if change == names[1] else 0.0
+        assert_same(model, fitted(own, seed, order, start, **options)[0])
 
 
-def test_a_run_is_compared_with_the_one_that_has_competition():
+def test_a_run_is_compared_with_the_one_of_its_seed_that_has_competition():
     """By names of models in the place of runs that were trained."""
-    models = {run: h.Encoder(D, K, seed=i) for i, run in enumerate(ALL_RUNS)}
-    found = ablation.tabulate(models, X)
     partners = {
-        Run(1): Run(2),  # the next seed
-        Run(2): Run(0),
-        Run(1, 0, 1, 0.35): Run(1, 1, 1, 0.35),
-        Run(1, 0, 0.03): Run(1, 1, 0.03),
-        Run(1, 30, 0): Run(1, 1, 0),
-        Run(1, 0, 1, 0.35, "no log-sum-exp"): Run(1, 1, 1, 0.35),
-        Run(1, 1, 1, 0.35, "order"): Run(1, 1, 1, 0.35),
-        Run(1, 10, 0, 1, "shuffled"): Run(1, 1, 0),
+        Run(1, 0.0): Run(1),
+        Run(1, 30.0, 0.0): Run(1, 1.0, 0.0),
+        Run(1, 0.0, 1.0, 0.35): Run(1, 1.0, 1.0, 0.35),
+        Run(1, 1.0, 1.0, 0.35, "order"): Run(1, 1.0, 1.0, 0.35),
+        Run(1, 10.0, 0.0, 1.0, "shuffled"): Run(1, 1.0, 0.0),
+        Run(2, 0.0): Run(2),
     }
-    for run, partner in partners.items():
-        E, other = (models[r](X).detach() for r in (run, partner))
-        row = found.iloc[ALL_RUNS.index(run)]
-        assert row.agreement == pytest.approx(compare.agreement(other, E))
-        assert row.redundancy == h.redundancy(E) and row.change == run.change
-
-
-def test_a_single_seed_has_no_other_to_agree_with():
-    models = {Run(4): h.Encoder(D, K), Run(4, 0): h.Encoder(D, K)}
-    assert np.isnan(ablation.tabulate(models, X).agreement[0])
-    assert ablation.tabulate(models, X).agreement[1] == pytest.approx(1)
-
-
-def test_redundancy_is_compared_at_equal_l0():
-    """Where it is 100 L0^1.5 with competition, and three times that without."""
-
-    def row(seed, competition, lam, l0, factor, **other):
-        run = Run(seed, competition, 0.0, lam)._asdict() | other
-        return run | {"L0": l0, "redundancy": factor * 100 * l0**1.5}
-
-    rows = []
-    for seed in (3, 8):
-        rows += [row(seed, 1.0, 1.0, 18, 1), row(seed, 1.0, 1.5, 24, 1)]
-        rows += [row(seed, 1.0, 0.35, 19, 9)]
-        rows += [row(seed, 0.0, 1.0, 20 + seed / 10, 3), row(seed, 10.0, 1.0, 21, 0.1)]
-        rows += [
-            row(seed, 1.0, 1.0, 22, 9, decorrelation=1.0),
-            row(seed, 1.0, 1.0, 22, 9, change="order"),
-        ]
-    table = pd.DataFrame(rows)
-    assert ablation.redundancy_ratios(table, 1.5)["equal L0"] == pytest.approx([3, 3])
-    table.loc[table.competition == 0, "L0"] = 30.0  # outside: nothing is extrapolated
-    assert np.isnan(ablation.redundancy_ratios(table, 1.5)["equal L0"]).all()
-
-
-def test_criteria_of_a_made_up_run():
-    """Each is what claims.csv says; a run that agrees with the paper, and one seed."""
-    table = pd.DataFrame(
-        {"run": list("ABCD"), "redundancy": [np.nan, 1875, 29, 56], "L0": [0, 18.7, 17, 50]}
-    ).assign(seed=0, entropy=[4.16, 3.77, 3.95, 1.99])
-    removal = pd.DataFrame({"run": ["C", "C without competition"], "seed": 0, "L0": [10.0, 10.2]})
-    removal = removal.assign(redundancy=[20.0, 21], entropy=[4.0, 4], agreement=[np.nan, 0.98])
-    runs = [(0, "", 3000), (1, "", 1500), (3, "", 1200), (10, "shuffled", 3300)]
-    runs += [(10, "variances only", 2700), (10, "covariances only", 700)]
-    short = pd.DataFrame(runs, columns=["competition", "change", "redundancy"])
-    short = short.assign(seed=0, lam=1.0, decorrelation=0.0)
-    found = ablation.measured_criteria(table, removal, short, {"equal λ": [2.0]})
-    assert found["entropies"]["C"] == pytest.approx([0.1])
-    assert found["redundancies"] == {"B": [0], "C": [0], "D": pytest.approx([np.log(2)])}
-    assert found["not_sparser"] == pytest.approx([0.1])
-    assert found["idle"]["L0"] == pytest.approx([0.02])
-    assert found["idle"]["redundancy"] == pytest.approx([0.05])
-    assert found["idle"]["agreement"] == pytest.approx([0.02])
-    assert found["dose"] == {"1 after 0": [0.5], "3 after 1": [0.8]}
-    controls = {"shuffled": pytest.approx([0.1]), "variances only": pytest.approx([-0.1])}
-    assert found["dose_controls"] == controls
+    runs = [*partners, *dict.fromkeys(partners.values()), Run(3, 0.0)]
+    models = {run: h.Encoder(D, K, seed=i) for i, run in enumerate(runs)}
+    found = ablation.measure(models, X)
+    for (_, row), (run, model) in zip(found.iterrows(), models.items()):
+        E = model(X).detach()
+        assert Run(**row[list(Run._fields)]) == run
+        expected = measures.of_energies(E) | measures.of_competition(E)
+        assert row[list(expected)].to_dict() == pytest.approx(expected)
+        if run in partners:
+            other = models[partners[run]](X).detach()
+            assert row.agreement == pytest.approx(measures.agreement(other, E))
+            assert row.replaced == measures.replaced(other, E) > 0
+        else:  # it is the one itself, or there is none
+            assert np.isnan(row.agreement) and np.isnan(row.replaced)

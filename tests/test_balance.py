@@ -1,109 +1,113 @@
-"""lab/balance.py: terms of the gradient against autograd, by hand, and against least squares."""
+"""lab/balance.py: means of inputs against autograd, by hand, and against ridge regression."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import Ridge
 
 import helpers as h
-from lab import balance
+from lab import balance, methods
 
 D, K, LAM, KAPPA = 6, 5, 0.3, 0.7
 X = torch.randn(200, D, generator=torch.Generator().manual_seed(0)).double() + 0.3
-PENALTIES = {
-    "log-sum-exp": h.lse_loss,
-    "pooled": h.pooled_lse_loss,
-    "L1": lambda E: E.sum() / K,
+LOSSES = {  # InfoMax terms, loss, weight decay
+    "revised": (
+        h.log_det_loss,
+        lambda model, x: methods.revised_loss(model, x, LAM, KAPPA),
+        KAPPA,
+    ),
+    "published": (balance.paper_infomax, lambda model, x: h.published_loss(model(x), LAM), 0),
 }
+close = partial(assert_allclose, rtol=0, atol=1e-10)
 
 
-def encoder(seed=3):
-    return h.Encoder(D, K, seed=seed).double()
-
-
-def revised(model, x, penalty=h.lse_loss):
-    infomax = h.log_det_loss(model(x)) + KAPPA * model.W.square().sum()
-    return penalty(model(x)) + LAM * len(x) / 128 * infomax
+def encoder():
+    return h.Encoder(D, K, seed=3).double()
 
 
 @pytest.mark.parametrize("n", [200, 64])
-def test_gradients_are_those_of_the_revised_loss_in_units_of_two_lambda(n):
-    model = encoder()
-    expected = torch.autograd.grad(revised(model, X[:n]), (model.W, model.b))
-    found = balance.gradients(model, X[:n], LAM, KAPPA)
-    for g, value in zip(expected, found):
-        assert_allclose(value, -g / (2 * LAM * n / 128))
+@pytest.mark.parametrize("name", LOSSES)
+def test_differences_of_sums_are_the_gradient_of_the_loss(name, n):
+    """Times -128 / (2 lam N); weight decay has kappa w there. Of R, that of the log-sum-exp."""
+    (infomax, loss, kappa), model, x = LOSSES[name], encoder(), X[:n]
+    found, q = balance.means(model, x, LAM, infomax), 128 / (2 * LAM * n)
+    of_W, of_b = torch.autograd.grad(loss(model, x), (model.W, model.b))
+    close(found["gradient"] - kappa * model.W.detach(), -q * of_W)
+    close(found["of_bias"], -q * of_b)
+    of_W, of_b = torch.autograd.grad(h.lse_loss(model(x)), (model.W, model.b))
+    close(found["sum_R"], q * of_W)
+    close(found["m_R"], q * of_b)
+    for name in "AR":
+        close(found[f"m_{name}"][:, None] * found[f"x_{name}"], found[f"sum_{name}"])
 
 
-@pytest.mark.parametrize("name", PENALTIES)
-def test_terms_add_up_to_the_gradient(name):
-    model, penalty = encoder(), PENALTIES[name]
-    gradient = torch.autograd.grad(revised(model, X, penalty), (model.W, model.b))
-    of_W, of_b = (-g / (2 * LAM * 200 / 128) for g in gradient)
-    parts = balance.terms(model, X, LAM, penalty)
-    decay = KAPPA * model.W.detach()
-    assert_allclose(parts["V"] - parts["inactive"] - parts["penalty"] - decay, of_W, atol=1e-12)
-    assert_allclose(parts["u_active"] - parts["m"], of_b, atol=1e-12)
+@pytest.mark.parametrize("s", [1e-3, 0.5])
+def test_V_is_ridge_regression_and_a_difference_of_means(s):
+    found = balance.means(encoder(), X, LAM, partial(h.log_det_loss, s=s), s)
+    close(found["V"], Ridge(alpha=s * 199).fit(encoder()(X).detach(), X).coef_.T)
+    close(found["V"], found["m_A"][:, None] * (found["x_A"] - found["x_I"]))
+    for name in "ARI":
+        E = (found[f"x_{name}"] @ encoder().W.T + encoder().b).diagonal().detach()
+        close(found[f"z_{name}"], E)
 
 
-def test_terms_of_one_unit_and_three_inputs_by_hand():
+def test_negative_is_the_part_of_negative_weights_of_V():
+    E = encoder()(X).detach().numpy()
+    u = np.linalg.solve(np.cov(E.T) + 1e-3 * np.eye(K), (E - E.mean(0)).T).T
+    expected = [-w[w < 0].sum() / np.abs(w).sum() for w in (u[E > 0], -u[E == 0])]
+    assert min(expected) > 0.01
+    for infomax in (h.log_det_loss, balance.paper_infomax):
+        close(balance.means(encoder(), X, LAM, infomax)["negative"], expected)
+
+
+def test_means_of_one_unit_and_three_inputs_by_hand():
     """Energies 0, 1 and 2: their mean is 1, their variance 1, and u is -1/2, 0 and 1/2. The unit is
     alone, so its responsibility is 1; and lambda is such that 128 / (2 lambda N) is 1."""
-    model = h.Encoder(1, 1).double()
+    model, x = h.Encoder(1, 1), torch.tensor([[-4.0], [1.0], [2.0]])
     model.W.data[:], model.b.data[:] = 1, 0
-    x = torch.tensor([[-4.0], [1.0], [2.0]]).double()
-    parts = balance.terms(model, x, lam=64 / 3, s=0)
-    expected = {"V": 3, "inactive": 2, "penalty": 3, "m": 2, "u_active": 0.5}
-    assert {name: value.item() for name, value in parts.items()} == pytest.approx(expected)
-
-
-def test_V_is_the_least_squares_decoder():
-    model = encoder()
-    E = model(X).detach()
-    V = balance.terms(model, X, LAM, s=0)["V"]
-    assert_allclose(V, LinearRegression().fit(E, X).coef_.T, atol=1e-9)
+    found = balance.means(model, x, lam=64 / 3, infomax=partial(h.log_det_loss, s=0), s=0)
+    expected = {"m_A": 0.5, "sum_A": 1, "x_A": 2, "m_R": 2, "sum_R": 3, "x_R": 1.5}
+    expected |= {"m_I": 0.5, "sum_I": -2, "x_I": -4, "z_A": 2, "z_R": 1.5, "z_I": -4}
+    expected |= {"V": 3, "W": 1, "gradient": -2, "of_bias": -1.5}
+    assert found.pop("negative") == [0, 0]
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_model_of_inputs_with_their_mean_has_the_same_energies(dtype):
-    model, x, mean = encoder().to(dtype), X.to(dtype), torch.linspace(-1, 1, D)
-    before = x.clone()
-    moved, raw = balance.in_float64(model, x, mean)
-    assert_allclose(raw, (before + mean).double(), atol=1e-6)
-    assert_allclose(moved(raw).detach(), model(before).detach(), atol=1e-6)
-    assert moved.W.dtype == raw.dtype == torch.float64
-    assert x.equal(before) and model.W.dtype == dtype  # what was given is as it was
+def test_a_model_of_centred_inputs_is_looked_at_on_raw_ones(dtype):
+    mean, x = torch.linspace(-1, 1, D).to(dtype), X.to(dtype)
+    raw, model = h.Encoder(D, K, seed=3).to(dtype), h.Encoder(D, K, seed=3).to(dtype)
+    h.move_inputs(model, -mean)
+    before = [value.clone() for value in (x, model.W, model.b)]
+    expected = balance.means(raw, x.double() + mean, LAM, balance.paper_infomax)
+    found = balance.means(model, x, LAM, balance.paper_infomax, mean=mean)
+    assert all(a.equal(b) and a.dtype == dtype for a, b in zip(before, (x, model.W, model.b)))
+    for name, value in expected.items():
+        assert_allclose(found[name], value, atol=1e-10 if dtype == torch.float64 else 1e-3)
 
 
-def test_without_a_mean_a_model_is_as_it_was():
-    moved, x = balance.in_float64(encoder(), X)
-    assert moved.b.equal(encoder().b) and x.equal(X)
-
-
-def test_summary_has_medians_over_units():
-    model = encoder()
-    parts = balance.terms(model, X, LAM)
-    V, inactive, penalty, m, u = (
-        parts[name].numpy() for name in ("V", "inactive", "penalty", "m", "u_active")
-    )
-    W, bracket, length = model.W.detach().numpy(), inactive + penalty, np.linalg.norm(V, axis=1)
+@pytest.mark.parametrize("dead", [0, 1])
+def test_summary_has_medians_over_units_that_live(dead):
+    model = h.Encoder(D, K + dead, seed=3).double()
+    model.b.data[K:] = -100
+    found = balance.means(model, X, LAM)
+    values = {name: value[:K].numpy() for name, value in found.items() if name != "negative"}
 
     def cosine(a, b):
         return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
+    A, R, inactive, V, W = (values[name] for name in ("x_A", "x_R", "x_I", "V", "W"))
     expected = [
-        np.linalg.norm(inactive, axis=1) / length,
-        np.linalg.norm(penalty, axis=1) / length,
-        np.linalg.norm(bracket, axis=1) / length,
-        cosine(bracket, V),
-        (bracket * V).sum(1) / length**2,
-        np.linalg.norm(bracket - ((bracket * V).sum(1) / length**2)[:, None] * V, axis=1) / length,
+        *(values[name] for name in ("z_A", "z_R", "z_I")),
+        np.linalg.norm(R - inactive, axis=1) / np.linalg.norm(A - R, axis=1),
+        cosine(A - R, A - inactive),
+        cosine(values["gradient"], V),
+        cosine(values["sum_A"], V),
         cosine(W, V),
-        cosine(W, V - bracket),
-        np.linalg.norm(KAPPA * W, axis=1) / length,
-        np.linalg.norm(V - bracket - KAPPA * W, axis=1) / length,
-        abs(u - m) / m,
+        cosine(W, A - R),
+        values["m_R"] / values["m_A"],
     ]
-    found = balance.summary(model, parts, KAPPA)
-    assert_allclose([*found.values()], [np.median(values) for values in expected])
+    assert_allclose([*balance.summary(found).values()], [np.median(v) for v in expected])

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from lab import ROOT
 def notebook():
     """{name: function} of the functions that stand in the notebook's cells."""
     cells = json.loads((ROOT / "notebooks" / "1_theorem.ipynb").read_text())["cells"]
-    lines = [line for c in cells if c["cell_type"] == "code" for line in [*c["source"], "\n"]]
-    tree = ast.parse("".join(line for line in lines if not line.lstrip().startswith("!git")))
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    tree = ast.parse(re.sub(r"^( *)!.*", r"\1pass", "\n".join(code), flags=re.MULTILINE))
     kept = ast.FunctionDef, ast.Import, ast.ImportFrom
     tree.body = [node for node in tree.body if isinstance(node, kept)]
     names = {"centres": torch.tensor([[0.0, 0], [5, 0], [0, 5]])}
@@ -45,7 +46,24 @@ def test_a_step_is_em_and_without_the_denominator_mean_shift(notebook):
 def test_a_start_succeeds_if_every_centre_has_a_mean(notebook):
     centres = notebook["centres"]
     means = [centres + 0.6, centres[[2, 0, 1]], centres[[0, 1, 1]], centres + 0.8]
-    assert notebook["found"](torch.stack(means)).tolist() == [True, True, False, False]
+    assert notebook["all_found"](torch.stack(means)).tolist() == [True, True, False, False]
+
+
+def test_likeness_is_the_cosine_of_weights_and_the_ten_most_active_inputs(notebook):
+    x, model = normal(40, 5) + 1, h.Encoder(5, 4).double()
+    model.b.data += 5  # all energies differ
+    notebook["x"], expected = x, []
+    for w, energies in zip(model.W.detach().numpy(), model(x).T.detach().numpy()):
+        top = x.numpy()[np.argsort(energies)[-10:]].mean(0) - x.numpy().mean(0)
+        expected.append(w @ top / np.linalg.norm(w) / np.linalg.norm(top))
+    assert_allclose(notebook["likeness"](model), expected)
+
+
+def test_signed_loss_is_the_log_sum_exp_without_a_relu(notebook):
+    x, model = normal(40, 5), h.Encoder(5, 4).double()
+    E = x.numpy() @ model.W.detach().numpy().T + model.b.detach().numpy()
+    found = notebook["signed_loss"](model, x).item()
+    assert E.min() < -1 and found == pytest.approx(-np.log(np.exp(-E).sum(1)).sum())
 
 
 def test_exact_m_step(notebook):
