@@ -37,14 +37,14 @@ REPLACED = 16  # about so many test sequences, on which the loss recovered is me
 # twice as many rows as there are units, for the log-determinant needs about as many.
 SETTINGS = {
     "the paper's loss": ((0.011, 0.026), 0.001),
-    "the paper's loss, tuned": ((0.017, 0.042), 0.01),
-    "the paper's loss + weight decay": ((0.015, 0.034), 0.016),
-    "the revised loss": ((0.0115, 0.024), 0.016),
-    "the revised loss, no competition": ((0.0115, 0.024), 0.016),
-    "the revised loss, L1": ((0.02, 0.042), 0.016),
-    "tied SAE": ((1.7, 1.0), 0.008),
-    "L1 SAE": ((2.6, 1.4), 0.008),
-    "TopK SAE": ((9, 11), 0.008),
+    "the paper's loss, tuned": ((0.016, 0.034), 0.003),
+    "the paper's loss + weight decay": ((0.014, 0.036), 0.008),
+    "the revised loss": ((0.011, 0.025), 0.008),
+    "the revised loss, no competition": ((0.011, 0.025), 0.008),
+    "the revised loss, L1": ((0.019, 0.043), 0.008),
+    "tied SAE": ((1.7, 0.9), 0.008),
+    "L1 SAE": ((2.7, 1.3), 0.008),
+    "TopK SAE": ((9, 11), 0.004),
 }
 TUNED = {"raw": True, "optimizer": MOMENTUM, "slow_start": True}  # of the paper's loss
 

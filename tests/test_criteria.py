@@ -173,16 +173,16 @@ def at_l0(values, column="explained"):
 
 
 COMPETITION = """
-change | seed | explained | agreement
-another order of the digits | 0 | 0.9 | 0.1
-none | 1 | 0.4 | nan
-none | 0 | 0.5 | nan
-no competition | 0 | 0.6 | 0.9
-no competition | 1 | 0.4 | 0.5
-competition × 10 | 0 | 0.7 | 0.8
-competition × 10 | 1 | 0.4 | 0.8
-initial weights changed by a millionth | 0 | 0.9 | 0.99
-initial weights changed by a millionth | 1 | 0.9 | 1
+weight | change | seed | explained | agreement
+1 | order | 0 | 0.9 | 0.1
+1 | | 1 | 0.4 | nan
+1 | | 0 | 0.5 | nan
+0 | | 0 | 0.6 | 0.9
+0 | | 1 | 0.4 | 0.5
+10 | | 0 | 0.7 | 0.8
+10 | | 1 | 0.4 | 0.8
+1 | start | 0 | 0.9 | 0.99
+1 | start | 1 | 0.9 | 1
 """
 PAPER = """
 model | probe | norm_matched
@@ -217,7 +217,7 @@ def test_of_benchmark():
         "fixed_bias": [-0.2, -0.3],
         "resolution": [0.99, 1],
         "units_revised": [0.9, 0.5],
-        "explained_revised": {"no competition": [0.2, 0], "competition × 10": [0.4, 0]},
+        "explained_revised": {"competition × 0": [0.2, 0], "competition × 10": [0.4, 0]},
         "penalty_revised": {"L1": [0.1], "saturating": [-0.1, 0]},
         "penalty_sae": [0.1, 0.2],
         "denominator_sae": [0, -0.5],

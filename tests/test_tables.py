@@ -85,6 +85,7 @@ def test_doses_of_competition_in_b_in_c_and_in_a_sparser_c():
         f"C at λ = 0.35: agreement: {0.998 - sparser / 1000:.3f} to {1 - sparser / 1000:.3f}; "
         f"C at λ = 0.35: units replaced: {sparser} to {sparser + 1}"
     )
+    assert found["C: L0"]["1"] == f"{n[1.0, 1.0, 1, '']}.5"
     start = found.loc["1, initial weights changed by a millionth"]
     assert start["C: L0"] == f"{n[1.0, 1.0, 1, 'start']}.5" and start["B: L0"] == ""
     order = found.loc["1, another order of the digits"]
@@ -205,15 +206,18 @@ def test_ratios_have_a_row_for_each_loss_and_keep_its_order():
 
 
 def test_competition_of_the_revised_loss_by_change():
-    rows = [("none", 0, 0.6, 10, NAN), ("none", 1, 0.61, 10, NAN)]
-    rows += [("no competition", 0, 0.5, 9, 0.97), ("no competition", 1, 0.51, 9, 0.95)]
-    columns = ["change", "seed", "explained", "l0", "agreement"]
+    rows = [(1.0, "order", 0, 0.3, 7, 0.5), (10.0, "", 0, 0.4, 8, NAN), (1.0, "", 0, 0.6, 10, NAN)]
+    rows += [(0.0, "", 0, 0.5, 9, 0.97), (0.0, "", 1, 0.51, 9, 0.95)]
+    columns = ["weight", "change", "seed", "explained", "L0", "agreement"]
     found = tables.competition_of_revised(pd.DataFrame(rows, columns=columns))
-    assert list(found.loc["none"]) == ["0.605 ± 0.007", "10.0", "–"]
     assert told(found, "no competition") == (
         "variance explained: 0.505 ± 0.007; L0: 9.0; "
         "agreement with the original units: 0.950 to 0.970"
     )
+    assert list(found.loc["none"]) == ["0.600", "10.0", "–"]
+    assert list(found.loc["competition × 10"]) == ["0.400", "8.0", "–"]
+    assert list(found.loc["another order of the digits"]) == ["0.300", "7.0", "0.500"]
+    assert list(found.loc["initial weights changed by a millionth"]) == ["–"] * 3
 
 
 def test_penalties_stand_in_the_row_of_their_kind():
