@@ -208,24 +208,22 @@ def test_a_run_is_trained_as_its_fields_say(most):
         assert_same(model, fitted(loss, run.seed, order, start, epochs=2)[0])
 
 
-def test_a_change_is_trained_as_its_name_says():
+def test_a_loss_takes_the_fields_that_are_named_and_options_of_training_hold_for_all_runs():
     def loss(model, x, weight):
         return run_loss(model, x, weight, 1.0, 0.5)
 
-    names = ("none", "initial weights changed by a millionth", "another order of the digits")
-    changes = dict.fromkeys(names, 1.0) | {"no competition": 0.0, "competition × 10": 10.0}
     options = {"epochs": 2, "lr": 0.002, "schedule": [1.0, 0.1]}
-    found = ablation.train_changes(changes, loss, X, K, [0, 2], **options)
-    assert [*found] == [*product(changes, [0, 2])]
-    for (change, seed), model in found.items():
+    runs = [Run(2, 1.0, change="start"), Run(2, 0.0), Run(0, 10.0), Run(0, change="order")]
+    found = ablation.train_runs(runs, loss, X, K, names=["weight"], **options)
+    for run in runs:
 
-        def own(E, weight=changes[change]):
+        def own(E, weight=run.weight):
             infomax = h.variance_loss(E) + h.decorrelation_loss(E)
             return h.pooled_lse_loss(E) + weight * competition(E) + 0.5 * infomax
 
-        order = seed + 1000 if change == names[2] else seed
-        start = noise() if change == names[1] else 0.0
-        assert_same(model, fitted(own, seed, order, start, **options)[0])
+        order = 1000 if run.change == "order" else run.seed
+        start = noise() if run.change == "start" else 0.0
+        assert_same(found[run], fitted(own, run.seed, order, start, **options)[0])
 
 
 def test_a_run_is_compared_with_the_one_of_its_seed_that_has_competition():

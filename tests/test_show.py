@@ -82,5 +82,6 @@ def test_the_same_figure_gives_the_same_files(tmp_path, monkeypatch):
 
     found = files()
     assert found == files() and sorted(found) == ["1_theorem.pdf", "1_theorem.png"]
+    assert b"CreationDate" not in found["1_theorem.pdf"]
     assert found["1_theorem.png"][:4] == b"\x89PNG" and found["1_theorem.pdf"][:4] == b"%PDF"
     assert described[0]["image/png"]["alt"].startswith("Gradient against responsibility")
