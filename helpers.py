@@ -119,7 +119,7 @@ def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
     E (N, K); W (K, D), on which weight decay acts. `kappa` gives kappa. kappa = 0: no decay.
     Raises ValueError if W has not a row for each unit.
     """
-    W = as_tensor(W)
+    E, W = _energies(E), as_tensor(W)
     if W.dim() != 2 or len(W) != E.shape[1]:
         raise ValueError(f"W (K, D) has a row for each of {E.shape[1]} units, got {tuple(W.shape)}")
     infomax = log_det_loss(E, s) + kappa * W.square().sum()
@@ -391,7 +391,7 @@ def with_decoder(model, x, decoder=fit_decoder, mean=0):
 @torch.no_grad()
 def move_inputs(model, mean):
     """Change b in place, so that the model gives for x + mean (D,) what it gave for x."""
-    model.b -= model.W @ mean
+    model.b -= model.W @ as_tensor(mean, model.W).flatten()
 
 
 @torch.no_grad()

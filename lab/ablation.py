@@ -56,7 +56,8 @@ def train_configurations(configurations, loss, x, n_units, seeds, *, epochs):
     keys, stack = _stack(configurations.loc[["A"]], loss, seeds=seeds, **options)
     losses = []
     while len(losses) < epochs and any(model(x).any() for model in stack["models"]):
-        losses.append(h.BATCH_SIZE * train(**stack | {"epochs": 1})["loss"][0])
+        order = [seed + 1000 * len(losses) for _, seed in keys]  # another one in each epoch
+        losses.append(h.BATCH_SIZE * train(**stack | {"epochs": 1, "seed": order})["loss"][0])
     for key, model, of_model in zip(keys, stack["models"], np.array(losses).T):
         found[key] = model, of_model
     return found

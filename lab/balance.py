@@ -86,4 +86,5 @@ def summary(found):
         "cosine of $w_j$ and $\\bar x_A-\\bar x_R$": cosine_similarity(found["W"], to_R),
         "$\\sum r$ over $\\sum u$, which a settled bias makes equal": found["m_R"] / found["m_A"],
     }
-    return {name: float(value.nanmedian()) for name, value in values.items()}
+    live = found["m_R"] > 0  # a dead unit has no means
+    return {name: float(value[live].median()) for name, value in values.items()}

@@ -36,16 +36,18 @@ def load_images(path="", device="cpu"):
         raise ValueError(f"DATA: there is no file {file}")
     try:
         arrays = dict(np.load(file))
-    except (ValueError, OSError, TypeError) as error:
+    except Exception as error:  # of many kinds: no archive, a part of one, pickled objects
         raise ValueError(f"DATA: {file} is no .npz of arrays: {error}") from None
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise ValueError(f"DATA: {file} lacks the arrays {missing}; it needs {list(ARRAYS)}")
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.dtype != np.uint8 or x.ndim < 2 or y.shape != x.shape[:1]:
+        size = arrays["x_train"].shape[1:]
+        counts = y.dtype.kind in "biu" and y.shape == x.shape[:1]
+        if x.dtype != np.uint8 or x.ndim < 2 or x.shape[1:] != size or not counts:
             raise ValueError(
-                f"DATA: x_{part} has bytes (N, height, width), and y_{part} N labels; got "
-                f"{x.dtype} {x.shape} and {y.shape}"
+                f"DATA: x_{part} has bytes (N, height, width), all of one size, and y_{part} N "
+                f"whole numbers; got {x.dtype} {x.shape} and {y.dtype} {y.shape}"
             )
     x_train, y_train, x_test, y_test = (
         torch.from_numpy(arrays[name]).to(device) for name in ARRAYS

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 import helpers as h
-from lab import criteria, measures, record, tuning
+from lab import ROOT, criteria, measures, record, tuning
 from lab.data import load_documents, pick_device
 from lab.methods import MOMENTUM, methods, revised_loss, train_methods
 from lab.train import progress_bar
@@ -73,7 +73,9 @@ def load_language_model(name="", device="cpu"):
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer, utils  # takes seconds
     except ImportError:
-        raise OSError("transformers is missing: `pip install -r requirements.txt`") from None
+        raise OSError(
+            "transformers is missing: `pip install -r requirements-language.txt`"
+        ) from None
     utils.logging.disable_progress_bar()
     options = {}
     if not name:
@@ -349,7 +351,7 @@ def main(arguments=None):
     add("--search", action="store_true", help="search for optimisers and rates")
     args = parser.parse_args(arguments)
     other = bool(args.model) or args.site != "residual" or args.layer not in (None, LAYER)
-    if other and args.output == "figures":
+    if other and (ROOT / args.output).resolve() == ROOT / "figures":
         parser.exit(
             2, "figures/ holds the record of SmolLM2: give another folder, --output FOLDER\n"
         )
@@ -357,7 +359,8 @@ def main(arguments=None):
         folder = record.output_folder(args.output)
         documents = load_documents()
         tokenizer, network = load_language_model(args.model, pick_device(args.device))
-        site = find_site(network, args.site, args.layer or (None if args.model else LAYER))
+        layer = LAYER if args.layer is None and not args.model else args.layer
+        site = find_site(network, args.site, layer)
         documents = [tokenizer(text, verbose=False)["input_ids"] for text in documents]
         sequences, test_sequences = split(documents, args.tokens)
     except (OSError, ValueError) as error:

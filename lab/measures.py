@@ -226,7 +226,8 @@ def tabulate(models, x, x_test, y_test=None, cut_to=None):
     table = pd.DataFrame(side_by_side([partial(row, key) for key in models], "decoders"))
     if cut_to is not None:
         table["cut"] = np.nan
-        densest = table.groupby(["method", "seed"], sort=False).l0.idxmax().dropna()
+        groups = table[table.l0.notna()].groupby(["method", "seed"], sort=False)
+        densest = groups.l0.idxmax()
         keys = list(models)
         jobs = [partial(explained_if_cut, models[keys[i]], x, x_test, cut_to) for i in densest]
         table.loc[densest, "cut"] = side_by_side(jobs, "cut")
@@ -282,13 +283,14 @@ def at_l0(table, l0):
     for method, seeds in outside.items():
         told = f"{method}: the models of seeds {seeds} do not enclose L0 {l0:g}, and are left out"
         warnings.warn(told, stacklevel=2)
-    index = pd.MultiIndex.from_tuples(rows, names=["method", "seed"]) if rows else None
-    return pd.DataFrame(list(rows.values()), index)
+    index = pd.MultiIndex.from_arrays([*zip(*rows)] or [[], []], names=["method", "seed"])
+    columns = table.columns.drop(["method", "setting", "seed"])
+    return pd.DataFrame(list(rows.values()), index, columns)
 
 
 def _next_to(rows, l0):
-    """The indices of the models just below and just above an L0; one if an L0 is met exactly at an
-    end, none or one if the models do not enclose it."""
+    """The indices of the models just below and just above an L0, twice the same if it has just that
+    L0; fewer than two if the models do not enclose it."""
     rows = rows.sort_values("l0")
     return [*rows.index[rows.l0 <= l0][-1:], *rows.index[rows.l0 >= l0][:1]]
 
@@ -301,6 +303,8 @@ def _interpolate(rows, column, l0):
         return float(rows[column].iloc[-1])
     y = np.log1p(-rows[column]) if column in EXPLAINED else rows[column].astype(float)
     value = np.interp(np.log(l0), np.log(rows.l0), y, left=np.nan, right=np.nan)
+    if column == "l0":
+        return l0 if np.isfinite(value) else np.nan
     return float(-np.expm1(value) if column in EXPLAINED else value)
 
 

@@ -245,11 +245,11 @@ def _train_stack(name, method, runs, x, n_units, *, epochs, batch_size):
 
 def _stacks(method, seeds, most):
     """Lists of (setting, seed), of which each is a stack; neighbours share a seed."""
-    if method.argument is None:  # models of different k do not stack
-        return [[(setting, seed) for seed in seeds] for setting in method.settings]
-    n = max(1, most // len(method.settings))  # seeds in a stack
+    # Models of different k do not stack
+    groups = [[k] for k in method.settings] if method.argument is None else [method.settings]
+    n = max(1, most // len(groups[0]))  # seeds in a stack
     parts = [seeds[i : i + n] for i in range(0, len(seeds), n)]
-    return [[(s, seed) for seed in part for s in method.settings] for part in parts]
+    return [[(s, seed) for seed in part for s in some] for some in groups for part in parts]
 
 
 def kmeans_encoders(n_units, x, l0s, seed):

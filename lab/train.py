@@ -146,8 +146,9 @@ def _take_step(step, parameters, parts):
 def _check(models, epochs, schedule, values):
     if not models or len({id(model) for model in models}) < len(models):
         raise ValueError("a stack has one model or more, and each of them once")
-    if len({getattr(model, "k", None) for model in models}) > 1:  # vmap would take the first k
-        raise ValueError("models of different k do not stack: train them in a stack for each k")
+    # PyTorch would train all with the options of the first
+    if len({(getattr(m, "k", None), getattr(m, "tied", None)) for m in models}) > 1:
+        raise ValueError("models of different options do not stack: train a stack for each k")
     if epochs < 1 or len(schedule) != epochs:
         raise ValueError(f"needs at least one epoch, and a schedule of {epochs} factors")
     for name, value in values.items():

@@ -22,9 +22,7 @@ def text(name):
     return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-BENCHMARK, ABLATION, LANGUAGE = (
-    record(name) for name in ("3_benchmark", "2_ablation", "language")
-)
+BENCHMARK, ABLATION, LANGUAGE = (record(name) for name in ("3_benchmark", "2_ablation", "language"))
 AT = pd.DataFrame(BENCHMARK["at_l0"]).groupby("method").mean(numeric_only=True)
 AGREE = pd.DataFrame(BENCHMARK["agreement_at_l0"]).groupby("method").agreement
 THERE = pd.DataFrame(LANGUAGE["at_l0"]).groupby("method").mean(numeric_only=True)
