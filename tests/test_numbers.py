@@ -236,8 +236,8 @@ NUMBERS = [  # where it stands, the words, and what stands in them
     ),
     (
         NOTEBOOK_3,
-        "Most of the rise from the paper's {:.2f} comes with weight decay ({:.2f}; language model "
-        "{:.2f} to {:.2f}), the rest with the log-determinant ({:.2f}; {:.2f})",
+        "Most of the rise from the paper's {:.2f} appears in the row with weight decay ({:.2f}; "
+        "language model {:.2f} to {:.2f}), the rest with the log-determinant ({:.2f}; {:.2f})",
         [
             *AGREE.mean()[[PAPER, DECAY]],
             *AGREE_THERE[[PAPER, DECAY]],
