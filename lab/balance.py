@@ -33,10 +33,10 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=None):
     V = m_A (x_A - x_I). Where a bias is at rest, m_A = m_R. mean (D,): the model is one of x, and
     was trained on x + mean, on which it is looked at.
     """
-    model, x = deepcopy(model).double(), x.double()
+    model, x = deepcopy(model).double(), x.to(torch.float64, copy=True)
     if mean is not None:
         h.move_inputs(model, mean.double())
-        x = x + mean
+        x += mean  # in place, for x may be large
     W, b = model.W.detach(), model.b.detach()
     E = model(x).detach().requires_grad_()
     u = -torch.autograd.grad(infomax(E), E)[0] / 2

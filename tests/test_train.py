@@ -169,8 +169,8 @@ SAE = partial(h.SparseAutoencoder, 6, 4)
     [
         ({"models": []}, "stack"),
         ({"models": [A_MODEL, A_MODEL]}, "stack"),
-        ({"models": [SAE(k=1), SAE(k=2)]}, "different k do not stack"),
-        ({"models": [SAE(k=1), SAE()]}, "different k do not stack"),
+        ({"models": [SAE(k=1), SAE(k=2)]}, "different options do not stack"),
+        ({"models": [SAE(k=1), SAE()]}, "different options do not stack"),
         ({"x": NAN_AT}, "row 7, column 2"),
         ({"x": X[:15]}, "16 rows"),
         ({"epochs": 0}, "epoch"),
