@@ -121,7 +121,10 @@ def tiles(axis, images, columns, signed=True):
     images = pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
     look = {"cmap": "RdBu_r", "vmin": -1} if signed else {"cmap": "Greys", "vmin": 0}
     axis.imshow(
-        images.transpose(1, 2).flatten(2).flatten(0, 1), vmax=1, interpolation="nearest", **look
+        images.transpose(1, 2).flatten(2).flatten(0, 1).numpy(),
+        vmax=1,
+        interpolation="nearest",
+        **look,
     )
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
