@@ -271,7 +271,7 @@ def chosen_methods(data, wide=False):
     return found
 
 
-def of_competition(at, table, models, x_test):
+def with_and_without_competition(at, table, models, x_test):
     """`measures.of_competition` of each seed's model nearest to L0 10, with competition and
     without: a DataFrame with "method" and "seed"."""
     rows = []
@@ -330,7 +330,7 @@ def results(site, test_sequences, data, seeds, wide=False):
         "tokens": {"train": len(data.x), "test": len(data.x_test)},
         "variance_held": data.variance_held,
         "mean_ablation": mean_ablation,
-        "competition": of_competition(at, table, models, data.x_test),
+        "competition": with_and_without_competition(at, table, models, data.x_test),
         "table": table,
         "agreements": agreements,
         "at_l0": at,

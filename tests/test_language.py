@@ -191,7 +191,7 @@ def test_denominators_are_those_of_each_seed_s_model_nearest_to_l0_10(data):
     table = pd.DataFrame(keys, columns=["method", "setting", "seed"])
     table["l0"] = [9.0 if setting == 1 + seed else 30.0 for _, setting, seed in keys]
     at = measures.at_l0(table.assign(a=1.0), language.L0)
-    found = language.of_competition(at, table, models, data.x)
+    found = language.with_and_without_competition(at, table, models, data.x)
     assert list(zip(found.method, found.seed)) == [(n, s) for n in names[:2] for s in (0, 1)]
     E = models["the revised loss, no competition", 2, 1](data.x).detach()
     assert found.spread[3] == pytest.approx(measures.of_competition(E)["spread"])
