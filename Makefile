@@ -43,7 +43,7 @@ clean:  ## remove executed notebooks; figures/ and .venv stay
 # A notebook is run anew when it changes, or code that computes, judges or tabulates for it; not
 # when a drawing does. The last command names the executed copy, so that an interrupted run leaves
 # none.
-SHARED := $(addprefix lab/,data.py measures.py record.py show.py criteria.py)
+SHARED := $(addprefix lab/,data.py measures.py parallel.py record.py show.py criteria.py)
 build/%.ipynb: notebooks/%.ipynb helpers.py $(SHARED) notebooks/claims.csv data/mnist.npz | $(INSTALLED)
 	mkdir -p build && rm -f $@
 	$(RUN) $< build/$*.running.ipynb

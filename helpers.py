@@ -103,27 +103,31 @@ def infomax_weight(lam, E):
     return lam * len(E) / ROWS_OF_LAM
 
 
+def infomax_loss(E):
+    """Variance and decorrelation, the InfoMax terms of the paper: (N, K) -> (). [P, section 3]"""
+    return variance_loss(E) + decorrelation_loss(E)
+
+
 def published_loss(E, lam=1.0, penalty=lse_loss):
     """The paper's loss: penalty(E) + lam N / 128 (variance + decorrelation): (N, K) -> ().
 
     A larger lam gives more active units. The paper has lam = 1 and N = 128. [P, section 3]
     Raises ValueError for a single row, which has no variance.
     """
-    infomax = variance_loss(E) + decorrelation_loss(E)
-    return penalty(E) + infomax_weight(lam, E) * infomax
+    return penalty(E) + infomax_weight(lam, E) * infomax_loss(E)
 
 
-def revised_loss(E, W, lam, kappa, s=1e-3, penalty=lse_loss):
-    """penalty(E) + lam N / 128 (-log det(Cov(E) + s I) + kappa ||W||_F^2): -> (). Not in [P].
+def revised_loss(E, W, lam, kappa, penalty=lse_loss, infomax=log_det_loss):
+    """penalty(E) + lam N / 128 (infomax(E) + kappa ||W||_F^2): -> (). Not in [P].
 
-    E (N, K); W (K, D), on which weight decay acts. `kappa` gives kappa. kappa = 0: no decay.
-    Raises ValueError if W has not a row for each unit.
+    E (N, K); W (K, D), on which weight decay acts; kappa: `variance_per_unit` of the training
+    inputs, or 0 for no decay. Raises ValueError if W has not a row for each unit.
     """
     E, W = _energies(E), as_tensor(W)
     if W.dim() != 2 or len(W) != E.shape[1]:
         raise ValueError(f"W (K, D) has a row for each of {E.shape[1]} units, got {tuple(W.shape)}")
-    infomax = log_det_loss(E, s) + kappa * W.square().sum()
-    return penalty(E) + infomax_weight(lam, E) * infomax
+    decay = kappa * W.square().sum()
+    return penalty(E) + infomax_weight(lam, E) * (infomax(E) + decay)
 
 
 def sae_loss(model, x, weight=0.0, penalty=torch.sum):
@@ -149,10 +153,10 @@ def _energies(E, rows=1):
     return E
 
 
-def kappa(x, n_units):
-    """tr Cov(x) / K of training inputs x (N, D): the weight decay of `revised_loss`.
+def variance_per_unit(x, n_units):
+    """tr Cov(x) / K of training inputs x (N, D): kappa, the weight decay of `revised_loss`.
 
-    In these units the result does not depend on the scale of x. Raises ValueError if x is not a
+    With it the result does not depend on the scale of x. Raises ValueError if x is not a
     table of finite numbers, or is constant.
     """
     return float(checked_inputs(x).double().var(0).sum()) / n_units

@@ -10,7 +10,7 @@ import torch
 
 import helpers as h
 from lab import measures
-from lab.train import train, train_side_by_side
+from lab.train import train, train_stacks
 
 # The paper's means over three seeds [P, section 4.2], and the L0 of its benchmark [P, 4.3]
 PAPER = pd.DataFrame(
@@ -18,76 +18,65 @@ PAPER = pd.DataFrame(
         "dead": [64, 0, 0, 0],
         "redundancy": [None, 1875, 29, 28],
         "entropy": [4.16, 3.77, 3.85, 1.99],
-        "L0": [None, None, 17.2, None],
+        "l0": [None, None, 17.2, None],
     },
     index=list("ABCD"),
 )
 WITHOUT = "C without competition"
-FACTORS = ("lse", "variance", "decorrelation")  # of a loss, in the order of a table's columns
 
 # --- Configurations: rows of a table of factors -------------------------------------------------
 
 
-def train_configurations(configurations, loss, x, n_units, seeds, *, epochs):
+class Configuration(NamedTuple):
+    """A row of a table of factors, with a seed."""
+
+    name: object
+    seed: int
+    lse: float  # factors of the terms of the loss
+    variance: float
+    decorrelation: float
+    rows: int = h.BATCH_SIZE  # of a minibatch
+    change: str = ""  # as of a `Run`
+
+
+FACTORS = Configuration._fields[2:5]
+
+
+def configurations(table, seeds):
+    """Each row of a table with every seed: the columns are FACTORS, and maybe rows."""
+    return [
+        Configuration(name, seed, *row)
+        for seed in seeds
+        for name, row in zip(table.index, table.itertuples(index=False, name=None))
+    ]
+
+
+def train_configurations(table, loss, x, n_units, seeds, *, epochs):
     """Train A to D and, beside them, C without competition, for section 4 of the notebook.
 
-    configurations: a row for each, with the FACTORS of loss(model, x, lse, variance,
-    decorrelation). A is trained until all units are dead. Returns {(name, seed): (model, losses
-    (T,))}, losses of a minibatch.
+    table: a row of FACTORS for each, of loss(model, x, lse, variance, decorrelation). A is trained
+    until all units are dead. Returns {(name, seed): model}, and the same of losses (T,) of a
+    minibatch.
     """
 
     def pooled(model, x, **factors):
         return h.published_loss(model(x), penalty=h.pooled_lse_loss)
 
     options = {"x": x, "n_units": n_units, "epochs": epochs}
-    runs = {
-        "B, C": _stack(configurations.loc[["B", "C"]], loss, seeds=seeds, **options),
-        "D": _stack(configurations.loc[["D"]], loss, seeds=seeds, **options),
-        WITHOUT: _stack(
-            configurations.loc[["C"]].set_axis([WITHOUT]), pooled, seeds=seeds, **options
-        ),
-    }
-    histories = train_side_by_side([stack for _, stack in runs.values()], "A to D")
-    found = {}
-    for (keys, stack), history in zip(runs.values(), histories):
-        for key, model, losses in zip(keys, stack["models"], history["loss"].T):
-            found[key] = model, h.BATCH_SIZE * losses
+    a, others = (configurations(table.loc[[*names]], seeds) for names in ("A", "BCD"))
+    without = [run._replace(name=WITHOUT) for run in others if run.name == "C"]
+    stacks = [_stack(others, loss, FACTORS, **options), _stack(without, pooled, FACTORS, **options)]
+    models, losses = train_stacks(stacks, "A to D")
 
-    keys, stack = _stack(configurations.loc[["A"]], loss, seeds=seeds, **options)
-    losses = []
-    while len(losses) < epochs and any(model(x).any() for model in stack["models"]):
-        order = [seed + 1000 * len(losses) for _, seed in keys]  # another one in each epoch
-        losses.append(h.BATCH_SIZE * train(**stack | {"epochs": 1, "seed": order})["loss"][0])
-    for key, model, of_model in zip(keys, stack["models"], np.array(losses).T):
-        found[key] = model, of_model
-    return found
-
-
-def train_variants(variants, loss, x, n_units, seeds, *, epochs):
-    """Train rows of FACTORS and a size of minibatch with every seed: {(name, seed): model}."""
-    options = {"x": x, "n_units": n_units, "epochs": epochs}
-    stacks = [
-        _stack(rows.iloc[:, :3], loss, seeds=some, batch_size=int(size), **options)
-        for size, rows in variants.groupby(variants.columns[3])
-        for some in ([seeds] if len(rows) == 1 else [[seed] for seed in seeds])
-    ]
-    train_side_by_side([stack for _, stack in stacks], "variants")
-    return {key: m for keys, stack in stacks for key, m in zip(keys, stack["models"])}
-
-
-def _stack(table, loss, *, x, n_units, seeds, epochs, batch_size=h.BATCH_SIZE):
-    """Keys (name, seed), and arguments of `train` for a model of each row and seed."""
-    keys = [(name, seed) for seed in seeds for name in table.index]
-    rows = table.set_axis(FACTORS, axis=1).astype(float)
-    return keys, {
-        "models": [h.Encoder(x.shape[1], n_units, seed=seed) for _, seed in keys],
-        "loss": loss,
-        "x": x,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "arguments": {factor: [rows.loc[name, factor] for name, _ in keys] for factor in FACTORS},
-        "seed": [seed for _, seed in keys],
-    }
+    _, stack = _stack(a, loss, FACTORS, **options)
+    of_a = []
+    while len(of_a) < epochs and any(model(x).any() for model in stack["models"]):
+        order = [seed + 1000 * len(of_a) for seed in seeds]  # another one in each epoch
+        of_a.append(train(**stack | {"epochs": 1, "seed": order})["loss"][0])
+    models |= zip(a, stack["models"])
+    losses |= zip(a, np.array(of_a).T)
+    named = {(run.name, run.seed): model for run, model in models.items()}
+    return named, {(run.name, run.seed): h.BATCH_SIZE * of for run, of in losses.items()}
 
 
 # --- Competition, and what is put in its place --------------------------------------------------
@@ -104,15 +93,14 @@ def shuffled_competition(E):
 
 def covariances_only(E):
     """N / (2 Zbar^2) sum_{j != k} Cov(exp(-E_j), exp(-E_k)): (N, K) -> ()."""
-    e = torch.exp(-E)
-    covariances = e.sum(1).var(0, correction=0) - e.var(0, correction=0).sum()
-    return len(E) / 2 * covariances / e.sum(1).mean().square()
+    mean, _, covariances = measures.moments_of_denominators(E)
+    return len(E) / 2 * covariances / mean.square()
 
 
 def variances_only(E):
     """N / (2 Zbar^2) sum_j Var(exp(-E_j)): (N, K) -> ()."""
-    e = torch.exp(-E)
-    return len(E) / 2 * e.var(0, correction=0).sum() / e.sum(1).mean().square()
+    mean, variances, _ = measures.moments_of_denominators(E)
+    return len(E) / 2 * variances / mean.square()
 
 
 CONTROLS = {
@@ -138,69 +126,74 @@ class Run(NamedTuple):
     weight: float = 1.0  # of competition; 0: the pooled log-sum-exp alone
     decorrelation: float = 1.0  # 0: configuration B
     lam: float = 1.0
+    rows: int = h.BATCH_SIZE  # of a minibatch
     change: str = ""  # "start", "order", or one of CONTROLS
 
 
-FIELDS = ("weight", "decorrelation", "lam")  # of a run, which its loss takes
+FIELDS = Run._fields[1:4]  # which its loss takes
 
 
 def short_runs(seeds, *, decorrelations, doses, strong_doses, lams):
     """All short runs of the notebook, a list without repetitions.
 
     decorrelations: with competition and without; doses: weights of competition in B, and in C at
-    lambda 1 and .35; strong_doses: in C at lambda 1 alone; lams: {"B": {lambda: number of seeds},
-    "C": ...}, with competition and without.
+    lambda 1 and .35; strong_doses: in C alone; lams: {"B": lambdas, "C": lambdas}, with
+    competition and without.
     """
     found = []
     for seed in seeds:
         C, B = partial(Run, seed), partial(Run, seed, decorrelation=0.0)
         found += [C(c, w) for w in decorrelations for c in (1.0, 0.0)]
         found += [of(dose) for dose in doses for of in (B, C, partial(C, lam=0.35))]
-        found += [C(dose) for dose in strong_doses]
+        found += [C(dose, lam=lam) for dose in strong_doses for lam in (1.0, 0.35)]
         for lam in (1.0, 0.35):
             found += [C(c, lam=lam) for c in (1.0, 0.0)]
             found += [C(lam=lam, change=change) for change in ("start", "order")]
         found += [B(10.0, change=control) for control in CONTROLS]
-        for name, w in (("B", 0.0), ("C", 1.0)):
-            some = [lam for lam, n_seeds in lams[name].items() if seed in seeds[:n_seeds]]
-            found += [Run(seed, c, w, lam) for lam in some for c in (1.0, 0.0)]
+        found += [B(c, lam=lam) for lam in lams["B"] for c in (1.0, 0.0)]
+        found += [C(c, lam=lam) for lam in lams["C"] for c in (1.0, 0.0)]
     return list(dict.fromkeys(found))
 
 
-def train_runs(runs, loss, x, n_units, *, names=FIELDS, most=9, **options):
-    """Train short runs of loss(model, x, **fields) in stacks side by side: {run: model}.
+def train_runs(runs, loss, x, n_units, *, names=FIELDS, most=18, **options):
+    """Train runs of loss(model, x, **fields) in stacks side by side: {run: model}.
 
-    names: the fields of a run that the loss takes; options: of `lab.train.train`, epochs at least.
+    runs: each a `Run` or `Configuration`; names: the fields of a run that the loss takes; options:
+    of `lab.train.train`, epochs at least.
     """
 
-    def kind(run):
-        return run.change if run.change in ("order", *CONTROLS) else ""
+    def kind(run):  # runs of one kind may be a stack
+        return run.change if run.change in ("order", *CONTROLS) else "", run.rows
 
     stacks = []
-    for change, group in groupby(sorted(runs, key=kind), kind):
-        group = sorted(group, key=lambda run: run.seed)
-        parts = [group]
-        if len(group) > most:
-            of_seeds = [list(some) for _, some in groupby(group, lambda run: run.seed)]
+    for (change, _), group in groupby(sorted(runs, key=kind), kind):
+        parts, own_loss, own_names = [sorted(group, key=lambda run: run.seed)], loss, names
+        if change in CONTROLS:
+            own_loss, own_names = partial(controlled_loss, control=CONTROLS[change]), ("weight",)
+        if len(parts[0]) > most:
+            of_seeds = [list(some) for _, some in groupby(parts[0], lambda run: run.seed)]
             parts = [part for some in of_seeds for part in _parts(some, most)]
-        for part in parts:
-            stack = {"models": [_start(run, x.shape[1], n_units) for run in part], "x": x}
-            fields, stack["loss"] = names, loss
-            if change in CONTROLS:
-                fields = ("weight",)
-                stack["loss"] = partial(controlled_loss, control=CONTROLS[change])
-            stack["arguments"] = {name: [getattr(run, name) for run in part] for name in fields}
-            # The order of the digits goes with the seed; "order" takes one that no seed has.
-            stack["seed"] = [run.seed + 1000 * (change == "order") for run in part]
-            stacks.append((part, stack | options))
-    train_side_by_side([stack for _, stack in stacks], "short runs")
-    return {run: model for part, stack in stacks for run, model in zip(part, stack["models"])}
+        stacks += [_stack(part, own_loss, own_names, x, n_units, **options) for part in parts]
+    return train_stacks(stacks, "runs")[0]
 
 
 def _parts(runs, most):
     """Lists of equal lengths, to one, and of at most `most`."""
     n = -(-len(runs) // most)
     return [runs[i::n] for i in range(n)]
+
+
+def _stack(runs, loss, names, x, n_units, **options):
+    """Runs, and arguments of `lab.train.train` for a model of each."""
+    return runs, options | {
+        "models": [_start(run, x.shape[1], n_units) for run in runs],
+        "loss": loss,
+        "x": x,
+        "batch_size": runs[0].rows,
+        "arguments": {name: [float(getattr(run, name)) for run in runs] for name in names},
+        # The order of the digits goes with the seed; "order" takes one that no seed has.
+        "seed": [run.seed + 1000 * (run.change == "order") for run in runs],
+    }
 
 
 def _start(run, n_inputs, n_units):

@@ -8,12 +8,7 @@ from torch.nn.functional import cosine_similarity
 import helpers as h
 
 
-def paper_infomax(E):
-    """Variance and decorrelation, the InfoMax terms of the paper's loss: (N, K) -> ()."""
-    return h.variance_loss(E) + h.decorrelation_loss(E)
-
-
-def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=None):
+def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=0, chunk=4096):
     """Of an encoder and x (N, D), taken as one minibatch, in float64: a dict.
 
     For the loss lse_loss(E) + lam N / 128 infomax(E), let u_ij be minus half the gradient of
@@ -31,21 +26,26 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=None):
 
     For infomax = log_det_loss with this s the coefficients of V are the u_ij, so that
     V = m_A (x_A - x_I). Where a bias is at rest, m_A = m_R. mean (D,): the model is one of x, and
-    was trained on x + mean, on which it is looked at.
+    was trained on x + mean, on which it is looked at. Double precision is for one chunk at a time.
     """
-    model, x = deepcopy(model).double(), x.to(torch.float64, copy=True)
-    if mean is not None:
-        h.move_inputs(model, mean.double())
-        x += mean  # in place, for x may be large
+    model, mean = deepcopy(model).double(), torch.as_tensor(mean).to(x).double()
+    h.move_inputs(model, mean.expand(x.shape[1]))
     W, b = model.W.detach(), model.b.detach()
-    E = model(x).detach().requires_grad_()
+
+    def double():
+        return (part.double() + mean for part in x.split(chunk))
+
+    def weighted_sum(weights):  # (N, K) -> (K, D)
+        return sum(w.T @ part for w, part in zip(weights.split(chunk), double()))
+
+    E = torch.cat([model(part).detach() for part in double()]).requires_grad_()
     u = -torch.autograd.grad(infomax(E), E)[0] / 2
     E = E.detach()
     active, q = E > 0, h.ROWS_OF_LAM / (2 * lam * len(x))
     of_V = ridge_coefficients(E, s)
     parts = of_V * active, -of_V * ~active
     found = {
-        "V": of_V.T @ x,
+        "V": weighted_sum(of_V),
         "W": W,
         "negative": [float(-p.clamp(max=0).sum() / p.abs().sum()) for p in parts],
     }
@@ -55,7 +55,7 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=None):
         "I": parts[1],
     }.items():
         found[f"m_{name}"] = weights.sum(0)
-        found[f"sum_{name}"] = weights.T @ x
+        found[f"sum_{name}"] = weighted_sum(weights)
         found[f"x_{name}"] = found[f"sum_{name}"] / weights.sum(0)[:, None]
         found[f"z_{name}"] = (W * found[f"x_{name}"]).sum(1) + b
     found["gradient"] = found["sum_A"] - found["sum_R"]

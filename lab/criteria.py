@@ -104,7 +104,7 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
     having, without = of["C"], of["C without competition"]
     change = {
         name: list((without[name] / having[name] - 1).abs())
-        for name in ("L0", "redundancy", "entropy")
+        for name in ("l0", "redundancy", "entropy")
     }
     plain = runs[runs.change == ""]
     C, B = (plain[plain.decorrelation == w] for w in (1, 0))
@@ -117,11 +117,13 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
     return {
         "entropies": {n: list(of[n].entropy - paper.entropy[n]) for n in "ABCD"},
         "redundancies": {n: list(np.log(of[n].redundancy / paper.redundancy[n])) for n in "BCD"},
-        "not_sparser": list(of["B"].L0 / of["C"].L0 - 1),
+        "not_sparser": list(of["B"].l0 / of["C"].l0 - 1),
         "strong_decorrelation": strong,
         "idle": change | {"agreement": [1 - value for value in removal]},
         "ten_times": list(ten.agreement),
-        "without_raises_redundancy": {f"λ {lam:g}": v for lam, v in redundancy_ratios(B).items()},
+        "without_raises_redundancy": {
+            f"λ {lam:g}": list(v) for lam, v in redundancy_ratios(B).items()
+        },
         "idle_at_any_sparsity": {
             f"λ {lam:g}": [v - 1 for v in values] for lam, values in redundancy_ratios(C).items()
         },
@@ -135,20 +137,22 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
 
 
 def redundancy_ratios(rows):
-    """Redundancy without competition over that with it, for each lambda with both: by seed."""
+    """Redundancy without competition over that with it, of runs of `ablation.measure`, by seed, for
+    each lambda with both: {lambda: Series}."""
     table = rows.pivot_table("redundancy", ["lam", "seed"], "weight")[[0.0, 1.0]].dropna()
     ratio = table[0.0] / table[1.0]
-    return {lam: list(values) for lam, values in ratio.groupby(level="lam")}
+    return {lam: values.droplevel("lam") for lam, values in ratio.groupby(level="lam")}
 
 
-def of_benchmark(at, agree, paper, purity, competition, baseline, fixed):
+def of_benchmark(at, agree, saes, paper, purity, competition, baseline, fixed):
     """Of notebook 3.
 
     at, agree: of `measures.at_l0`, {L0: of models}, and of pairs of seeds at the first of these L0;
-    paper: a row of `measures.of_benchmark` for each "model" and seed; purity: differences {place:
-    by seed}; competition: of `ablation.measure`, with "explained", at weights 0, 1 and 10;
-    baseline: error of the L1 SAE over a known one, {place: by seed}; fixed: of `evaluate`, "ratio"
-    with fixed biases minus that of the revised loss, by seed.
+    saes: the methods that the revised loss's agreement is compared with; paper: a row of
+    `measures.of_benchmark` for each "model" and seed; purity: differences {place: by seed};
+    competition: of `ablation.measure`, with "explained", at weights 0, 1 and 10; baseline: error of
+    the L1 SAE over a known one, {place: by seed}; fixed: of `evaluate`, "ratio" with fixed biases
+    minus that of the revised loss, by seed.
     """
     l0, first = next(iter(at.items()))
     explained = first.explained
@@ -164,8 +168,7 @@ def of_benchmark(at, agree, paper, purity, competition, baseline, fixed):
     def competition_change(weight):
         return list(runs.explained[weight, ""] / runs.explained[1.0, ""] - 1)
 
-    saes = [n for n in agree.index.unique(0) if "SAE" in n and n.split(",")[0] != "SAE"]
-    of_saes = max((agree.agreement[name].max() for name in saes), default=nan)
+    of_saes = agree.agreement[agree.index.isin(saes, level=0)].max()
     lowest = agree.agreement.get("the revised loss", pd.Series(dtype=float)).min()
     return {
         "their_probe": minus("probe", {"the paper's model": 93.43, "the paper's SAE": 90.26}),

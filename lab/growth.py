@@ -17,7 +17,7 @@ def watch(x, n_units, epochs, rates, seeds):
     """Train layers on the paper's loss by SGD, and look at their units after each epoch.
 
     rates, seeds: one for each layer. Returns a dict for each layer: "loss" (T,), the mean over the
-    minibatches of each epoch; on the first LOOKED_AT inputs "L0" (T,) and "living", units that are
+    minibatches of each epoch; on the first LOOKED_AT inputs "l0" (T,) and "living", units that are
     active on some of them at the end; "K", "lr".
     """
     models = [h.Encoder(x.shape[1], n_units, seed=seed) for seed in seeds]
@@ -28,14 +28,14 @@ def watch(x, n_units, epochs, rates, seeds):
     @torch.no_grad()
     def look(model):
         E = model(x[:LOOKED_AT])
-        return {"L0": h.l0(E), "living": n_units - h.dead(E)}
+        return {"l0": h.l0(E), "living": n_units - h.dead(E)}
 
     options = {"epochs": epochs, "lr": rates, "optimizer": torch.optim.SGD, "seed": seeds}
     seen = train(models, loss, x, monitor=look, **options)
     return [
         {
             "loss": h.BATCH_SIZE * seen["loss"][:, i],
-            "L0": seen["L0"][:, i],
+            "l0": seen["l0"][:, i],
             "living": int(seen["living"][-1, i]),
             "K": n_units,
             "lr": lr,

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cosine_similarity, normalize
 
 import helpers as h
-from lab.train import side_by_side
+from lab.parallel import side_by_side
 
 # --- How well a model is decoded ----------------------------------------------------------------
 
@@ -168,8 +168,16 @@ def of_energies(E):
         "low variance": int((E.double().var(0, correction=0) < 0.01).sum()),  # the paper's dead
         "redundancy": h.redundancy(E),
         "entropy": h.responsibility_entropy(E),
-        "L0": h.l0(E),
+        "l0": h.l0(E),
     }
+
+
+def moments_of_denominators(E):
+    """Of Z_i = sum_j exp(-E_ij), over the inputs of E (N, K): its mean, and the two parts of its
+    variance, sum_j Var(exp(-E_j)) and sum_{j != k} Cov(exp(-E_j), exp(-E_k)): three ()."""
+    e = torch.exp(-E)
+    Z, variances = e.sum(1), e.var(0, correction=0).sum()
+    return Z.mean(), variances, Z.var(correction=0) - variances
 
 
 @torch.no_grad()
@@ -177,16 +185,15 @@ def of_competition(E):
     """Of energies E (N, K): the competition term in nats per input, what it is to second order, and
     Var(Z) with its two parts; and the spread of Z, its standard deviation over its mean: a dict."""
     E = E.double()
-    e = torch.exp(-E)
-    Z = e.sum(1)
-    total, variances = float(Z.var(correction=0)), float(e.var(0, correction=0).sum())
+    mean, variances, covariances = map(float, moments_of_denominators(E))
+    total = variances + covariances
     return {
         "competition term": float(h.lse_loss(E) - h.pooled_lse_loss(E)) / len(E),
-        "second order": total / (2 * float(Z.mean()) ** 2),
+        "second order": total / (2 * mean**2),
         "Var(Z)": total,
         "variances": variances,
-        "covariances": total - variances,
-        "spread": total**0.5 / float(Z.mean()),
+        "covariances": covariances,
+        "spread": total**0.5 / mean,
     }
 
 

@@ -13,10 +13,14 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 import helpers as h
-from lab.train import ADAM, side_by_side, train
+from lab.parallel import side_by_side
+from lab.train import ADAM, train_stacks
 
-SGD = torch.optim.SGD
-MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
+OPTIMIZERS = {
+    "Adam": ADAM,
+    "SGD": torch.optim.SGD,
+    "momentum .9": partial(torch.optim.SGD, momentum=0.9),
+}
 CENTROID_ROWS = 20_000  # training inputs from which k-means learns
 
 
@@ -30,9 +34,10 @@ class Method(NamedTuple):
     argument: str | None = "lam"  # None: the setting is the k of a TopK SAE
     sae: dict | None = None  # options of a SparseAutoencoder; None: an Encoder
     raw: bool = False  # trained on pixels as they are; otherwise their mean is taken off
-    optimizer: Callable = ADAM
+    optimizer: str = "Adam"  # of OPTIMIZERS
     slow_start: bool = False  # the first epoch has a twentieth of the rate
-    look: tuple | None = None  # colour, marker and line; None: a control, of three seeds
+    n_seeds: int | None = None  # None: all that there are
+    look: tuple | None = None  # colour, marker and line; None: a control, not drawn
     trained_on: str = ""  # in words, for the table of methods
     on_front_page: bool = True
 
@@ -44,16 +49,12 @@ class Method(NamedTuple):
         return h.SparseAutoencoder(n_inputs, n_units, seed=seed, **options)
 
 
-def paper_loss(model, x, lam, kappa=0.0):
-    """`helpers.published_loss`, with weight decay on W as in `helpers.revised_loss`: -> ()."""
-    E = model(x)
-    decay = kappa * model.W.square().sum()
-    return h.published_loss(E, lam) + h.infomax_weight(lam, E) * decay
+def encoder_loss(model, x, lam, kappa=0.0, **terms):
+    """`helpers.revised_loss` of an encoder, with its terms penalty and infomax: -> ()."""
+    return h.revised_loss(model(x), model.W, lam, kappa, **terms)
 
 
-def revised_loss(model, x, lam, kappa, penalty=h.lse_loss):
-    """`helpers.revised_loss` of a model: -> ()."""
-    return h.revised_loss(model(x), model.W, lam, kappa, penalty=penalty)
+paper_loss = partial(encoder_loss, infomax=h.infomax_loss)  # with kappa = 0
 
 
 def l1(E):
@@ -68,9 +69,9 @@ def saturating(E):
 
 
 def methods(kappa):
-    """{name: Method} of the benchmark on digits; kappa: see `helpers.kappa`, of the training x."""
+    """{name: Method} of the benchmark on digits; kappa: see `helpers.revised_loss`."""
     revised = Method(
-        partial(revised_loss, kappa=kappa),
+        partial(encoder_loss, kappa=kappa),
         (0.1, 0.25, 0.75),
         0.004,
         look=("k", "o", "-"),
@@ -93,13 +94,14 @@ def methods(kappa):
         look=("#dd9326", "v", ":"),
         trained_on=r"the loss of section 1, with $\lambda$ before its InfoMax terms",
     )
+    control = {"look": None, "n_seeds": 3}
     # Warm colours: the paper's loss and its changes; blue: models that are trained to reconstruct
     return {
         "the paper's loss": paper,
         "the paper's loss, tuned": paper._replace(
             settings=(0.15, 0.5, 1.3),
             lr=0.01,
-            optimizer=MOMENTUM,
+            optimizer="momentum .9",
             slow_start=True,
             look=("#cc6410", "<", "-."),
             trained_on="the same",
@@ -140,19 +142,19 @@ def methods(kappa):
         ),
         # Controls
         "the revised loss, L1": revised._replace(
-            loss=partial(revised_loss, kappa=kappa, penalty=l1), settings=(0.25, 0.5), look=None
+            loss=partial(encoder_loss, kappa=kappa, penalty=l1), settings=(0.25, 0.5), **control
         ),
         "the revised loss, saturating": revised._replace(
-            loss=partial(revised_loss, kappa=kappa, penalty=saturating),
+            loss=partial(encoder_loss, kappa=kappa, penalty=saturating),
             settings=(0.1, 0.25),
-            look=None,
+            **control,
         ),
-        "L1 SAE, twice its rate": l1_sae._replace(lr=2 * l1_sae.lr, look=None),
+        "L1 SAE, twice its rate": l1_sae._replace(lr=2 * l1_sae.lr, **control),
         "SAE, log-sum-exp": l1_sae._replace(
-            loss=partial(h.sae_loss, penalty=h.lse_loss), settings=(30, 65, 110), look=None
+            loss=partial(h.sae_loss, penalty=h.lse_loss), settings=(30, 65, 110), **control
         ),
         "SAE, saturating": l1_sae._replace(
-            loss=partial(h.sae_loss, penalty=saturating), settings=(35, 75, 120), look=None
+            loss=partial(h.sae_loss, penalty=saturating), settings=(35, 75, 120), **control
         ),
     }
 
@@ -165,82 +167,53 @@ def paper_sae(n_inputs, n_units, seed):
     return model
 
 
-# --- The ratio of W^T to least squares, without tuned rates -------------------------------------
-
-RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
-RATIO_LAMBDAS = {  # near L0 10, one for each of these cases
-    "the paper's loss": (0.365, 0.17, 0.345, 0.19),
-    "the paper's loss + weight decay": (0.24, 0.22, 0.24, 0.23),
-    "log-sum-exp + log-determinant": (0.38, 0.16, 0.34, 0.18),
-    "log-sum-exp + log-determinant + weight decay": (0.22, 0.22, 0.22, 0.21),
-}
-
-
-def ratio_methods(kappa):
-    """{(loss, optimiser, raw pixels): Method}: Adam at .001, SGD at .01 with a slow start."""
-    found = {}
-    for name, lambdas in RATIO_LAMBDAS.items():
-        function = revised_loss if "determinant" in name else paper_loss
-        loss = partial(function, kappa=kappa if "decay" in name else 0.0)
-        for (optimiser, raw), lam in zip(RATIO_CASES, lambdas):
-            method = Method(loss, (lam,), 0.001, raw=raw)
-            if optimiser == "SGD":
-                method = method._replace(lr=0.01, optimizer=SGD, slow_start=True)
-            found[name, optimiser, raw] = method
-    return found
-
-
 # --- Training -----------------------------------------------------------------------------------
 
 
 def train_methods(
-    chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=9, more=(), title
+    chosen, x, mean, n_units, seeds, *, epochs, batch_size=h.BATCH_SIZE, most=15, more=(), title
 ):
-    """Train the methods {name: Method} with all seeds, controls with three of them.
+    """Train the methods {name: Method} with all their seeds.
 
     x (N, D): centred inputs; mean (D,): what was taken off them. A stack has at most `most` models.
-    more: stacks of other models, arguments of `train`, that are trained beside them.
+    more: other stacks, of `lab.train.train_stacks`, that are trained beside them.
     Returns {(name, setting, seed): model}, models of centred inputs.
     """
-    jobs, raw = [partial(train, **stack) for stack in more], None
+    raw = x + mean if any(method.raw for method in chosen.values()) else None
+    stacks, kmeans = [*more], []
     for name, method in chosen.items():
-        own_seeds = seeds if method.look else seeds[:3]
         if method.loss is None:
-            jobs += [
-                partial(kmeans_encoders, n_units, x, method.settings, seed) for seed in own_seeds
-            ]
+            settings = method.settings
+            kmeans += [partial(kmeans_encoders, n_units, x, settings, seed) for seed in seeds]
             continue
-        if method.raw and raw is None:
-            raw = x + mean
-        for runs in _stacks(method, own_seeds, most):
-            job = partial(_train_stack, name, method, runs, raw if method.raw else x, n_units)
-            jobs.append(partial(job, epochs=epochs, batch_size=batch_size))
-    total = sum(job.keywords.get("epochs", 0) for job in jobs)
-    parts = side_by_side(jobs, title, total)[len(more) :]
-    found = {key: model for part in parts for key, model in part.items()}
-    for (name, *_), model in found.items():
-        if chosen[name].raw:
+        for runs in _stacks(method, seeds[: method.n_seeds], most):
+            stack = stack_of(method, runs, raw if method.raw else x, n_units, epochs, batch_size)
+            stacks.append(([(name, *run) for run in runs], stack))
+    models = train_stacks(stacks, title)[0]
+    found = {key: models[key] for key in models if key[0] in chosen}
+    for key, model in found.items():
+        if chosen[key[0]].raw:
             h.move_inputs(model, -mean)
+    for part in side_by_side(kmeans, title and "k-means"):
+        found |= part
     return found
 
 
-def _train_stack(name, method, runs, x, n_units, *, epochs, batch_size):
-    """Train a model for each (setting, seed) of runs on x: {(name, setting, seed): model}."""
+def stack_of(method, runs, x, n_units, epochs, batch_size=h.BATCH_SIZE):
+    """Arguments of `lab.train.train` for a model of each (setting, seed) of runs."""
     settings, seeds = zip(*runs)
-    models = [method.model(x.shape[1], n_units, *run) for run in runs]
-    train(
-        models,
-        method.loss,
-        x,
-        arguments={method.argument: settings} if method.argument else {},
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=method.lr,
-        optimizer=method.optimizer,
-        schedule=h.rate_schedule(epochs, method.slow_start),
-        seed=seeds,
-    )
-    return {(name, *run): model for run, model in zip(runs, models)}
+    return {
+        "models": [method.model(x.shape[1], n_units, *run) for run in runs],
+        "loss": method.loss,
+        "x": x,
+        "arguments": {method.argument: settings} if method.argument else {},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": method.lr,
+        "optimizer": OPTIMIZERS[method.optimizer],
+        "schedule": h.rate_schedule(epochs, method.slow_start),
+        "seed": seeds,
+    }
 
 
 def _stacks(method, seeds, most):
@@ -265,7 +238,7 @@ def kmeans_encoders(n_units, x, l0s, seed):
         model = h.Encoder(x.shape[1], n_units).to(x)
         rank = max(1, round(len(scores) * (1 - l0 / n_units)))
         model.W = nn.Parameter(rows.clone())
-        model.b = nn.Parameter(-scores.kthvalue(rank).values[None])  # (1,): one number
+        model.b.data = -scores.kthvalue(rank).values.expand(n_units).clone()
         found["k-means", l0, seed] = model
     return found
 
@@ -283,3 +256,54 @@ def encoder_from(sae, loss, x):
             return float(loss(encoder, x)), encoder
 
     return min((at(2.0 ** (i / 2)) for i in range(-8, 9)), key=lambda pair: pair[0])[1]
+
+
+# --- The ratio of W^T to least squares, without tuned rates -------------------------------------
+
+RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
+RATIO_LOSSES = {  # whether by the log-determinant, whether W decays, and a lambda for each case
+    "the paper's loss": (0, 0, (0.365, 0.17, 0.345, 0.19)),
+    "the paper's loss + weight decay": (0, 1, (0.24, 0.22, 0.24, 0.23)),
+    "log-sum-exp + log-determinant": (1, 0, (0.38, 0.16, 0.34, 0.18)),
+    "log-sum-exp + log-determinant + weight decay": (1, 1, (0.22, 0.22, 0.22, 0.21)),
+}
+
+
+def ratio_loss(model, x, lam, kappa, log_det):
+    """`encoder_loss`: InfoMax terms of the paper if log_det is 0, and the log-determinant if 1."""
+
+    def infomax(E):
+        return (1 - log_det) * h.infomax_loss(E) + log_det * h.log_det_loss(E)
+
+    return encoder_loss(model, x, lam, kappa, infomax=infomax)
+
+
+def train_ratios(kappa, x, mean, n_units, seeds, *, epochs):
+    """Train RATIO_LOSSES near L0 10: Adam at .001, SGD at .01 with a slow start.
+
+    x, mean: as of `train_methods`. Returns {((loss, optimiser, raw pixels), lambda, seed): model}.
+    """
+    log_det, decays, lambdas = zip(*RATIO_LOSSES.values())
+    stacks, pixels = [], x + mean
+    for (optimizer, raw), lams in zip(RATIO_CASES, zip(*lambdas)):
+        sgd = optimizer == "SGD"
+        names = [(name, optimizer, raw) for name in RATIO_LOSSES]
+        keys = [(*key, seed) for seed in seeds for key in zip(names, lams)]
+        arguments = {"lam": lams, "kappa": [kappa * d for d in decays], "log_det": log_det}
+        stack = {
+            "models": [h.Encoder(x.shape[1], n_units, seed=seed) for *_, seed in keys],
+            "loss": ratio_loss,
+            "x": pixels if raw else x,
+            "arguments": {name: [*values] * len(seeds) for name, values in arguments.items()},
+            "epochs": epochs,
+            "lr": 0.01 if sgd else 0.001,
+            "optimizer": OPTIMIZERS[optimizer],
+            "schedule": h.rate_schedule(epochs, slow_start=sgd),
+            "seed": [seed for *_, seed in keys],
+        }
+        stacks.append((keys, stack))
+    models = train_stacks(stacks, "ratios")[0]
+    for ((*_, raw), *_), model in models.items():
+        if raw:
+            h.move_inputs(model, -mean)
+    return models

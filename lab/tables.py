@@ -3,7 +3,7 @@
 import pandas as pd
 
 import helpers as h
-from lab import ablation
+from lab import ablation, criteria
 from lab.show import mean, span, spread, spreads
 
 CHANGES = {  # of `ablation.Run`, in words
@@ -20,14 +20,16 @@ def configurations(terms, table):
     terms: a row of 0 and 1 for each configuration; table: a row of `measures.of_energies` for each
     configuration ("run") and seed.
     """
-    ours = spreads(table, "run", {"dead": 0, "redundancy": 1, "entropy": 2, "L0": 1})
+    names = {"dead": "dead units", "l0": "L0"}
+    ours = spreads(table, "run", {"dead": 0, "redundancy": 1, "entropy": 2, "l0": 1})
     paper = ablation.PAPER.map("{:,.4g}".format).replace("nan", "–")
+    ours, paper = ours.rename(columns=names), paper.rename(columns=names)
     shown = terms.replace({1: "✓", 0: ""})
     for column in ours:
         shown[column] = ours[column]
-        if column != "dead":
+        if column != "dead units":
             shown[f"{column}, paper"] = paper[column]
-    return shown.rename(columns={"dead": "dead units"}).rename_axis("")
+    return shown.rename_axis("")
 
 
 def competition_terms(table):
@@ -51,7 +53,7 @@ def doses(runs):
         rows[f"{weight:,g}"] = {
             "B: redundancy": spread(b.redundancy, 0),
             "B: competition term": spread(b["competition term"], 3),
-            "B: L0": spread(b.L0, 1),
+            "B: L0": spread(b.l0, 1),
         } | _of_c(c, s)
     for change, name in CHANGES.items():
         c, s = (some[some.change == change] for some in (C, sparser))
@@ -64,7 +66,7 @@ def _of_c(rows, sparser):
     return {
         "C: redundancy": mean(rows.redundancy, 1),
         "C: competition term": mean(rows["competition term"], 4),
-        "C: L0": mean(rows.L0, 1),
+        "C: L0": mean(rows.l0, 1),
         "C: agreement": span(rows.agreement, 3),
         "C: units replaced": span(rows.replaced, 0),
         "C at λ = 0.35: agreement": span(sparser.agreement, 3),
@@ -83,7 +85,7 @@ def controls(runs):
         "… shuffled competition": B[B.change == "shuffled"],
     }
     rows = {
-        name: {"redundancy": spread(some.redundancy, 0), "L0": spread(some.L0, 1)}
+        name: {"redundancy": spread(some.redundancy, 0), "L0": spread(some.l0, 1)}
         for name, some in names.items()
     }
     first = "pooled log-sum-exp + variance + ten times …"
@@ -92,31 +94,28 @@ def controls(runs):
 
 def sparsities(runs):
     """L0, and redundancy without competition over that with it, for B and C at each lambda."""
-    plain = runs[(runs.change == "") & runs.weight.isin([0, 1])]
+    plain = runs[runs.change == ""]
     columns = {}
     for name, w in (("B", 0), ("C", 1)):
         some = plain[plain.decorrelation == w]
-        both = some.pivot_table(["L0", "redundancy"], ["lam", "seed"], "weight").dropna()
-        ratio = both["redundancy", 0.0] / both["redundancy", 1.0]
-        of_lam = {"L0": both["L0", 1.0], "redundancy, without competition over with it": ratio}
-        for column, values in of_lam.items():
-            digits = 1 if column == "L0" else 2
-            groups = values.groupby(level="lam")
-            columns[f"{name}: {column}"] = groups.apply(spread, digits)
-        columns[f"{name}: seeds"] = groups.size().astype(str)
-    shown = pd.DataFrame(columns).fillna("–")
+        ratios, having = criteria.redundancy_ratios(some), some[some.weight == 1]
+        l0s = having.set_index(["lam", "seed"]).l0
+        columns |= {
+            f"{name}: L0": {lam: spread(l0s[lam][of.index], 1) for lam, of in ratios.items()},
+            f"{name}: redundancy, without competition over with it": {
+                lam: spread(ratio, 2) for lam, ratio in ratios.items()
+            },
+        }
+    shown = pd.DataFrame(columns).sort_index().fillna("–")
     shown.index = [f"{lam:g}" for lam in shown.index]
     return shown.rename_axis(r"$\lambda$")
 
 
 def variants(table, energies):
-    """L0 of each row of `ablation.train_variants`; energies {(name, seed): E}."""
-    l0s = {}
-    for (name, _), E in energies.items():
-        l0s.setdefault(name, []).append(h.l0(E))
-    shown = table.map("{:,}".format)
-    shown["L0"] = [spread(l0s[name], 1) for name in table.index]
-    return shown.rename_axis(None)
+    """L0 of each row of a table of configurations; energies {(name, seed): E}."""
+    shown = table.map("{:,}".format).rename(columns={"rows": "minibatch"})
+    l0s = pd.Series({run: h.l0(E) for run, E in energies.items()}).groupby(level=0)
+    return shown.assign(L0=l0s.apply(spread, 1)).rename_axis(None)
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------
@@ -150,11 +149,7 @@ def method_settings(chosen):
         own = method.sae is not None and not method.sae.get("tied")
         how = "–"
         if method.loss is not None:
-            function = getattr(method.optimizer, "func", method.optimizer)
-            momentum = getattr(method.optimizer, "keywords", {}).get("momentum")
-            how = f"{function.__name__}, {method.lr:g}"
-            how = how.replace(",", f" with momentum {momentum:g},") if momentum else how
-            how += ", slow start" if method.slow_start else ""
+            how = f"{method.optimizer}, {method.lr:g}{', slow start' * method.slow_start}"
         rows[name] = {
             "trained on": method.trained_on,
             "decoder": "$V$, trained" if own else "$W^\\top$" + ", trained" * bool(method.sae),
@@ -205,7 +200,7 @@ def competition_of_revised(table):
         some = table[(table.weight == weight) & (table.change == change)]
         rows[name] = {
             "variance explained": spread(some.explained, 3),
-            "L0": spread(some.L0, 1),
+            "L0": spread(some.l0, 1),
             "agreement with the original units": span(some.agreement, 3),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")

@@ -5,7 +5,6 @@ loss has no minimum, so that a larger rate always gives a lower loss; it is judg
 that W^T explains. All other methods are judged by their own loss.
 """
 
-import itertools
 import warnings
 from functools import partial
 
@@ -15,13 +14,12 @@ import torch
 
 import helpers as h
 from lab import ROOT, data, measures, record
-from lab.methods import ADAM, MOMENTUM, SGD, Method, methods, paper_loss, train_methods
-from lab.train import side_by_side, train
+from lab.methods import Method, methods, paper_loss, stack_of, train_methods
+from lab.train import train_stacks
 
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
 # Not searched: the paper's own settings, what `search_ways` chooses, and a control
 NOT_BY_LOSS = ("the paper's loss", "the paper's loss, tuned", "k-means", "L1 SAE, twice its rate")
-OPTIMIZERS = {"Adam": ADAM, "SGD": SGD, "momentum .9": MOMENTUM}
 WAYS = {
     "Adam": (0.0003, 0.001, 0.003, 0.01),
     "SGD": (0.01, 0.03, 0.1, 0.3),
@@ -43,9 +41,8 @@ def ways(rates, lambdas, slow_starts=(True, False)):
             lambdas[raw],
             lr,
             raw=raw,
-            optimizer=OPTIMIZERS[optimiser],
+            optimizer=optimiser,
             slow_start=slow,
-            look=("k", "o", "-"),  # so that it has all seeds
         )
         for optimiser, of_optimiser in rates.items()
         for lr in of_optimiser
@@ -75,30 +72,46 @@ def search_ways(tried, x, mean, n_units, *, seeds, l0s, epochs, batch_size=h.BAT
     return sorted(found, key=lambda row: -(row["explained"] or 0))
 
 
+def search_twice(tried, again, x, mean, n_units, *, n_best, first_l0, l0s, **how):
+    """`search_ways` with one seed at first_l0, and then the n_best of them with three, at l0s.
+
+    tried, again: {description: Method}, with the lambdas of the first and of the second search.
+    Prints what it finds. Returns {"all ways": ..., "best ways": ...}, each best first.
+    """
+    first = search_ways(tried, x, mean, n_units, seeds=[0], l0s=[first_l0], **how)
+    best = {row["how"]: again[row["how"]] for row in first[:n_best]}
+    second = search_ways(best, x, mean, n_units, seeds=[0, 1, 2], l0s=l0s, **how)
+    for found in first, second:
+        print(pd.DataFrame(found).drop(columns="dead").round(3).to_string())
+    return {"all ways": first, "best ways": second}
+
+
 def search_rates(chosen, x, n_units, *, epochs, batch_size=h.BATCH_SIZE, seeds=(0, 1, 2)):
     """{name: {rate: loss}} of methods {name: Method} at their middle setting, for RATES.
 
-    The loss is per held-out row, a mean over seeds; NaN where training diverged.
+    The loss is per held-out row, a mean over seeds; NaN where training diverged. Prints them.
     """
     learned, held_out = _split(x)
     batches = [batch for batch in held_out.split(batch_size) if len(batch) == batch_size]
-
-    def validation_loss(name, lr):
-        method = chosen[name]
+    stacks, losses = [], {}
+    for name, method in chosen.items():
         setting = method.settings[len(method.settings) // 2]
-        models = [method.model(x.shape[1], n_units, setting, seed) for seed in seeds]
-        loss = partial(method.loss, **({method.argument: setting} if method.argument else {}))
-        how = {"epochs": epochs, "batch_size": batch_size, "optimizer": method.optimizer}
-        schedule = h.rate_schedule(epochs, method.slow_start)
-        train(models, loss, learned, lr=lr, schedule=schedule, seed=seeds, **how)
-        with torch.no_grad():
-            losses = [float(loss(model, batch)) for model in models for batch in batches]
-        return sum(losses) / len(losses) / batch_size
+        losses[name] = partial(method.loss, **{method.argument: setting} if method.argument else {})
+        for lr in RATES:
+            at_rate, runs = method._replace(lr=lr), [(setting, seed) for seed in seeds]
+            stack = stack_of(at_rate, runs, learned, n_units, epochs, batch_size)
+            stacks.append(([(name, lr, seed) for seed in seeds], stack))
+    models = train_stacks(stacks, "rates")[0]
 
-    tried = list(itertools.product(chosen, RATES))
-    jobs = [partial(validation_loss, *case) for case in tried]
-    losses = dict(zip(tried, side_by_side(jobs, "rates", epochs * len(jobs))))
-    return {name: {lr: losses[name, lr] for lr in RATES} for name in chosen}
+    @torch.no_grad()
+    def held_out_loss(name, lr):
+        of_seeds = (models[name, lr, seed] for seed in seeds)
+        values = [float(losses[name](model, batch)) for model in of_seeds for batch in batches]
+        return sum(values) / len(values) / batch_size
+
+    found = {name: {lr: held_out_loss(name, lr) for lr in RATES} for name in chosen}
+    print(pd.DataFrame(found).T.round(3).to_string())
+    return found
 
 
 def _split(x):
@@ -107,33 +120,20 @@ def _split(x):
     return x[:-n], x[-n:]
 
 
-def show(found):
-    """Print the ways, best first, or the losses {name: {rate: loss}}."""
-    if isinstance(found, dict):
-        print(pd.DataFrame(found).T.round(3).to_string())
-    else:
-        print(pd.DataFrame(found).drop(columns="dead").round(3).to_string())
-
-
 def main():
-    """Search on digits, print, and write figures/tuning.json."""
+    """Search on digits, and write figures/tuning.json."""
     # A rate that is too large shows as NaN, and a lambda that is far off as None.
     warnings.simplefilter("ignore")
     x = data.load_images()[0]
     mean = x.mean(0)
     x -= mean
-    first = search_ways(ways(WAYS, FIRST_LAMBDAS), x, mean, 64, seeds=[0], l0s=[10], epochs=6)
-    show(first)
-    best = [row["how"] for row in first[:N_BEST]]
-    again = {how: way for how, way in ways(WAYS, SECOND_LAMBDAS).items() if how in best}
-    second = search_ways(again, x, mean, 64, seeds=[0, 1, 2], l0s=L0S, epochs=6)
-    show(second)
-    chosen = {n: m for n, m in methods(h.kappa(x, 64)).items() if n not in NOT_BY_LOSS}
+    tried, again = (ways(WAYS, lambdas) for lambdas in (FIRST_LAMBDAS, SECOND_LAMBDAS))
+    how = {"n_best": N_BEST, "first_l0": 10, "l0s": L0S, "epochs": 6}
+    found = search_twice(tried, again, x, mean, 64, **how)
+    chosen = {n: m for n, m in methods(h.variance_per_unit(x, 64)).items() if n not in NOT_BY_LOSS}
     rates = search_rates(chosen, x, 64, epochs=6)
-    show(rates)
-    rates = {name: [*losses.items()] for name, losses in rates.items()}
-    content = {"all ways": first, "best ways": second, "rates": rates}
-    record.write_json(ROOT / "figures" / "tuning.json", content)
+    rates = {"rates": {name: [*losses.items()] for name, losses in rates.items()}}
+    record.write_json(ROOT / "figures" / "tuning.json", found | rates)
 
 
 if __name__ == "__main__":

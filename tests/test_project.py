@@ -1,12 +1,10 @@
 """Package lists, the public address, notebooks without traces of a machine, style, and records."""
 
-import ast
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 from packaging.requirements import Requirement
@@ -15,7 +13,6 @@ from lab import ROOT, check, criteria, readme
 from lab.plots import ALT
 
 NOTEBOOKS = ("1_theorem", "2_ablation", "3_benchmark")
-MODULES = {path.stem: ast.parse(path.read_text("utf-8")) for path in ROOT.glob("lab/*.py")}
 
 
 def read(path):
@@ -48,37 +45,23 @@ def test_package_lists_agree():
         assert (needed | language)[name].contains(pins[name]), name
 
 
-def test_modules_do_not_import_each_other_in_a_circle():
-    imports = {}
-    for name, tree in MODULES.items():
-        nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        of_lab = [alias.name for node in nodes if node.module == "lab" for alias in node.names]
-        of_lab += [node.module[4:] for node in nodes if node.module.startswith("lab.")]
-        imports[name] = {*of_lab} & {*MODULES} - {"__init__"}
-    while leaves := [name for name, of in imports.items() if not of & {*imports}]:
-        for name in leaves:
-            del imports[name]
-    assert not imports
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_notebooks_name_one_address_and_hold_no_errors_and_no_paths(name):
-    text = read(f"notebooks/{name}.ipynb")
-    outputs = [o for cell in json.loads(text)["cells"] for o in cell.get("outputs", [])]
-    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-    assert not re.search(r"/(home|root|Users|tmp|work)/", text)
+def test_notebooks_name_one_address_and_hold_no_errors_and_no_paths():
     address = re.search(r'(?m)^repository-code: "(.+)"', read("CITATION.cff"))[1]
-    clones = re.findall(r"git clone [^\n]*?(https://\S+)", "\n".join(sources(name)))
-    assert clones == [address]
+    for name in NOTEBOOKS:
+        text = read(f"notebooks/{name}.ipynb")
+        outputs = [o for cell in json.loads(text)["cells"] for o in cell.get("outputs", [])]
+        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+        assert not re.search(r"/(home|root|Users|tmp|work)/", text)
+        clones = re.findall(r"git clone [^\n]*?(https://\S+)", "\n".join(sources(name)))
+        assert clones == [address]
 
 
-def test_each_figure_of_a_notebook_has_a_description_and_a_place_in_the_record():
+def test_each_figure_of_a_notebook_has_a_description_and_files():
     cells = "\n".join(text for name in NOTEBOOKS for text in sources(name))
     shown = re.findall(r'show\.figure\([^\n]*"(\w+)", output\)', cells)
     assert sorted(shown) == sorted(ALT)
-    for name in shown:
-        assert (ROOT / f"figures/{name}.png").exists() and (ROOT / f"figures/{name}.pdf").exists()
-    assert {path.stem for path in ROOT.glob("figures/*.png")} == {*shown}  # none of old figures
+    for kind in ("png", "pdf"):
+        assert {path.stem for path in ROOT.glob(f"figures/*.{kind}")} == {*shown}  # and no old ones
 
 
 def test_style():
@@ -86,53 +69,44 @@ def test_style():
         subprocess.run([sys.executable, "-m", "ruff", *command, ROOT], check=True)
 
 
-def test_a_reader_needs_no_history_of_the_text():
-    """What is read has no word of former "editions" of itself."""
-    texts = {path: read(path) for path in ("README.md", "helpers.py", "CITATION.cff")}
-    texts |= {path.name: path.read_text("utf-8") for path in ROOT.glob("lab/*.py")}
-    texts |= {name: "\n".join(sources(name)) for name in NOTEBOOKS}
-    assert not [name for name, text in texts.items() if "edition" in text.lower()]
-
-
-def test_no_number_is_left_open():
-    """Numbers that wait for a run are written as … until it is made."""
-    texts = {"README.md": read("README.md")}
-    texts |= {name: "\n".join(sources(name)) for name in NOTEBOOKS}
-    assert not {name: text.count("…") for name, text in texts.items() if "…" in text}
-
-
 # --- The front page -----------------------------------------------------------------------------
 
 
-def test_links_of_the_front_page_exist():
-    for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", read("README.md")):
-        path = link[0] or link[1]
-        assert path.startswith("https://") or (ROOT / path).exists(), path
-
-
-def test_commands_of_the_front_page_exist():
+def test_links_and_commands_of_the_front_page_exist():
+    page = read("README.md")
+    for links in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page):
+        link = "".join(links)
+        assert link.startswith("https://") or (ROOT / link).exists(), link
     targets = {*re.findall(r"(?m)^([a-z]+):", read("Makefile"))}
-    commands = {*re.findall(r"make ([a-z]+)", " ".join(re.findall("`[^`]+`", read("README.md"))))}
+    commands = {*re.findall(r"make ([a-z]+)", " ".join(re.findall("`[^`]+`", page)))}
     assert commands and commands <= targets
 
 
-def test_the_example_of_the_front_page_prints_what_it_says(tmp_path):
-    """With helpers.py alone, as one who copies it would run it."""
+def test_the_example_of_the_front_page_prints_what_it_says(monkeypatch, capsys):
+    """With helpers.py alone, as one who copies it would run it, and without a warning."""
     blocks = re.search(r"```python\n(.*?)```\n```text\n(.*?)```", read("README.md"), re.DOTALL)
-    shutil.copy(ROOT / "helpers.py", tmp_path)
-    (tmp_path / "example.py").write_text(blocks[1], "utf-8")
-    command = [sys.executable, "-W", "error", "example.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    found = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8"
-    )
-    assert found.stdout == blocks[2], found.stderr
+    monkeypatch.delitem(sys.modules, "helpers", raising=False)
+    monkeypatch.setitem(sys.modules, "lab", None)  # which cannot be imported then
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(blocks[1], {})
+    assert capsys.readouterr().out == blocks[2]
 
 
-def test_the_front_page_has_the_table_of_the_record():
+def test_make_readme_fills_in_the_table_of_the_record(tmp_path, monkeypatch, capsys):
+    """The table that the front page has now; and not one of a quick run."""
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    page, file = tmp_path / "README.md", tmp_path / "figures/3_benchmark.json"
+    page.write_text(readme.TABLE.sub(" an old one ", before := read("README.md")), "utf-8")
+    file.parent.mkdir()
+    assert readme.main() == 2 and "3_benchmark.json is missing" in capsys.readouterr().err
     benchmark = json.loads(read("figures/3_benchmark.json"))
-    shown = readme.TABLE.search(read("README.md"))
-    assert shown[0].strip() == readme.front_table(benchmark)
+    quick = benchmark["parameters"] | {"QUICK": True}
+    file.write_text(json.dumps(benchmark | {"parameters": quick}))
+    assert readme.main() == 2 and "is a quick run" in capsys.readouterr().err
+    assert " an old one " in page.read_text("utf-8")  # it is left as it is
+    file.write_text(json.dumps(benchmark))
+    assert readme.main() == 0 and page.read_text("utf-8") == before
 
 
 # --- The record ---------------------------------------------------------------------------------
@@ -143,13 +117,12 @@ def test_the_record_judges_the_live_criteria_of_today(name):
     """A bound that is changed in claims.csv asks for a new run."""
     rows = criteria.read_claims()
     live = {row["id"]: row for row in rows if row["notebook"] == name and not row["end"]}
-    judged = json.loads(read(f"figures/{name}.json"))["criteria"]
-    assert {row["id"] for row in judged} == {*live}
-    for row in judged:
-        today = live[row["id"]]
-        assert row["bound"] == float(today["bound"])
+    judged = {row["id"]: row for row in json.loads(read(f"figures/{name}.json"))["criteria"]}
+    assert {*judged} == {*live}
+    for id, row in judged.items():
+        assert row["bound"] == float(live[id]["bound"])
         for key in ("statistic", "comparison", "quantity", "methods"):
-            assert row[key] == today[key]
+            assert row[key] == live[id][key]
         assert row["holds"] == all(criteria.holds_at(row, place) for place in row["judged"])
 
 
