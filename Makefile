@@ -50,7 +50,7 @@ build/%.ipynb: notebooks/%.ipynb helpers.py $(SHARED) notebooks/claims.csv data/
 	mv build/$*.running.ipynb $@
 build/2_ablation.ipynb build/3_benchmark.ipynb: lab/train.py lab/ablation.py lab/tables.py
 build/2_ablation.ipynb: lab/growth.py
-build/3_benchmark.ipynb: lab/methods.py lab/balance.py build/2_ablation.ipynb
+build/3_benchmark.ipynb: lab/methods.py lab/balance.py lab/network.py build/2_ablation.ipynb
 build/3_benchmark.ipynb: $(wildcard figures/language.json)
 
 .venv/installed: requirements.txt

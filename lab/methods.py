@@ -194,7 +194,7 @@ def train_methods(
     for key, model in found.items():
         if chosen[key[0]].raw:
             h.move_inputs(model, -mean)
-    for part in side_by_side(kmeans, title and "k-means"):
+    for part in side_by_side(kmeans, "k-means" if kmeans else None):
         found |= part
     return found
 

@@ -103,6 +103,8 @@ def test_every_unit_dies():
     least = (-length.max() * x.norm(dim=1).max()).exp() / 4  # of responsibilities
     path = THEOREM["descend_layer"](theta, x, torch.relu, rate=rate, n_steps=1000)
     alive, fall = (path @ x.T > 0).any(2), -path.diff(dim=0) / rate  # of each step and unit
+    E = torch.relu(x @ theta.T)
+    assert_allclose(fall[0], ((E > 0) * h.responsibilities(E)).T @ x)
     assert alive[0].any() and not alive[-1].any()
     assert (rate * alive.sum(0) <= 2 * length / least).all()
     assert (fall[..., -1][alive[:-1]] >= 0.99 * least).all() and not fall[~alive[:-1]].any()

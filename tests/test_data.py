@@ -76,9 +76,8 @@ def test_a_file_that_is_missing_or_damaged_is_not_read(name, load, tmp_path, mon
 
 
 def test_the_device_is_the_gpu_if_there_is_one(monkeypatch):
-    for gpu, kind in {True: "cuda", False: "cpu"}.items():
+    for gpu, kind, absent in ((True, "cuda", "mps"), (False, "cpu", "cuda:1")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         assert data.pick_device().type == kind and data.pick_device("cpu").type == "cpu"
-    for name in ("cuda:1", "mps"):  # which are not there
-        with pytest.raises(ValueError, match=f'DEVICE = "{name}": .*"auto" or "cpu"'):
-            data.pick_device(name)
+        with pytest.raises(ValueError, match=f'DEVICE = "{absent}": .*"auto" or "cpu"'):
+            data.pick_device(absent)

@@ -220,9 +220,9 @@ def test_a_row_of_the_table_is_an_evaluation_and_of_the_densest_models_a_cut():
 
 
 def test_probes_are_of_the_models_around_the_l0_and_of_what_is_asked_for():
-    models = some_models(settings=(1, 2, 3))
+    models = some_models(settings=(3, 1, 2))
     models |= {("b", s, seed): model for (_, s, seed), model in models.items()}
-    table = pd.DataFrame(models, columns=["method", "setting", "seed"])
+    table = pd.DataFrame([*models], columns=["method", "setting", "seed"])
     table["l0"] = table.setting.astype(float)
     measures.add_probes(table, models, TRAIN, Y_TRAIN, TEST, Y_TEST, 1.5, ["a"], [0, 2])
     for (method, setting, seed), value in zip(models, table.probe):
@@ -295,10 +295,11 @@ def test_a_variance_explained_follows_a_power_law_in_any_order_and_is_not_extrap
 def test_other_measures_are_linear_in_the_logarithm_of_l0_between_neighbours():
     """But for a cut and a number of parameters, which are taken as they are."""
     table = rows("a", {0: [(9, 3), (20, 4), (5, 1)]}, "purity")
-    table = table.assign(cut=[np.nan, 0.7, np.nan], parameters=30)
+    table = table.assign(cut=[np.nan, 0.7, np.nan], parameters=30, probe=[10, 20, np.nan])
     found = pd.concat(measures.at_l0(table, l0) for l0 in (45**0.5, 9, 180**0.5))
     assert_allclose(found.l0, [45**0.5, 9, 180**0.5])
     assert_allclose(found.purity, [2, 3, 3.5])
+    assert_allclose(found.probe, [np.nan, 10, 15])
     assert (found["cut"] == 0.7).all() and (found.parameters == 30).all()
 
 

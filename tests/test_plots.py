@@ -210,8 +210,8 @@ def test_losses_their_circles_and_epochs_of_convergence():
 
 
 def test_the_benchmark_joins_the_means_of_settings_from_sparse_to_dense():
-    rows = [("the a", 2.0, 20, 0.7, 0.8), ("the a", 2.0, 22, 0.72, 0.81)]
-    rows += [("the a", 1.0, 5, 0.4, 0.6), ("b", 9, 9, 0.5, 0.55), ("control", 9, 9, 0, 0)]
+    rows = [("the a", 1.0, 20, 0.7, 0.8), ("the a", 1.0, 22, 0.72, 0.81)]
+    rows += [("the a", 2.0, 5, 0.4, 0.6), ("b", 9, 9, 0.5, 0.55), ("control", 9, 9, 0, 0)]
     table = pd.DataFrame(rows, columns=["method", "setting", "l0", "explained", "least_squares"])
     looks = {"b": ("r", "s", "-"), "the a": ("k", "o", ":")}
     pca = [5, 10, 20], [0.2, 0.4, 0.6]

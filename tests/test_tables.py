@@ -32,6 +32,15 @@ def test_configurations_stand_beside_the_paper_s_numbers():
     assert list(found.loc["A"]) == ["✓", "", "0", "–", "–", "3.00", "4.16", "0.0", "–"]
 
 
+def test_competition_terms_have_the_two_parts_of_the_variance():
+    columns = ["run", "competition term", "second order", "Var(Z)", "variances", "covariances"]
+    rows = [("B", 0.5, 0.25, 30, variances, 20) for variances in (10, 12)]
+    assert told(tables.competition_terms(pd.DataFrame(rows, columns=columns)), "B") == (
+        r"competition term, nats: 0.5000; second order: 0.2500; $\mathrm{Var}(Z)$: 30; "
+        "of it variances: 11 ± 1; of it covariances: 20"
+    )
+
+
 def short_runs():
     """Runs as of `ablation.measure`: run n has redundancies 100 n and 100 n + 2, competition terms
     n / 100, L0 and units replaced n and n + 1, and agreements 1 - n / 1000 and .002 less."""
@@ -93,11 +102,10 @@ def test_sparsities_divide_redundancy_without_competition_by_that_with_it():
     found = tables.sparsities(pd.concat([runs, others]))
     name = "redundancy, without competition over with it"
     assert told(found, "0.3") == (
-        f"B: L0: 3.5 ± 0.7; B: {name}: 1.60 ± 0.14; B: seeds: 2; C: L0: 5.0; C: {name}: 0.95; "
-        "C: seeds: 1"
+        f"B: L0: 3.5 ± 0.7; B: {name}: 1.60 ± 0.14; C: L0: 5.0; C: {name}: 0.95"
     )
     assert list(found.index) == ["0.3", "10"]
-    assert list(found.loc["10"]) == ["60.0", "1.10", "1", "–", "–", "–"]
+    assert list(found.loc["10"]) == ["60.0", "1.10", "–", "–"]
 
 
 def test_variants_have_their_own_l0():
@@ -197,13 +205,13 @@ def test_penalties_stand_in_the_row_of_their_kind():
 
 def test_units_have_the_probe_and_purity_of_seeds_and_the_agreement_of_pairs():
     at = at_l0("probe purity", a=[(90, 0.4), (92, 0.5)], b=[(NAN, 0.6)])
-    agree = at_l0("agreement", a=[(0.8,), (0.9,), (NAN,)])
+    agree = at_l0("agreement", a=[(0.8,), (0.9,), (NAN,)], b=[(0.1,)])
     found = tables.units(at, agree, ["b", "a"])
     assert told(found, "a") == (
         "probe, %: 91.0 ± 1.4; agreement of two seeds: 0.85; lowest and highest: 0.80 to 0.90; "
         "purity: 0.450 ± 0.071"
     )
-    assert list(found.loc["b"]) == ["–", "–", "–", "0.600"] and list(found.index) == ["b", "a"]
+    assert list(found.loc["b"]) == ["–", "0.10", "0.10", "0.600"]
 
 
 def test_language_takes_each_number_from_its_method_and_quantity():
