@@ -310,6 +310,8 @@ def fit(
             "of a factor for each epoch, or None"
         )
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameters that require a gradient")
     x = checked_inputs(x, parameters[0], rows=batch_size)
     step, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
     rates = [group["lr"] for group in step.param_groups]
@@ -372,7 +374,7 @@ def with_decoder(model, x, decoder=fit_decoder, mean=0):
     Raises ValueError for inputs that cannot be decoded, for a model that is no Encoder or
     SparseAutoencoder, and for inputs from which the mean has been taken off already.
     """
-    if not isinstance(model, (Encoder, SparseAutoencoder)):
+    if type(model) not in (Encoder, SparseAutoencoder):  # a subclass may compute something else
         raise ValueError(f"takes an Encoder or a SparseAutoencoder, got a {type(model).__name__}")
     n_units, n_inputs = model.W.shape
     x, mean = checked_inputs(x, model.W), as_tensor(mean, model.W).flatten()

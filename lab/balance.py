@@ -42,10 +42,10 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=0, chunk=4096):
     u = -torch.autograd.grad(infomax(E), E)[0] / 2
     E = E.detach()
     active, q = E > 0, h.ROWS_OF_LAM / (2 * lam * len(x))
-    of_V = ridge_coefficients(E, s)
-    parts = of_V * active, -of_V * ~active
+    coefficients = ridge_coefficients(E, s)
+    parts = coefficients * active, -coefficients * ~active
     found = {
-        "V": weighted_sum(of_V),
+        "V": weighted_sum(coefficients),
         "W": W,
         "negative": [float(-p.clamp(max=0).sum() / p.abs().sum()) for p in parts],
     }

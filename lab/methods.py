@@ -183,8 +183,8 @@ def train_methods(
     stacks, kmeans = [*more], []
     for name, method in chosen.items():
         if method.loss is None:
-            settings = method.settings
-            kmeans += [partial(kmeans_encoders, n_units, x, settings, seed) for seed in seeds]
+            of = partial(kmeans_encoders, name, method.settings, n_units=n_units, x=x)
+            kmeans += [partial(of, seed) for seed in seeds[: method.n_seeds]]
             continue
         for runs in _stacks(method, seeds[: method.n_seeds], most):
             stack = stack_of(method, runs, raw if method.raw else x, n_units, epochs, batch_size)
@@ -225,8 +225,8 @@ def _stacks(method, seeds, most):
     return [[(s, seed) for seed in part for s in some] for some in groups for part in parts]
 
 
-def kmeans_encoders(n_units, x, l0s, seed):
-    """{("k-means", l0, seed): Encoder}: centroids of x (N, D) at norm 1, and one common bias.
+def kmeans_encoders(name, l0s, seed, n_units, x):
+    """{(name, l0, seed): Encoder}: centroids of x (N, D) at norm 1, and one common bias.
 
     The bias gives the L0 asked for, on the rows of x from which the centroids are learned.
     """
@@ -239,7 +239,7 @@ def kmeans_encoders(n_units, x, l0s, seed):
         rank = max(1, round(len(scores) * (1 - l0 / n_units)))
         model.W = nn.Parameter(rows.clone())
         model.b.data = -scores.kthvalue(rank).values.expand(n_units).clone()
-        found["k-means", l0, seed] = model
+        found[name, l0, seed] = model
     return found
 
 

@@ -52,7 +52,7 @@ def load_language_model(name="", device="cpu"):
     except Exception as error:  # of many kinds: no such model, no network, a damaged file
         reason = next(iter(str(error).splitlines()), "")
         raise OSError(f"{told} ({type(error).__name__}: {reason})") from error
-    return tokenizer, network.to(device).eval()
+    return tokenizer, network.float().to(device).eval()
 
 
 class Site(NamedTuple):

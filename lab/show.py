@@ -70,15 +70,14 @@ def spread(values, digits):
     if not len(values) or np.isnan(values).any():
         return "–"
     numbers = [values.mean(), values.std(ddof=1)] if np.ptp(values) else [values[0]]
-    # Adding 0 turns the -0.0 of a small negative number into 0.0
-    return " ± ".join(f"{round(number, digits) + 0:,.{digits}f}" for number in numbers)
+    return " ± ".join(_rounded(number, digits) for number in numbers)
 
 
 def mean(values, digits):
     """The mean of some numbers, as text; NaN is left out, and a dash stands for no value."""
     values = np.array([float(value) for value in values])
     values = values[np.isfinite(values)]
-    return f"{values.mean():,.{digits}f}" if len(values) else "–"
+    return _rounded(values.mean(), digits) if len(values) else "–"
 
 
 def span(values, digits):
@@ -86,8 +85,13 @@ def span(values, digits):
     values = [float(value) for value in values]
     if not values or any(map(math.isnan, values)):
         return "–"
-    low, high = (f"{value:,.{digits}f}" for value in (min(values), max(values)))
+    low, high = (_rounded(value, digits) for value in (min(values), max(values)))
     return low if low == high else f"{low} to {high}"
+
+
+def _rounded(number, digits):
+    # Adding 0 turns the -0.0 of a small negative number into 0.0
+    return f"{round(number, digits) + 0:,.{digits}f}"
 
 
 def spreads(frame, by, digits):

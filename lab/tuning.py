@@ -69,7 +69,7 @@ def search_ways(tried, x, mean, n_units, *, seeds, l0s, epochs, batch_size=h.BAT
         explained = float(np.mean(at)) if np.isfinite(at).all() else None
         row = {"how": name, "explained": explained, "at": dict(zip(l0s, at))}
         found.append(row | {"l0": list(rows.l0), "dead": list(rows.dead)})
-    return sorted(found, key=lambda row: -(row["explained"] or 0))
+    return sorted(found, key=lambda row: (row["explained"] is None, -(row["explained"] or 0)))
 
 
 def search_twice(tried, again, x, mean, n_units, *, n_best, first_l0, l0s, **how):

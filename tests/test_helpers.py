@@ -368,6 +368,8 @@ def test_inputs_from_which_nothing_can_be_learned_are_refused(x, said):
         (lambda: h.with_decoder(encoder(), GOOD - GOOD.mean(0), mean=MEAN), "taken off x already"),
         (lambda: h.with_decoder(encoder(), GOOD, mean=MEAN[:5]), "6 numbers.* got 5"),
         (lambda: h.with_decoder(nn.Linear(6, 5), GOOD), "got a Linear"),
+        (lambda: h.with_decoder(type("Leaky", (h.Encoder,), {})(6, 5), GOOD), "got a Leaky"),
+        (lambda: h.fit(encoder().requires_grad_(False), None, GOOD, epochs=1), "no parameters"),
         (lambda: h.variance_explained(encoder(), GOOD), "with_decoder"),
     ],
 )

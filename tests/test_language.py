@@ -108,6 +108,7 @@ def test_the_run_and_its_record(folder, tmp_path):
         ("--model {}-not", 1, "give that of one on the hub of transformers .* or a folder saved"),
         ("--output figures", 2, "give another folder, --output FOLDER"),
         ("--model= --layer 3 --output figures", 2, "give another folder"),
+        ("--model= --tokens 1000 --output figures", 2, "the full record of SmolLM2"),
     ],
 )
 def test_what_cannot_be_run_is_said(arguments, status, said, folder, tmp_path, monkeypatch, capsys):

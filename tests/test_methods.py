@@ -134,8 +134,8 @@ def test_kmeans_has_unit_rows_and_one_bias_and_the_l0_asked_for(monkeypatch):
     noise = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
     x = torch.cat([centres.repeat(100, 1) + 0.5 * noise, -9 * torch.ones(400, 6)])
     method = METHODS["k-means"]._replace(settings=(1, 2.5))
-    found = methods.train_methods({"k-means": method}, x, MEAN, 4, [3], epochs=1, title=None)
-    assert [*found] == [("k-means", 1, 3), ("k-means", 2.5, 3)]
+    found = methods.train_methods({"centroids": method}, x, MEAN, 4, [3], epochs=1, title=None)
+    assert [*found] == [("centroids", 1, 3), ("centroids", 2.5, 3)]
     for (_, l0, _), model in found.items():
         assert h.l0(model.encode(x[:400])) == pytest.approx(l0, abs=0.02)
         assert model.b.shape == (4,) and len(model.b.unique()) == 1

@@ -14,7 +14,8 @@ NAN = math.nan
 def test_numbers_of_seeds_as_text():
     assert show.spread([1621, 1802, 1983], 0) == "1,802 ± 181"
     assert show.spread(torch.tensor([0.25]), 2) == "0.25" and show.spread([0.5, 0.5], 1) == "0.5"
-    assert show.spread([-0.0001], 2) == "0.00"
+    assert show.spread([-0.0001], 2) == show.mean([-0.0001], 2) == "0.00"
+    assert show.span([-0.0001, 0.0001], 2) == "0.00"
     assert show.mean([1, NAN, 2000], 1) == "1,000.5"
     assert show.span(pd.Series([0.996, 0.984, 0.99]), 3) == "0.984 to 0.996"
     assert show.span([0.9961, 0.9959], 3) == "0.996"
