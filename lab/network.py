@@ -49,10 +49,12 @@ def load_language_model(name="", device="cpu"):
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         network = AutoModelForCausalLM.from_pretrained(name, **options)
+        if "gguf_file" not in options:  # those weights are in float32, and may not be converted
+            network = network.float()
     except Exception as error:  # of many kinds: no such model, no network, a damaged file
         reason = next(iter(str(error).splitlines()), "")
         raise OSError(f"{told} ({type(error).__name__}: {reason})") from error
-    return tokenizer, network.float().to(device).eval()
+    return tokenizer, network.to(device).eval()
 
 
 class Site(NamedTuple):
