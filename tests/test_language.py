@@ -53,7 +53,8 @@ def test_search_tries_ways_by_what_they_explain_and_rates_by_loss(data, tmp_path
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A network and a tokenizer of words w0, w1, ... as save_pretrained leaves them."""
+    """A network in half precision and a tokenizer of words w0, w1, ... as save_pretrained leaves
+    them."""
     transformers = pytest.importorskip(
         "transformers", reason="pip install -r requirements-language.txt"
     )
@@ -65,7 +66,7 @@ def folder(tmp_path, monkeypatch):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
-    for part in (transformers.GPT2LMHeadModel(config), fast):
+    for part in (transformers.GPT2LMHeadModel(config).half(), fast):
         part.save_pretrained(tmp_path / "model")
     rng = np.random.default_rng(0)
     texts = [" ".join(rng.choice([*words], size=150)) for _ in range(20)]
