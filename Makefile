@@ -17,11 +17,11 @@ RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell tty | grep /) MALLOC_ARENA_MAX=
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
-quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: five minutes
+quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: four minutes
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(EXECUTED)  ## run the notebooks that changed, into figures/: about half an hour
+figures: $(EXECUTED)  ## run the notebooks that changed, into figures/: about 35 minutes
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	cp $(EXECUTED) notebooks/
 	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.papermill \
@@ -31,11 +31,11 @@ check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
 readme: $(INSTALLED)  ## fill the table of README.md from figures/
 	$(PYTHON) -m lab.readme
-test: $(INSTALLED)  ## run the tests: one minute
+test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 tune: $(INSTALLED)  ## search for the settings of lab/methods.py anew
 	$(PYTHON) -m lab.tuning
-language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: half an hour
+language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: some twenty minutes
 	$(PYTHON) -m lab.language
 clean:  ## remove executed notebooks; figures/ and .venv stay
 	rm -rf build
