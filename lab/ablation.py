@@ -54,21 +54,20 @@ def configurations(table, seeds):
 def train_configurations(table, loss, x, n_units, seeds, *, epochs):
     """Train A to D and, beside them, C without competition, for section 4 of the notebook.
 
-    table: a row of FACTORS for each, of loss(model, x, lse, variance, decorrelation). A is trained
-    until all units are dead. Returns {(name, seed): model}, and the same of losses (T,) of a
-    minibatch.
+    table: a row of FACTORS for each, of loss(model, x, lse, variance, decorrelation, penalty=...),
+    whose penalty is the log-sum-exp or what is put in its place. A is trained until all units are
+    dead. Returns {(name, seed): model}, and the same of losses (T,) of a minibatch.
     """
-
-    def pooled(model, x, **factors):
-        return h.published_loss(model(x), penalty=h.pooled_lse_loss)
-
     options = {"x": x, "n_units": n_units, "epochs": epochs}
-    a, others = (configurations(table.loc[[*names]], seeds) for names in ("A", "BCD"))
-    without = [run._replace(name=WITHOUT) for run in others if run.name == "C"]
-    stacks = [_stack(others, loss, FACTORS, **options), _stack(without, pooled, FACTORS, **options)]
+    with_lse, pooled = (partial(loss, penalty=of) for of in (h.lse_loss, h.pooled_lse_loss))
+    a, b, c, d = (configurations(table.loc[[name]], seeds) for name in "ABCD")
+    # Two stacks of one size, one a core. D has no log-sum-exp: its penalty has a factor of 0.
+    without = [run._replace(name=WITHOUT) for run in c]
+    stacks = [(b + c, with_lse), (d + without, pooled)]
+    stacks = [_stack(runs, of, FACTORS, **options) for runs, of in stacks]
     models, losses = train_stacks(stacks, "A to D")
 
-    _, stack = _stack(a, loss, FACTORS, **options)
+    _, stack = _stack(a, with_lse, FACTORS, **options)
     of_a = []
     while len(of_a) < epochs and any(model(x).any() for model in stack["models"]):
         order = [seed + 1000 * len(of_a) for seed in seeds]  # another one in each epoch

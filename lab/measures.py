@@ -51,8 +51,8 @@ def evaluate(model, x, x_test):
 
 def explained(A, V, offset, x):
     """Variance of x (N, D) that A V + offset explains: 1 - FVU, a float."""
-    error = (A @ V.to(A) + offset.to(A) - x).square().double().sum()
-    return float(1 - error / (x - x.mean(0)).square().double().sum())
+    error = (A @ V.to(A) + offset.to(A) - x).square().sum(0).double().sum()
+    return float(1 - error / (x - x.mean(0)).square().sum(0).double().sum())
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ in the figures, tables and records.
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -261,21 +262,16 @@ def encoder_from(sae, loss, x):
 # --- The ratio of W^T to least squares, without tuned rates -------------------------------------
 
 RATIO_CASES = [("Adam", True), ("Adam", False), ("SGD", True), ("SGD", False)]  # True: raw pixels
-RATIO_LOSSES = {  # whether by the log-determinant, whether W decays, and a lambda for each case
-    "the paper's loss": (0, 0, (0.365, 0.17, 0.345, 0.19)),
-    "the paper's loss + weight decay": (0, 1, (0.24, 0.22, 0.24, 0.23)),
-    "log-sum-exp + log-determinant": (1, 0, (0.38, 0.16, 0.34, 0.18)),
-    "log-sum-exp + log-determinant + weight decay": (1, 1, (0.22, 0.22, 0.22, 0.21)),
+RATIO_LOSSES = {  # InfoMax terms: {loss: (whether W decays, a lambda for each case)}
+    h.infomax_loss: {
+        "the paper's loss": (0, (0.365, 0.17, 0.345, 0.19)),
+        "the paper's loss + weight decay": (1, (0.24, 0.22, 0.24, 0.23)),
+    },
+    h.log_det_loss: {
+        "log-sum-exp + log-determinant": (0, (0.38, 0.16, 0.34, 0.18)),
+        "log-sum-exp + log-determinant + weight decay": (1, (0.22, 0.22, 0.22, 0.21)),
+    },
 }
-
-
-def ratio_loss(model, x, lam, kappa, log_det):
-    """`encoder_loss`: InfoMax terms of the paper if log_det is 0, and the log-determinant if 1."""
-
-    def infomax(E):
-        return (1 - log_det) * h.infomax_loss(E) + log_det * h.log_det_loss(E)
-
-    return encoder_loss(model, x, lam, kappa, infomax=infomax)
 
 
 def train_ratios(kappa, x, mean, n_units, seeds, *, epochs):
@@ -283,16 +279,16 @@ def train_ratios(kappa, x, mean, n_units, seeds, *, epochs):
 
     x, mean: as of `train_methods`. Returns {((loss, optimiser, raw pixels), lambda, seed): model}.
     """
-    log_det, decays, lambdas = zip(*RATIO_LOSSES.values())
     stacks, pixels = [], x + mean
-    for (optimizer, raw), lams in zip(RATIO_CASES, zip(*lambdas)):
+    for (case, (optimizer, raw)), infomax in product(enumerate(RATIO_CASES), RATIO_LOSSES):
+        names, rows = zip(*RATIO_LOSSES[infomax].items())
+        decays, lams = zip(*((decays, lambdas[case]) for decays, lambdas in rows))
+        keys = [((name, optimizer, raw), lam, s) for s in seeds for name, lam in zip(names, lams)]
+        arguments = {"lam": lams, "kappa": [kappa * d for d in decays]}
         sgd = optimizer == "SGD"
-        names = [(name, optimizer, raw) for name in RATIO_LOSSES]
-        keys = [(*key, seed) for seed in seeds for key in zip(names, lams)]
-        arguments = {"lam": lams, "kappa": [kappa * d for d in decays], "log_det": log_det}
         stack = {
             "models": [h.Encoder(x.shape[1], n_units, seed=seed) for *_, seed in keys],
-            "loss": ratio_loss,
+            "loss": partial(encoder_loss, infomax=infomax),
             "x": pixels if raw else x,
             "arguments": {name: [*values] * len(seeds) for name, values in arguments.items()},
             "epochs": epochs,

@@ -41,8 +41,8 @@ def assert_fitted(model, loss, seed, order=None, start=0.0, **options):
 TABLE = pd.DataFrame({"a": [1, 1, 1, 0], "b": [0, 1, 1, 1], "c": [0, 0, 1, 1]}, index=list("ABCD"))
 
 
-def terms(E, lse, variance, decorrelation):
-    of = h.lse_loss(E), h.variance_loss(E), h.decorrelation_loss(E)
+def terms(E, lse, variance, decorrelation, penalty=h.lse_loss):
+    of = penalty(E), h.variance_loss(E), h.decorrelation_loss(E)
     return lse * of[0] + variance * of[1] + decorrelation * of[2]
 
 
