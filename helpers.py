@@ -329,8 +329,8 @@ def fit(
             losses.append(value.detach())
         history.append(float(torch.stack(losses).mean()) / batch_size)
         if not math.isfinite(history[-1]):
-            told = f"the loss became {history[-1]} in epoch {epoch + 1}"
-            raise FloatingPointError(f"{told}; try a smaller lr")
+            message = f"the loss became {history[-1]} in epoch {epoch + 1}"
+            raise FloatingPointError(f"{message}; try a smaller lr")
     return history
 
 

@@ -59,12 +59,14 @@ def train_configurations(table, loss, x, n_units, seeds, *, epochs):
     dead. Returns {(name, seed): model}, and the same of losses (T,) of a minibatch.
     """
     options = {"x": x, "n_units": n_units, "epochs": epochs}
-    with_lse, pooled = (partial(loss, penalty=of) for of in (h.lse_loss, h.pooled_lse_loss))
+    with_lse, pooled = (
+        partial(loss, penalty=penalty) for penalty in (h.lse_loss, h.pooled_lse_loss)
+    )
     a, b, c, d = (configurations(table.loc[[name]], seeds) for name in "ABCD")
     # Two stacks of one size, one a core. D has no log-sum-exp: its penalty has a factor of 0.
     without = [run._replace(name=WITHOUT) for run in c]
     stacks = [(b + c, with_lse), (d + without, pooled)]
-    stacks = [_stack(runs, of, FACTORS, **options) for runs, of in stacks]
+    stacks = [_stack(runs, own_loss, FACTORS, **options) for runs, own_loss in stacks]
     models, losses = train_stacks(stacks, "A to D")
 
     _, stack = _stack(a, with_lse, FACTORS, **options)
@@ -75,7 +77,7 @@ def train_configurations(table, loss, x, n_units, seeds, *, epochs):
     models |= zip(a, stack["models"])
     losses |= zip(a, np.array(of_a).T)
     named = {(run.name, run.seed): model for run, model in models.items()}
-    return named, {(run.name, run.seed): h.BATCH_SIZE * of for run, of in losses.items()}
+    return named, {(run.name, run.seed): h.BATCH_SIZE * mean for run, mean in losses.items()}
 
 
 # --- Competition, and what is put in its place --------------------------------------------------
@@ -143,7 +145,7 @@ def short_runs(seeds, *, decorrelations, doses, strong_doses, lams):
     for seed in seeds:
         C, B = partial(Run, seed), partial(Run, seed, decorrelation=0.0)
         found += [C(c, w) for w in decorrelations for c in (1.0, 0.0)]
-        found += [of(dose) for dose in doses for of in (B, C, partial(C, lam=0.35))]
+        found += [run(dose) for dose in doses for run in (B, C, partial(C, lam=0.35))]
         found += [C(dose, lam=lam) for dose in strong_doses for lam in (1.0, 0.35)]
         for lam in (1.0, 0.35):
             found += [C(c, lam=lam) for c in (1.0, 0.0)]
@@ -170,8 +172,8 @@ def train_runs(runs, loss, x, n_units, *, names=FIELDS, most=18, **options):
         if change in CONTROLS:
             own_loss, own_names = partial(controlled_loss, control=CONTROLS[change]), ("weight",)
         if len(parts[0]) > most:
-            of_seeds = [list(some) for _, some in groupby(parts[0], lambda run: run.seed)]
-            parts = [part for some in of_seeds for part in _parts(some, most)]
+            of_seeds = [list(own) for _, own in groupby(parts[0], lambda run: run.seed)]
+            parts = [part for own in of_seeds for part in _parts(own, most)]
         stacks += [_stack(part, own_loss, own_names, x, n_units, **options) for part in parts]
     return train_stacks(stacks, "runs")[0]
 

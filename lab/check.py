@@ -53,8 +53,8 @@ def compare_file(name):
         return "is the committed record itself", [f"{said} of yours"]
     settings = _pairs(record["parameters"], run["parameters"])
     if other := [key for key, a, b in settings if a != b and key not in MAY_DIFFER]:
-        told = ", ".join(f"{key} = {run['parameters'].get(key)}" for key in other)
-        return "cannot be compared", [f"your run has other parameters than the record: {told}"]
+        values = ", ".join(f"{key} = {run['parameters'].get(key)}" for key in other)
+        return "cannot be compared", [f"your run has other parameters than the record: {values}"]
 
     rates = _pairs(record["rates"], run["rates"])
     retuned = [method for method, a, b in rates if a != b]
@@ -66,7 +66,7 @@ def compare_file(name):
             left_out.append(f"left out: {', '.join(filter(None, key))}")
         else:
             numbers.append(compare_numbers(", ".join(filter(None, key)), a, b))
-    counts = [f"{sum(ok for ok, _ in some)} of {len(some)}" for some in (verdicts, numbers)]
+    counts = [f"{sum(ok for ok, _ in pairs)} of {len(pairs)}" for pairs in (verdicts, numbers)]
     commit = record["environment"]["commit"]
     report = [f"your run, compared with the committed record (a run of commit {commit})"]
     report.append(f"{counts[0]} verdicts and {counts[1]} numbers agree")

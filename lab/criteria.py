@@ -84,8 +84,8 @@ def failing(rows):
         for place in row["judged"]:
             if not holds_at(row, place):
                 values = ", ".join(f"{value:.3g}" for value in row["judged"][place])
-                told = f"{row['id']} ({place})" if place else row["id"]
-                lines.append(f"{told}: {values} is not {row['comparison']} {row['bound']:g}")
+                name = f"{row['id']} ({place})" if place else row["id"]
+                lines.append(f"{name}: {values} is not {row['comparison']} {row['bound']:g}")
     return "criteria that fail: " + ("; ".join(lines) or "none")
 
 
@@ -100,8 +100,8 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
     removal: agreement of C and C without competition, by seed; runs: of
     `ablation.measure`; slope: of the epochs of convergence on K / tolerance.
     """
-    of = {name: rows.set_index("seed") for name, rows in ablation.groupby("run")}
-    having, without = of["C"], of["C without competition"]
+    by_name = {name: rows.set_index("seed") for name, rows in ablation.groupby("run")}
+    having, without = by_name["C"], by_name["C without competition"]
     change = {
         name: list((without[name] / having[name] - 1).abs())
         for name in ("l0", "redundancy", "entropy")
@@ -115,9 +115,11 @@ def of_ablation(ablation, paper, strong, removal, runs, slope):
         for name in ("shuffled", "variances only")
     }
     return {
-        "entropies": {n: list(of[n].entropy - paper.entropy[n]) for n in "ABCD"},
-        "redundancies": {n: list(np.log(of[n].redundancy / paper.redundancy[n])) for n in "BCD"},
-        "not_sparser": list(of["B"].l0 / of["C"].l0 - 1),
+        "entropies": {n: list(by_name[n].entropy - paper.entropy[n]) for n in "ABCD"},
+        "redundancies": {
+            n: list(np.log(by_name[n].redundancy / paper.redundancy[n])) for n in "BCD"
+        },
+        "not_sparser": list(by_name["B"].l0 / by_name["C"].l0 - 1),
         "strong_decorrelation": strong,
         "idle": change | {"agreement": [1 - value for value in removal]},
         "ten_times": list(ten.agreement),

@@ -243,8 +243,8 @@ def tabulate(models, x, x_test, y_test=None, cut_to=None):
 
 def add_probes(table, models, x, y, x_test, y_test, l0, methods, seeds):
     """Add a column "probe" to the table, of these methods' and seeds' models next to the L0."""
-    some = table[table.seed.isin(seeds) & table.method.isin(methods)]
-    groups = some.groupby(["method", "seed"], sort=False)
+    chosen = table[table.seed.isin(seeds) & table.method.isin(methods)]
+    groups = chosen.groupby(["method", "seed"], sort=False)
     asked = list(dict.fromkeys(i for _, rows in groups for i in _next_to(rows, l0)))
     keys = list(models)
     jobs = [partial(probe, models[keys[i]], x, y, x_test, y_test) for i in asked]
@@ -288,8 +288,10 @@ def at_l0(table, l0):
         values = inside.drop(columns=["method", "setting", "seed"])
         rows[method, seed] = {name: _interpolate(values, name, l0) for name in values}
     for method, seeds in outside.items():
-        told = f"{method}: the models of seeds {seeds} do not enclose L0 {l0:g}, and are left out"
-        warnings.warn(told, stacklevel=2)
+        message = (
+            f"{method}: the models of seeds {seeds} do not enclose L0 {l0:g}, and are left out"
+        )
+        warnings.warn(message, stacklevel=2)
     index = pd.MultiIndex.from_arrays([*zip(*rows)] or [[], []], names=["method", "seed"])
     columns = table.columns.drop(["method", "setting", "seed"])
     return pd.DataFrame(list(rows.values()), index, columns)

@@ -184,8 +184,8 @@ def train_methods(
     stacks, kmeans = [*more], []
     for name, method in chosen.items():
         if method.loss is None:
-            of = partial(kmeans_encoders, name, method.settings, n_units=n_units, x=x)
-            kmeans += [partial(of, seed) for seed in seeds[: method.n_seeds]]
+            job = partial(kmeans_encoders, name, method.settings, n_units=n_units, x=x)
+            kmeans += [partial(job, seed) for seed in seeds[: method.n_seeds]]
             continue
         for runs in _stacks(method, seeds[: method.n_seeds], most):
             stack = stack_of(method, runs, raw if method.raw else x, n_units, epochs, batch_size)
@@ -223,7 +223,7 @@ def _stacks(method, seeds, most):
     groups = [[k] for k in method.settings] if method.argument is None else [method.settings]
     n = max(1, most // len(groups[0]))  # seeds in a stack
     parts = [seeds[i : i + n] for i in range(0, len(seeds), n)]
-    return [[(s, seed) for seed in part for s in some] for some in groups for part in parts]
+    return [[(s, seed) for seed in part for s in group] for group in groups for part in parts]
 
 
 def kmeans_encoders(name, l0s, seed, n_units, x):

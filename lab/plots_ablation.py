@@ -34,10 +34,9 @@ def ablation_figure(energies, terms):
         used = terms.columns[terms.loc[name] == 1]
         above.set_xlabel("\n".join([*used, *[""] * (3 - len(used))]), fontsize=10.5)
         K = E.shape[1]
-        active = (E > 0).double().mean(0).sort(descending=True).values.cpu().numpy()
-        usage = h.usage(E).sort(descending=True).values.cpu().numpy()
-        for axis, values in ((middle, active), (below, usage)):
-            axis.bar(np.arange(1, K + 1), values, width=1, color="0.45", lw=0)
+        active, units = (E > 0).double().mean(0).sort(descending=True, stable=True)
+        for axis, values in ((middle, active), (below, h.usage(E)[units])):
+            axis.bar(np.arange(1, K + 1), values.cpu().numpy(), width=1, color="0.45", lw=0)
             axis.set(xticks=[1, K], xlim=(0, K + 1))
             axis.tick_params(labelleft=name == [*energies][0])
         middle.set_ylim(0, 1)
@@ -46,7 +45,7 @@ def ablation_figure(energies, terms):
     top = max(axis.dataLim.y1 for axis in axes[2])
     plt.setp(axes[2], ylim=(0, 1.05 * top))
     axes[0, 0].set_ylabel("units")
-    axes[1, 0].set_ylabel("part of the\ndigits on which\nit is active")
+    axes[1, 0].set_ylabel("part of the\ndigits on which\na unit is active")
     axes[2, 0].set_ylabel("usage")
     fig.align_ylabels(axes[:, 0])
     return fig

@@ -27,7 +27,7 @@ def benchmark_figure(table, looks, pca):
     axes[0].set(title="(a) own decoder", ylabel="variance explained", xlabel="active units (L0)")
     axes[1].set(title="(b) least-squares decoder", xlabel="active units (L0)")
     lines = axes[0].get_legend_handles_labels()
-    fig.legend(*lines, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=2.4)
+    fig.legend(*lines, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=3.2)
     return fig
 
 
@@ -49,7 +49,7 @@ def digit_figure(x, E, r, W, x_hat):
     b.set(ylabel="responsibility r", title="(b) responsibilities")
     first, *axes, last = lower.subplots(1, min(n_active, 7) + 2)
     picture(first, x, "digit")
-    picture(last, x_hat, "$W^⊤E$")
+    picture(last, x_hat, "$\\hat x$")
     for axis, unit in zip(axes, order):
         tiles(axis, W[unit][None], 1)
         axis.set_title(f"E = {E[unit]:.2f}", loc="center", color="C3")

@@ -18,9 +18,13 @@ def identity_figure(compared):
     )
     above.axline((0.1, 0.1), (0.2, 0.2), color=GREY, lw=0.6, zorder=0)
     below.axhline(0, color=GREY, lw=0.6, zorder=0)
-    for (name, (r, gradient)), marker in zip(compared.items(), "o+"):
+    looks = (
+        {"marker": "o", "facecolors": "none", "edgecolors": "C0"},
+        {"marker": "+", "facecolors": "C1"},
+    )
+    for (name, (r, gradient)), look in zip(compared.items(), looks):
         r, gradient = r.cpu().flatten(), gradient.cpu().flatten()
-        dots = {"s": 7, "marker": marker, "lw": 0.6, "rasterized": True, "label": name}
+        dots = look | {"s": 7, "lw": 0.6, "rasterized": True, "label": name}
         above.scatter(r, gradient, **dots)
         below.scatter(r, (gradient - r) / (r * torch.finfo(r.dtype).eps), **dots)
     above.legend(loc="upper left", handletextpad=0, markerscale=1.5)
@@ -49,7 +53,7 @@ def toy_figure(points, em, descent, without, found, n_starts, lucky):
         "va": "center",
     }
     b.annotate("two means", (3.3, 2.85), (4.6, 1.2), **look)
-    label(b, "no mean", (8, 3))
+    label(b, "no mean", (8, 0.9))
     a.set_title("(a) gradient descent and EM")
     b.set_title("(b) without the denominator")
     for place, counts in enumerate(found.values()):
@@ -72,7 +76,7 @@ def relu_figure(points, cluster, theta, r, x, layer, likeness):
     E = layer(x).detach()[:, units]
     most = x[E.topk(3, dim=0).indices.T.flatten()]
     zeros = [(E[:, j] == 0).nonzero()[:, 0] for j in range(4)]
-    inactive = x[torch.cat([some[len(some) // 4 :: len(some) // 4][:3] for some in zeros])]
+    inactive = x[torch.cat([rows[len(rows) // 4 :: len(rows) // 4][:3] for rows in zeros])]
     weights, cosines = layer.W[units], likeness[units]
     fig, (a, b, *c) = plt.subplots(
         1, 5, figsize=(TWO, 1.95), width_ratios=[1.6, 1.6, 0.4, 1.2, 1.2], layout="compressed"

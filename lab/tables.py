@@ -49,14 +49,16 @@ def doses(runs):
     B = plain[(plain.decorrelation == 0) & (plain.lam == 1)]
     rows = {}
     for weight in sorted(plain.weight.unique()):
-        b, c, s = (some[(some.weight == weight) & (some.change == "")] for some in (B, C, sparser))
+        b, c, s = (
+            group[(group.weight == weight) & (group.change == "")] for group in (B, C, sparser)
+        )
         rows[f"{weight:,g}"] = {
             "B: redundancy": spread(b.redundancy, 0),
             "B: competition term": spread(b["competition term"], 3),
             "B: L0": spread(b.l0, 1),
         } | _of_c(c, s)
     for change, name in CHANGES.items():
-        c, s = (some[some.change == change] for some in (C, sparser))
+        c, s = (group[group.change == change] for group in (C, sparser))
         rows[f"1, {name}"] = dict.fromkeys(("B: redundancy", "B: competition term", "B: L0"), "")
         rows[f"1, {name}"] |= _of_c(c, s)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("weight of competition")
@@ -85,8 +87,8 @@ def controls(runs):
         "… shuffled competition": B[B.change == "shuffled"],
     }
     rows = {
-        name: {"redundancy": spread(some.redundancy, 0), "L0": spread(some.l0, 1)}
-        for name, some in names.items()
+        name: {"redundancy": spread(found.redundancy, 0), "L0": spread(found.l0, 1)}
+        for name, found in names.items()
     }
     first = "pooled log-sum-exp + variance + ten times …"
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(first)
@@ -97,11 +99,11 @@ def sparsities(runs):
     plain = runs[runs.change == ""]
     columns = {}
     for name, w in (("B", 0), ("C", 1)):
-        some = plain[plain.decorrelation == w]
-        ratios, having = criteria.redundancy_ratios(some), some[some.weight == 1]
+        chosen = plain[plain.decorrelation == w]
+        ratios, having = criteria.redundancy_ratios(chosen), chosen[chosen.weight == 1]
         l0s = having.set_index(["lam", "seed"]).l0
         columns |= {
-            f"{name}: L0": {lam: spread(l0s[lam][of.index], 1) for lam, of in ratios.items()},
+            f"{name}: L0": {lam: spread(l0s[lam][ratio.index], 1) for lam, ratio in ratios.items()},
             f"{name}: redundancy, without competition over with it": {
                 lam: spread(ratio, 2) for lam, ratio in ratios.items()
             },
@@ -112,10 +114,14 @@ def sparsities(runs):
 
 
 def variants(table, energies):
-    """L0 of each row of a table of configurations; energies {(name, seed): E}."""
+    """L0 and dead units of each row of a table of configurations; energies {(name, seed): E}."""
     shown = table.map("{:,}".format).rename(columns={"rows": "minibatch"})
-    l0s = pd.Series({run: h.l0(E) for run, E in energies.items()}).groupby(level=0)
-    return shown.assign(L0=l0s.apply(spread, 1)).rename_axis(None)
+    l0s, dead = (
+        pd.Series({run: measure(E) for run, E in energies.items()}).groupby(level=0)
+        for measure in (h.l0, h.dead)
+    )
+    shown = shown.assign(L0=l0s.apply(spread, 1), dead=dead.apply(span, 0))
+    return shown.rename(columns={"dead": "dead units"}).rename_axis(None)
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------
@@ -165,14 +171,14 @@ def reconstruction(at, variance):
     variance: of the test inputs, mean over entries, which makes an MSE of a variance explained.
     """
     rows = {}
-    for name, of in at.groupby(level=0, sort=False):
+    for name, seeds in at.groupby(level=0, sort=False):
         rows[name] = {
-            "parameters": f"{of.parameters.max():,.0f}",
-            "MSE": mean((1 - of.explained) * variance, 4),
-            "variance explained": spread(of.explained.dropna(), 3),
-            "cut to ten": mean(of["cut"], 3),
-            "with least squares": mean(of.least_squares, 3),
-            "cosine of $w_j$ and its least-squares row": mean(of.cosine, 2),
+            "parameters": f"{seeds.parameters.max():,.0f}",
+            "MSE": mean((1 - seeds.explained) * variance, 4),
+            "variance explained": spread(seeds.explained.dropna(), 3),
+            "cut to ten": mean(seeds["cut"], 3),
+            "with least squares": mean(seeds.least_squares, 3),
+            "cosine of $w_j$ and its least-squares row": mean(seeds.cosine, 2),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("at ten active units")
 
@@ -197,11 +203,11 @@ def competition_of_revised(table):
     }
     rows = {}
     for (weight, change), name in names.items():
-        some = table[(table.weight == weight) & (table.change == change)]
+        runs = table[(table.weight == weight) & (table.change == change)]
         rows[name] = {
-            "variance explained": spread(some.explained, 3),
-            "L0": spread(some.l0, 1),
-            "agreement with the original units": span(some.agreement, 3),
+            "variance explained": spread(runs.explained, 3),
+            "L0": spread(runs.l0, 1),
+            "agreement with the original units": span(runs.agreement, 3),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("change")
 
@@ -247,14 +253,14 @@ def units(at, agree, names):
 
 def language(record):
     """Of the record of `lab.language`: at ten active units."""
-    of = {(n["method"], n["quantity"]): n["seeds"] for n in record["numbers"]}
+    values = {(n["method"], n["quantity"]): n["seeds"] for n in record["numbers"]}
     at = pd.DataFrame(record["at_l0"])
     rows = {
         name: {
-            "variance explained": spread(of[name, "explained"], 3),
-            "with least squares": mean(of[name, "least_squares"], 3),
-            "loss recovered, %": spread(of[name, "recovered"], 1),
-            "agreement": mean(of[name, "agreement"], 2),
+            "variance explained": spread(values[name, "explained"], 3),
+            "with least squares": mean(values[name, "least_squares"], 3),
+            "loss recovered, %": spread(values[name, "recovered"], 1),
+            "agreement": mean(values[name, "agreement"], 2),
             "dead units": mean(at.dead[at.method == name], 0),
         }
         for name in record["rates"]

@@ -109,8 +109,8 @@ def train(
                     _take_step(step, state.values(), parts)
             losses = (total / (n_batches * batch_size)).cpu().numpy()
             for i in np.flatnonzero(finite & ~np.isfinite(losses)):
-                told = f"the loss of model {i} became {losses[i]} in epoch {epoch + 1}"
-                warnings.warn(f"{told}; try a smaller lr", RuntimeWarning, stacklevel=2)
+                message = f"the loss of model {i} became {losses[i]} in epoch {epoch + 1}"
+                warnings.warn(f"{message}; try a smaller lr", RuntimeWarning, stacklevel=2)
             finite &= np.isfinite(losses)
             history["loss"].append(np.where(finite, losses, np.nan))
             if monitor is not None:

@@ -108,12 +108,13 @@ def test_sparsities_divide_redundancy_without_competition_by_that_with_it():
     assert list(found.loc["10"]) == ["60.0", "1.10", "–", "–"]
 
 
-def test_variants_have_their_own_l0():
+def test_variants_have_their_own_l0_and_dead_units():
     table = pd.DataFrame({"variance": [1, 64], "rows": [1024, 128]}, index=[3, 5])
     active = {(5, 0): 4, (3, 0): 1, (3, 1): 3}
     energies = {run: (torch.arange(4) < n).float().expand(6, 4) for run, n in active.items()}
     found = tables.variants(table, energies)
-    assert told(found, 3) == "variance: 1; minibatch: 1,024; L0: 2.0 ± 1.4" and found.L0[5] == "4.0"
+    assert told(found, 3) == "variance: 1; minibatch: 1,024; L0: 2.0 ± 1.4; dead units: 1 to 3"
+    assert told(found, 5) == "variance: 64; minibatch: 128; L0: 4.0; dead units: 0"
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------
