@@ -21,7 +21,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: fo
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(EXECUTED)  ## run the notebooks that changed, into figures/: about 35 minutes
+figures: $(EXECUTED)  ## run the notebooks that changed (after `make clean`: all), into figures/: half an hour
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	cp $(EXECUTED) notebooks/
 	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.papermill \
@@ -33,11 +33,11 @@ readme: $(INSTALLED)  ## fill the table of README.md from figures/
 	$(PYTHON) -m lab.readme
 test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
-tune: $(INSTALLED)  ## search for the settings of lab/methods.py anew
+tune: $(INSTALLED)  ## search for the settings of lab/methods.py anew, into figures/tuning.json
 	$(PYTHON) -m lab.tuning
 language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: some twenty minutes
 	$(PYTHON) -m lab.language
-clean:  ## remove executed notebooks; figures/ and .venv stay
+clean:  ## remove build/, with all that is in it; figures/ and .venv stay
 	rm -rf build
 
 # A notebook is run anew when it changes, or code that computes, judges or tabulates for it; not

@@ -313,19 +313,19 @@ def fit(
     if not parameters:
         raise ValueError("the model has no parameters that require a gradient")
     x = checked_inputs(x, parameters[0], rows=batch_size)
-    step, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
-    rates = [group["lr"] for group in step.param_groups]
+    opt, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
+    rates = [group["lr"] for group in opt.param_groups]
     for epoch in range(epochs):
-        for group, rate in zip(step.param_groups, rates):
+        for group, rate in zip(opt.param_groups, rates):
             group["lr"] = rate * (1 if schedule is None else schedule[epoch])
         losses = []
         for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch_size):
             if len(rows) < batch_size:
                 break
             value = loss(model, x[rows])
-            step.zero_grad()
+            opt.zero_grad()
             value.backward()
-            step.step()
+            opt.step()
             losses.append(value.detach())
         history.append(float(torch.stack(losses).mean()) / batch_size)
         if not math.isfinite(history[-1]):
@@ -390,13 +390,13 @@ def with_decoder(model, x, decoder=fit_decoder, mean=0):
         sae.b.copy_(model.b)
         sae.V.copy_(V)
         sae.c.copy_(offset + mean)
-    move_inputs(sae, mean)
+    shift_bias(sae, mean)
     return sae
 
 
 @torch.no_grad()
-def move_inputs(model, mean):
-    """Change b in place, so that the model gives for x + mean (D,) what it gave for x."""
+def shift_bias(model, mean):
+    """Change b in place, so that the model gives for x + mean what it gave for x; mean (D,)."""
     model.b -= model.W @ as_tensor(mean, model.W).flatten()
 
 

@@ -56,7 +56,8 @@ def train_configurations(table, loss, x, n_units, seeds, *, epochs):
 
     table: a row of FACTORS for each, of loss(model, x, lse, variance, decorrelation, penalty=...),
     whose penalty is the log-sum-exp or what is put in its place. A is trained until all units are
-    dead. Returns {(name, seed): model}, and the same of losses (T,) of a minibatch.
+    dead, anew in each epoch (it takes one or two). Returns {(name, seed): model}, and the same of
+    losses (T,) of a minibatch.
     """
     options = {"x": x, "n_units": n_units, "epochs": epochs}
     with_lse, pooled = (
@@ -217,5 +218,6 @@ def measure(models, x):
         other = energies.get(run._replace(weight=1.0, change=""))
         known = other is not None and other is not E
         row["agreement"] = measures.agreement(other, E) if known else np.nan
-        rows.append(row | {"replaced": measures.replaced(other, E) if known else np.nan})
+        row["replaced"] = measures.n_replaced(other, E) if known else np.nan
+        rows.append(row)
     return pd.DataFrame(rows)

@@ -29,7 +29,7 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, mean=0, chunk=4096):
     was trained on x + mean, on which it is looked at. Double precision is for one chunk at a time.
     """
     model, mean = deepcopy(model).double(), torch.as_tensor(mean).to(x).double()
-    h.move_inputs(model, mean.expand(x.shape[1]))
+    h.shift_bias(model, mean.expand(x.shape[1]))
     W, b = model.W.detach(), model.b.detach()
 
     def double():

@@ -56,19 +56,13 @@ def judge(notebook, measured):
 
 def _judge_row(row, measured):
     measured = measured if isinstance(measured, dict) else {"": measured}
-    measured = {str(place): _list_of_floats(values) for place, values in measured.items()}
+    measured = {str(place): np.atleast_1d(values) for place, values in measured.items()}
+    measured = {place: values.astype(float).tolist() for place, values in measured.items()}
     statistic = STATISTICS[row["statistic"]]
     judged = {place: statistic(values) if values else [nan] for place, values in measured.items()}
     row = row | {"bound": float(row["bound"]), "tolerance": float(row["tolerance"])}
     row |= {"measured": measured, "judged": judged}
     return row | {"holds": bool(judged) and all(holds_at(row, place) for place in judged)}
-
-
-def _list_of_floats(values):
-    try:
-        return [float(value) for value in values]
-    except TypeError:  # a single number
-        return [float(values)]
 
 
 def holds_at(row, place):
@@ -92,7 +86,7 @@ def failing(rows):
 # --- What they measure, {id: values} of `judge` -------------------------------------------------
 
 
-def of_ablation(ablation, paper, strong, removal, runs, slope):
+def ablation_values(ablation, paper, strong, removal, runs, slope):
     """Of notebook 2.
 
     ablation: a row of `measures.of_energies` for each run and seed after 100 epochs; paper: the
@@ -146,12 +140,12 @@ def redundancy_ratios(rows):
     return {lam: values.droplevel("lam") for lam, values in ratio.groupby(level="lam")}
 
 
-def of_benchmark(at, agree, saes, paper, purity, competition, baseline, fixed):
+def benchmark_values(at, agree, saes, paper, purity, competition, baseline, fixed):
     """Of notebook 3.
 
     at, agree: of `measures.at_l0`, {L0: of models}, and of pairs of seeds at the first of these L0;
     saes: the methods that the revised loss's agreement is compared with; paper: a row of
-    `measures.of_benchmark` for each "model" and seed; purity: differences {place: by seed};
+    `measures.paper_benchmark` for each "model" and seed; purity: differences {place: by seed};
     competition: of `ablation.measure`, with "explained", at weights 0, 1 and 10; baseline: error of
     the L1 SAE over a known one, {place: by seed}; fixed: of `evaluate`, "ratio" with fixed biases
     minus that of the revised loss, by seed.
@@ -160,7 +154,9 @@ def of_benchmark(at, agree, saes, paper, purity, competition, baseline, fixed):
     explained = first.explained
 
     def change(name, other):
-        return list((explained.get(name, nan) / explained.get(other, nan) - 1).dropna())
+        if not {name, other} <= {*explained.index.get_level_values(0)}:
+            return [nan]
+        return list((explained[name] / explained[other] - 1).dropna())
 
     def minus(column, reported):
         return {n: list(paper[column][paper.model == n] - value) for n, value in reported.items()}
@@ -198,7 +194,7 @@ def of_benchmark(at, agree, saes, paper, purity, competition, baseline, fixed):
     }
 
 
-def of_language(at):
+def language_values(at):
     """Of the language model; at: of `measures.at_l0`."""
     having, without = (at.explained.get(name, np.array([])) for name in LANGUAGE_COMPETITION)
     return {"language_competition": list((without / having - 1).dropna()) if len(having) else nan}

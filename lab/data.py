@@ -27,9 +27,9 @@ def verified(name):
 def load_images(path="", device="cpu"):
     """x_train (N, D) and y_train, x_test (M, D) and y_test: pixels in [0, 1], float32, and labels.
 
-    path: an .npz of arrays of these names, images (N, height, width) of bytes and labels, seen from
-    the repository; "": MNIST, with x_train (60000, 784). Raises ValueError, which says what is
-    missing.
+    path: an .npz of arrays of these names, seen from the repository: square images of bytes
+    (N, side, side), and labels; "": MNIST, with x_train (60000, 784). Raises ValueError, which says
+    what is wrong.
     """
     file = ROOT / path if path else verified("MNIST")
     if not file.exists():
@@ -44,9 +44,10 @@ def load_images(path="", device="cpu"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         size = arrays["x_train"].shape[1:]
         counts = y.dtype.kind in "biu" and y.shape == x.shape[:1]
-        if x.dtype != np.uint8 or x.ndim < 2 or x.shape[1:] != size or not counts:
+        square = x.ndim == 3 and x.shape[1] == x.shape[2]
+        if x.dtype != np.uint8 or not square or x.shape[1:] != size or not counts:
             raise ValueError(
-                f"DATA: x_{part} has bytes (N, height, width), all of one size, and y_{part} N "
+                f"DATA: x_{part} has bytes (N, side, side), all of one size, and y_{part} N "
                 f"whole numbers; got {x.dtype} {x.shape} and {y.dtype} {y.shape}"
             )
     x_train, y_train, x_test, y_test = (
@@ -64,7 +65,7 @@ def load_documents():
 
 def pick_device(name="auto"):
     """torch.device; "auto" is the GPU if there is one. ValueError for one that is not there."""
-    if name not in ("auto", "cpu") and not (name.startswith("cuda") and torch.cuda.is_available()):
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name not in ("auto", "cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))):
         raise ValueError(f'DEVICE = "{name}": there is no such device here; take "auto" or "cpu"')
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(automatic if name == "auto" else name)
+    return torch.device(name if name != "auto" else "cuda" if gpus else "cpu")

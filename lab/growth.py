@@ -13,7 +13,7 @@ PAPER_CONVERGED = 70, 72, 70, 73  # epochs; by a report and a script in the pape
 LOOKED_AT = 5_120  # training inputs on which units are looked at after each epoch
 
 
-def watch(x, n_units, epochs, rates, seeds):
+def train_by_sgd(x, n_units, epochs, rates, seeds):
     """Train layers on the paper's loss by SGD, and look at their units after each epoch.
 
     rates, seeds: one for each layer. Returns a dict for each layer: "loss" (T,), the mean over the

@@ -15,7 +15,7 @@ import torch
 import helpers as h
 from lab import ROOT, criteria, measures, network, record, tuning
 from lab.data import load_documents, pick_device
-from lab.methods import encoder_loss, methods, train_methods
+from lab.methods import benchmark_methods, encoder_loss, train_methods
 
 LAYER = 12  # of network.MODEL; of another model, half of its layers
 EPOCHS, L0 = 8, 10
@@ -61,7 +61,7 @@ def chosen_methods(data, wide=False):
     wide: with settings of half the smaller and twice the larger of these too, for another network.
     """
     kappa = h.variance_per_unit(data.x, data.n_units)
-    known = methods(kappa)
+    known = benchmark_methods(kappa)
     pooled = partial(encoder_loss, kappa=kappa, penalty=h.pooled_lse_loss)
     known["the revised loss, no competition"] = known["the revised loss"]._replace(loss=pooled)
     found = {}
@@ -119,7 +119,7 @@ def results(site, test_sequences, data, seeds, wide=False):
     entries = record.numbers(at, {n: t for n, t in TOLERANCES.items() if n in at}, f"L0 {L0}")
     entries += record.numbers(agree, {"agreement": TOLERANCES["agreement"]}, f"L0 {L0}")
     return {
-        "criteria": criteria.judge("language", criteria.of_language(at)),
+        "criteria": criteria.judge("language", criteria.language_values(at)),
         "numbers": entries,
         "rates": {name: method.lr for name, method in chosen.items()},
         "settings": {name: method.settings for name, method in chosen.items()},

@@ -26,8 +26,9 @@ def evaluate(model, x, x_test):
 
     -> dict: "l0"; "dead"; "parameters"; "explained", the variance explained by W^T, or an SAE's own
     decoder, with one gain and an offset; "least_squares", that of the best linear decoder; "ratio"
-    of these two; "cosine" of w_j and its row of the least-squares decoder, median over units;
-    "as_is", the variance explained by an SAE without any fit. NaN for a model that has diverged.
+    of these two; "cosine" of w_j and its row of the least-squares decoder, median over units (0 for
+    a constant one); "as_is", the variance explained by an SAE without any fit. NaN for a model that
+    has diverged.
     """
     names = ("l0", "dead", "explained", "least_squares", "ratio", "cosine", "as_is")
     found = dict.fromkeys(names, np.nan)
@@ -41,7 +42,7 @@ def evaluate(model, x, x_test):
         "dead": h.dead(A),
         "explained": explained(A, *h.transpose_decoder(model, x, moments), x_test),
         "least_squares": explained(A, V, offset, x_test),
-        "cosine": float(cosine_similarity(model.W.double(), V).nanmedian()),
+        "cosine": float(cosine_similarity(model.W.double(), V).median()),
     }
     found["ratio"] = found["explained"] / (found["least_squares"] or np.nan)
     if isinstance(model, h.SparseAutoencoder):
@@ -141,7 +142,7 @@ def agreement(A, B):
     return float(pair_units(A, B)[1].mean())
 
 
-def replaced(A, B):
+def n_replaced(A, B):
     """Units of A (N, K) whose partner in B correlates with them by less than .9: -> int."""
     return int((pair_units(A, B)[1] < 0.9).sum())
 
@@ -197,7 +198,7 @@ def of_competition(E):
     }
 
 
-def of_benchmark(model, x, y, x_test, y_test):
+def paper_benchmark(model, x, y, x_test, y_test):
     """What the paper compares in its benchmark, on its raw pixels: a dict.
 
     "parameters"; "l0"; "dead"; "probe" in %; "norm_matched" MSE; our "mse" per pixel, with one gain

@@ -1,7 +1,8 @@
 """The methods of notebook 3: loss, settings, rate and look of each, and how they are trained.
 
-To add a method, add it to `methods`, with settings that enclose ten active units. It then appears
-in the figures, tables and records.
+To add a method, add it to `benchmark_methods`, with settings that enclose ten active units. It then
+appears in the figures, tables and records. `make tune` finds its rate; if that is not to be chosen
+by its loss, add its name to `lab.tuning.NOT_BY_LOSS`.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ CENTROID_ROWS = 20_000  # training inputs from which k-means learns
 
 
 class Method(NamedTuple):
-    """How a model is made, trained and shown. A setting, which sets its L0, is an argument of its
-    loss."""
+    """How a model is made, trained and shown. A setting fixes its L0: an argument of its loss, the
+    k of a TopK SAE, or the L0 asked of k-means."""
 
     loss: Callable | None  # loss(model, x, **{argument: setting}), see `lab.train.train`
     settings: tuple
@@ -42,7 +43,7 @@ class Method(NamedTuple):
     trained_on: str = ""  # in words, for the table of methods
     on_front_page: bool = True
 
-    def model(self, n_inputs, n_units, setting, seed):
+    def new_model(self, n_inputs, n_units, setting, seed):
         """An untrained model."""
         if self.sae is None:
             return h.Encoder(n_inputs, n_units, seed=seed)
@@ -69,7 +70,7 @@ def saturating(E):
     return (1 - torch.exp(-E)).sum() / E.shape[1]
 
 
-def methods(kappa):
+def benchmark_methods(kappa):
     """{name: Method} of the benchmark on digits; kappa: see `helpers.revised_loss`."""
     revised = Method(
         partial(encoder_loss, kappa=kappa),
@@ -194,7 +195,7 @@ def train_methods(
     found = {key: models[key] for key in models if key[0] in chosen}
     for key, model in found.items():
         if chosen[key[0]].raw:
-            h.move_inputs(model, -mean)
+            h.shift_bias(model, -mean)
     for part in side_by_side(kmeans, "k-means" if kmeans else None):
         found |= part
     return found
@@ -204,7 +205,7 @@ def stack_of(method, runs, x, n_units, epochs, batch_size=h.BATCH_SIZE):
     """Arguments of `lab.train.train` for a model of each (setting, seed) of runs."""
     settings, seeds = zip(*runs)
     return {
-        "models": [method.model(x.shape[1], n_units, *run) for run in runs],
+        "models": [method.new_model(x.shape[1], n_units, *run) for run in runs],
         "loss": method.loss,
         "x": x,
         "arguments": {method.argument: settings} if method.argument else {},
@@ -274,32 +275,36 @@ RATIO_LOSSES = {  # InfoMax terms: {loss: (whether W decays, a lambda for each c
 }
 
 
-def train_ratios(kappa, x, mean, n_units, seeds, *, epochs):
+def train_for_ratios(kappa, x, mean, n_units, seeds, *, epochs):
     """Train RATIO_LOSSES near L0 10: Adam at .001, SGD at .01 with a slow start.
 
     x, mean: as of `train_methods`. Returns {((loss, optimiser, raw pixels), lambda, seed): model}.
     """
     stacks, pixels = [], x + mean
-    for (case, (optimizer, raw)), infomax in product(enumerate(RATIO_CASES), RATIO_LOSSES):
-        names, rows = zip(*RATIO_LOSSES[infomax].items())
-        decays, lams = zip(*((decays, lambdas[case]) for decays, lambdas in rows))
-        keys = [((name, optimizer, raw), lam, s) for s in seeds for name, lam in zip(names, lams)]
-        arguments = {"lam": lams, "kappa": [kappa * d for d in decays]}
+    for (case, (optimizer, raw)), (infomax, losses) in product(
+        enumerate(RATIO_CASES), RATIO_LOSSES.items()
+    ):
+        rows = [
+            ((name, optimizer, raw), lambdas[case], seed, kappa * decays)
+            for seed in seeds
+            for name, (decays, lambdas) in losses.items()
+        ]
+        _, lams, own_seeds, kappas = zip(*rows)
         sgd = optimizer == "SGD"
         stack = {
-            "models": [h.Encoder(x.shape[1], n_units, seed=seed) for *_, seed in keys],
+            "models": [h.Encoder(x.shape[1], n_units, seed=seed) for seed in own_seeds],
             "loss": partial(encoder_loss, infomax=infomax),
             "x": pixels if raw else x,
-            "arguments": {name: [*values] * len(seeds) for name, values in arguments.items()},
+            "arguments": {"lam": lams, "kappa": kappas},
             "epochs": epochs,
             "lr": 0.01 if sgd else 0.001,
             "optimizer": OPTIMIZERS[optimizer],
             "schedule": h.rate_schedule(epochs, slow_start=sgd),
-            "seed": [seed for *_, seed in keys],
+            "seed": own_seeds,
         }
-        stacks.append((keys, stack))
+        stacks.append(([row[:3] for row in rows], stack))
     models = train_stacks(stacks, "ratios")[0]
     for ((*_, raw), *_), model in models.items():
         if raw:
-            h.move_inputs(model, -mean)
+            h.shift_bias(model, -mean)
     return models

@@ -16,24 +16,25 @@ from threadpoolctl import threadpool_limits
 _pool = contextvars.ContextVar("pool", default=(threading.Event(), lambda: None))
 
 
-def side_by_side(jobs, title, epochs=None):
+def side_by_side(jobs, title, total_epochs=None):
     """Run functions at the same time, one a core: their results, in the order of the jobs.
 
     Each has one torch thread. That is faster than one after the other with all threads, for the
     tensors are small, and results do not depend on the number of cores. If a job fails or is
-    interrupted, the others end after their current step, and all models keep what they learned.
-    title: of the progress bar, None for no bar. The bar counts jobs; or, where the jobs train, the
-    epochs of all of them.
+    interrupted, those that train end after their current step, and keep what they learned; others
+    end when they are done.
+    title: of the progress bar, None for no bar. The bar counts jobs; or, where the jobs train,
+    total_epochs, those of all of them.
     """
     threads, interrupted = torch.get_num_threads(), threading.Event()
     pool = ThreadPoolExecutor(joblib.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))
-    total, unit = (len(jobs), "job") if epochs is None else (epochs, "epoch")
+    total, unit = (len(jobs), "job") if total_epochs is None else (total_epochs, "epoch")
     with threadpool_limits(1), progress_bar(title, total, unit) as bar:
         torch.set_num_threads(1)
         context = contextvars.copy_context()
-        context.run(_pool.set, (interrupted, bar.update if epochs else lambda: None))
+        context.run(_pool.set, (interrupted, bar.update if total_epochs else lambda: None))
         running = [pool.submit(context.copy().run, job) for job in jobs]
-        for job in running if epochs is None else []:
+        for job in running if total_epochs is None else []:
             job.add_done_callback(lambda _: bar.update())
         try:
             wait(running, return_when=FIRST_EXCEPTION)

@@ -109,10 +109,11 @@ def label_ends(axis, gap=8):
         axis.annotate(line.get_label(), (x, y), **place, **look, annotation_clip=False)
 
 
-def tiles(axis, images, columns, signed=True):
+def tiles(axis, images, columns, signed=True, names=()):
     """Draw the rows of images (n, D) as square pictures, each scaled separately.
 
     signed: weights, in red where positive and blue where negative; otherwise digits, in grey.
+    names: of the lines of pictures, on their left.
     """
     images = torch.as_tensor(images).detach().cpu().float()
     scale = images.abs().quantile(0.99, dim=1, keepdim=True)  # single pixels may be extreme
@@ -126,7 +127,9 @@ def tiles(axis, images, columns, signed=True):
         interpolation="nearest",
         **look,
     )
-    axis.set(xticks=[], yticks=[])
+    axis.set_xticks([])
+    axis.set_yticks((side + 1) / 2 + (side + 2) * np.arange(len(names)), names)
+    axis.tick_params(length=0, labelsize=8)
     axis.spines[:].set_visible(False)
 
 
@@ -134,6 +137,6 @@ def log_l0(axis):
     """A logarithmic axis of active units, with round numbers as its ticks."""
     low, high = axis.get_xlim()
     ticks = [t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if low < t < high]
-    axis.set(xscale="log", xlabel="L0: active units per input")
+    axis.set_xscale("log")
     axis.set_xticks(ticks, ticks)
     axis.xaxis.set_minor_formatter(plt.NullFormatter())

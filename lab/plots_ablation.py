@@ -54,9 +54,7 @@ def ablation_figure(energies, terms):
 def competition_figure(rows, runs):
     """rows: {name: W (8, D)}, the same units in each; runs: of `lab.ablation.measure`."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.05), width_ratios=[1.75, 1])
-    tiles(a, torch.cat([*rows.values()]), 8)
-    a.set_yticks(14.5 + 30 * np.arange(len(rows)), [name.replace(" ", "\n") for name in rows])
-    a.tick_params(length=0, labelsize=8)
+    tiles(a, torch.cat([*rows.values()]), 8, names=[name.replace(" ", "\n") for name in rows])
     a.set_title("(a) weights of eight units")
     curves = runs[(runs.change == "") & (runs.lam == 1)]
     weights = sorted(curves[curves.weight == 0].decorrelation.unique())
@@ -80,8 +78,9 @@ def competition_figure(rows, runs):
 def convergence_figure(runs, others, table, rate=0.01):
     """The loss under SGD, and the epochs at which runs are declared converged.
 
-    runs: of `lab.growth.watch`, of which the first seed is shown: the largest layers at all their
-    rates, the others at one; others: {name: losses (T,)}; table: `lab.growth.convergence_table`.
+    runs: of `lab.growth.train_by_sgd`, of which the first seed is shown: the largest layers at all
+    their rates, the others at one; others: {name: losses (T,)}; table: of
+    `lab.growth.convergence_table`.
     """
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.9), width_ratios=[1.35, 1])
     sizes = sorted({run["K"] for run in runs}, reverse=True)

@@ -74,10 +74,9 @@ def means_figure(found, units):
     )
     for row, unit in zip(grid, units):
         means = torch.stack([part[unit] for part in (A, R, inactive)])
-        for axis, part in zip(row, columns.values()):
+        for i, (axis, part) in enumerate(zip(row, columns.values())):
             # The three means of a unit have one scale; differences and weights have their own
-            scale = means if part is A or part is R or part is inactive else part[unit]
-            limit = float(scale.abs().max() if scale is means else scale.abs().quantile(0.995))
+            limit = float(means.abs().max() if i < 3 else part[unit].abs().quantile(0.995))
             picture(axis, part[unit], None, cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.spines[:].set_visible(False)
     for axis, name, word in zip(grid[0], columns, names):
@@ -88,9 +87,7 @@ def means_figure(found, units):
 def units_figure(rows):
     """rows: {method: decoder rows of eight units (8, D)}."""
     fig, axis = plt.subplots(figsize=(TWO, 0.7 * len(rows)), layout="compressed")
-    tiles(axis, torch.cat([W.detach().cpu() for W in rows.values()]), 8)
-    axis.set_yticks(14.5 + 30 * np.arange(len(rows)), rows)
-    axis.tick_params(length=0, labelsize=8)
+    tiles(axis, torch.cat([W.detach().cpu() for W in rows.values()]), 8, names=[*rows])
     return fig
 
 

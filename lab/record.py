@@ -82,13 +82,20 @@ def save_results(name, folder, *, parameters, criteria, numbers, rates=None, **m
     write_json(Path(folder) / f"{name}.json", content)
 
 
-def read_results(name, folder):
-    """The content of <folder>/<name>.json; FileNotFoundError says which notebook to run first."""
+def read_results(name, folder, **same):
+    """The content of <folder>/<name>.json.
+
+    same: parameters which it must share. FileNotFoundError and ValueError say what to run first.
+    """
     path = Path(folder) / f"{name}.json"
     if not path.exists():
         first = "`make language`" if name == "language" else f"notebooks/{name}.ipynb"
         raise FileNotFoundError(f"{path} is missing: run {first} first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if other := [key for key in same if same[key] != content["parameters"].get(key)]:
+        same = ", ".join(other)
+        raise ValueError(f"{path} is of another {same}: run notebooks/{name}.ipynb with the same")
+    return content
 
 
 def git(*words):
@@ -116,12 +123,12 @@ def _environment(device):
     """Versions, machine, commit, time since this module was imported, and memory so far."""
     changed = git("diff", "--name-only", "HEAD", "--", ":!figures")  # a run itself writes figures/
     commit = git("describe", "--always").strip() or "unknown"
-    on_gpu = pick_device(device).type == "cuda"
+    device = pick_device(device)
     found = {
         "python": platform.python_version(),
         **{package: version(package).partition("+")[0] for package in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "commit": f"{commit}-dirty" if changed else commit,
         "seconds": round(time.time() - START),
     }

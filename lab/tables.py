@@ -34,8 +34,8 @@ def configurations(terms, table):
 
 def competition_terms(table):
     """table: a row of `measures.of_competition` for each "run" and seed."""
-    digits = {"competition term": 4, "second order": 4, "Var(Z)": 0, "variances": 0}
-    shown = spreads(table, "run", digits | {"covariances": 0})
+    digits = {"competition term": 4, "second order": 4, "Var(Z)": 1, "variances": 1}
+    shown = spreads(table, "run", digits | {"covariances": 1})
     named = {"competition term": "competition term, nats", "Var(Z)": r"$\mathrm{Var}(Z)$"}
     named |= {"variances": "of it variances", "covariances": "of it covariances"}
     return shown.rename(columns=named).rename_axis("")
@@ -59,9 +59,9 @@ def doses(runs):
         } | _of_c(c, s)
     for change, name in CHANGES.items():
         c, s = (group[group.change == change] for group in (C, sparser))
-        rows[f"1, {name}"] = dict.fromkeys(("B: redundancy", "B: competition term", "B: L0"), "")
-        rows[f"1, {name}"] |= _of_c(c, s)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("weight of competition")
+        rows[f"1, {name}"] = _of_c(c, s)
+    found = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    return found.rename_axis("weight of competition")
 
 
 def _of_c(rows, sparser):
@@ -128,7 +128,7 @@ def variants(table, energies):
 
 
 def paper_comparison(paper):
-    """The paper's comparison: "model" and `measures.of_benchmark`, beside its numbers."""
+    """The paper's comparison: "model" and `measures.paper_benchmark`, beside its numbers."""
     names = {
         "parameters": ("parameters", 0, None),
         "l0": ("L0", 1, ("17.2", "32.2")),

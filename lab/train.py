@@ -41,14 +41,15 @@ def train(
     monitor=None,
 ):
     """Train a list of models of one shape in place: `helpers.fit`, for a whole stack in lockstep.
+    Other than there, models move to the device of x, and a model that diverges stops no other.
 
     loss(model, x, **arguments) -> () is the loss of one model on one minibatch x (batch_size, D).
     Each of `arguments`, lr, and seed (of the order of the inputs) is one value for all models, or a
     list of one for each. Models of one seed read one minibatch, which is faster.
     optimizer(parameters, lr=lr) must treat all entries alike, and its steps must be proportional to
     lr if there are several, as those of SGD and Adam are. schedule: a factor of lr an epoch.
-    monitor(model) -> dict of numbers is called after each epoch. Models move to the device of x; on
-    Ctrl-C they keep what they have learned.
+    monitor(model) -> dict of numbers is called after each epoch. On Ctrl-C models keep what they
+    have learned.
 
     Returns a dict of arrays (epochs, n_models): "loss", the mean per input, and what monitor gave.
     Where a loss is not finite, it is NaN from then on, with a RuntimeWarning; the other models go
@@ -85,15 +86,15 @@ def train(
 
     losses_of = vmap(one_loss, in_dims=(0, 0, 0 if len(seeds) > 1 else None))
     # Steps are proportional to lr: several rates are the largest one, and a part of each step.
-    parts = None if np.ndim(lr) == 0 else stacked(lr) / float(np.max(lr))
-    step = optimizer(state.values(), lr=float(np.max(lr)))
-    rates = [group["lr"] for group in step.param_groups]
+    top = float(np.max(lr))
+    parts = None if np.ndim(lr) == 0 else stacked(lr) / top
+    opt = optimizer(state.values(), lr=top)
     n_batches, history, finite = len(x) // batch_size, {"loss": []}, np.ones(n, bool)
 
     try:
         for epoch in range(epochs):
-            for group, rate in zip(step.param_groups, rates):
-                group["lr"] = rate * schedule[epoch]
+            for group in opt.param_groups:
+                group["lr"] = top * schedule[epoch]
             order = torch.stack([torch.randperm(len(x), generator=g) for g in generators])
             total = torch.zeros(n, dtype=x.dtype, device=x.device)
             for rows in order.to(x.device).split(batch_size, dim=1)[:n_batches]:
@@ -102,11 +103,11 @@ def train(
                 if len(seeds) > 1:
                     batch = batch.unflatten(0, rows.shape)
                 value = losses_of(state, arguments, batch)
-                step.zero_grad()
+                opt.zero_grad()
                 value.sum().backward()
                 with torch.no_grad():
                     total += value
-                    _take_step(step, state.values(), parts)
+                    _take_step(opt, state.values(), parts)
             losses = (total / (n_batches * batch_size)).cpu().numpy()
             for i in np.flatnonzero(finite & ~np.isfinite(losses)):
                 message = f"the loss of model {i} became {losses[i]} in epoch {epoch + 1}"
@@ -124,10 +125,10 @@ def train(
     return {name: np.array(values) for name, values in history.items()}
 
 
-def _take_step(step, parameters, parts):
+def _take_step(opt, parameters, parts):
     """One step of the optimizer; of each model only its part, where there are several rates."""
     before = [] if parts is None else [p.clone() for p in parameters]
-    step.step()
+    opt.step()
     for p, old in zip(parameters, before):
         p.copy_(torch.lerp(old, p, parts.view(-1, *[1] * (p.dim() - 1))))
 

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 
 import helpers as h
-from lab import ROOT, data, measures, record
-from lab.methods import Method, methods, paper_loss, stack_of, train_methods
+from lab import data, measures, record
+from lab.methods import Method, benchmark_methods, paper_loss, stack_of, train_methods
 from lab.train import train_stacks
 
 RATES = (0.001, 0.002, 0.004, 0.008, 0.016)
@@ -124,16 +124,18 @@ def main():
     """Search on digits, and write figures/tuning.json."""
     # A rate that is too large shows as NaN, and a lambda that is far off as None.
     warnings.simplefilter("ignore")
+    folder = record.output_folder()
     x = data.load_images()[0]
     mean = x.mean(0)
     x -= mean
     tried, again = (ways(WAYS, lambdas) for lambdas in (FIRST_LAMBDAS, SECOND_LAMBDAS))
     how = {"n_best": N_BEST, "first_l0": 10, "l0s": L0S, "epochs": 6}
     found = search_twice(tried, again, x, mean, 64, **how)
-    chosen = {n: m for n, m in methods(h.variance_per_unit(x, 64)).items() if n not in NOT_BY_LOSS}
+    known = benchmark_methods(h.variance_per_unit(x, 64))
+    chosen = {name: method for name, method in known.items() if name not in NOT_BY_LOSS}
     rates = search_rates(chosen, x, 64, epochs=6)
     rates = {"rates": {name: [*losses.items()] for name, losses in rates.items()}}
-    record.write_json(ROOT / "figures" / "tuning.json", found | rates)
+    record.write_json(folder / "tuning.json", found | rates)
 
 
 if __name__ == "__main__":

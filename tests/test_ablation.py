@@ -182,6 +182,6 @@ def test_a_run_is_compared_with_the_one_of_its_seed_that_has_competition():
         if run in partners:
             other = models[partners[run]](X).detach()
             assert row.agreement == pytest.approx(measures.agreement(other, E))
-            assert row.replaced == measures.replaced(other, E) > 0
+            assert row.replaced == measures.n_replaced(other, E) > 0
         else:  # it is the one itself, or there is none
             assert np.isnan(row.agreement) and np.isnan(row.replaced)

@@ -66,7 +66,7 @@ def test_means_of_one_unit_and_three_inputs_by_hand():
 def test_a_model_of_centred_inputs_is_looked_at_on_raw_ones_in_chunks_of_double_precision():
     mean, x, model = torch.linspace(-1, 1, D), X.float(), h.Encoder(D, K, seed=3)
     expected = balance.means(model, x + mean, LAM)
-    h.move_inputs(model, -mean)
+    h.shift_bias(model, -mean)
     before = [value.clone() for value in (x, model.W, model.b)]
     found = balance.means(model, x, LAM, mean=mean, chunk=64)
     assert all(a.equal(b) and a.dtype == b.dtype for a, b in zip(before, (x, model.W, model.b)))

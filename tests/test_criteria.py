@@ -104,14 +104,14 @@ RUNS = [  # change, weight, decorrelation, lambda, redundancies of two seeds
 ]
 
 
-def test_of_ablation():
+def test_ablation_values():
     runs = [(*run, s, r[s], r[s] / 100) for *run, r in RUNS for s in (0, 1)]
     columns = ["change", "weight", "decorrelation", "lam", "seed", "redundancy", "agreement"]
     runs = pd.DataFrame(runs, columns=columns)
     table = pd.DataFrame(ABLATION, columns=["run", "seed", "entropy", "redundancy", "l0"])
     paper = {"entropy": [4, 3.5, 4, 2], "redundancy": [NAN, 1000, 20, 28]}
     paper = pd.DataFrame(paper, index=list("ABCD"))
-    found = criteria.of_ablation(table, paper, [0.4, 0.5], [0.99, 0.98], runs, slope=1.04)
+    found = criteria.ablation_values(table, paper, [0.4, 0.5], [0.99, 0.98], runs, slope=1.04)
     expected = {
         "entropies": {"A": [0.1], "B": [0.2, 0.3], "C": [0, 0], "D": [0.5]},
         "redundancies": {"B": [0, math.log(2)], "C": [0, math.log(2)], "D": [0]},
@@ -147,7 +147,7 @@ COMPETITION = [  # weight, change, seed, variance explained, agreement
 ]
 
 
-def test_of_benchmark():
+def test_benchmark_values():
     first = {"the revised loss": [0.6, 0.62], "the paper's loss, tuned": [0.5, 0.55]}
     first |= {"the revised loss, L1": [0.66, NAN], "the revised loss, saturating": [0.54, 0.62]}
     first |= {"SAE, log-sum-exp": [0.77, 0.84], "SAE, saturating": [0.77, 0.42]}
@@ -164,7 +164,7 @@ def test_of_benchmark():
     paper["model"] = "the paper's " + paper.model
     columns = ["weight", "change", "seed", "explained", "agreement"]
     more |= {"paper": paper, "competition": pd.DataFrame(COMPETITION, columns=columns)}
-    found = criteria.of_benchmark(at, agree, ["tied SAE", "L1 SAE", "TopK SAE"], **more)
+    found = criteria.benchmark_values(at, agree, ["tied SAE", "L1 SAE", "TopK SAE"], **more)
     expected = {
         "their_probe": {"the paper's model": [0, 1], "the paper's SAE": [0]},
         "their_error": {"the paper's model": [0, 0.1]},
@@ -185,8 +185,8 @@ def test_of_benchmark():
 def test_of_language():
     values = {"the revised loss": [0.5, 0.6, 0.5]}
     at = at_l0(**values, **{"the revised loss, no competition": [0.55, 0.6, NAN]})
-    assert_measured("language", criteria.of_language(at), {"language_competition": [0.1, 0]})
-    without = criteria.of_language(at[:0])  # it fails, and does not raise
+    assert_measured("language", criteria.language_values(at), {"language_competition": [0.1, 0]})
+    without = criteria.language_values(at[:0])  # it fails, and does not raise
     assert_measured("language", without, {"language_competition": NAN})
 
 
@@ -194,7 +194,7 @@ def test_claims_have_ids_of_their_own_and_name_methods_that_there_are():
     rows = criteria.read_claims()
     assert None not in {key for row in rows for key in row}  # a comma too many
     assert len({row["id"] for row in rows}) == len(rows)
-    known = {"language": language.SETTINGS, "3_benchmark": methods.methods(1.0)}
+    known = {"language": language.SETTINGS, "3_benchmark": methods.benchmark_methods(1.0)}
     for row in rows:
         named = [] if row["end"] else filter(None, row["methods"].split(";"))
         assert row["notebook"] in check.RECORDS

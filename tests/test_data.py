@@ -9,9 +9,9 @@ from lab import ROOT, data
 
 RANDOM = np.random.default_rng(0)
 IMAGES = {
-    "x_train": RANDOM.integers(0, 256, (9, 4, 3), dtype=np.uint8),
+    "x_train": RANDOM.integers(0, 256, (9, 4, 4), dtype=np.uint8),
     "y_train": np.arange(9, dtype=np.uint8),
-    "x_test": RANDOM.integers(0, 256, (5, 4, 3), dtype=np.uint8),
+    "x_test": RANDOM.integers(0, 256, (5, 4, 4), dtype=np.uint8),
     "y_test": np.arange(5, dtype=np.int32),
 }
 
@@ -51,7 +51,9 @@ def test_a_faulty_file_of_a_user_is_refused_with_what_is_wrong(tmp_path):
     assert "is no .npz of arrays" in said()
     for wrong in (
         {"x_test": IMAGES["x_test"] / 255},  # no bytes
-        {"x_test": IMAGES["x_test"][:, :3]},  # another size than those of x_train
+        {"x_test": IMAGES["x_test"][:, :3, :3]},  # another size than those of x_train
+        {name: IMAGES[name][:, :3] for name in ("x_train", "x_test")},  # not square
+        {name: IMAGES[name][..., None] for name in ("x_train", "x_test")},  # with a colour
         {"y_train": np.arange(8)},  # of nine images
         {"y_test": np.array(list("abcde"))},
     ):
@@ -76,8 +78,13 @@ def test_a_file_that_is_missing_or_damaged_is_not_read(name, load, tmp_path, mon
 
 
 def test_the_device_is_the_gpu_if_there_is_one(monkeypatch):
-    for gpu, kind, absent in ((True, "cuda", "mps"), (False, "cpu", "cuda:1")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+    for gpus, kind, absent in ((1, "cuda", ("mps", "cuda:1", "cudax")), (0, "cpu", ("cuda",))):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         assert data.pick_device().type == kind and data.pick_device("cpu").type == "cpu"
-        with pytest.raises(ValueError, match=f'DEVICE = "{absent}": .*"auto" or "cpu"'):
-            data.pick_device(absent)
+        for name in absent:
+            with pytest.raises(ValueError, match=f'DEVICE = "{name}": .*"auto" or "cpu"'):
+                data.pick_device(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert data.pick_device("cuda:1") == torch.device("cuda:1")

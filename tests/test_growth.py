@@ -17,7 +17,7 @@ def test_layers_are_watched_after_each_epoch(float64, monkeypatch):
     monkeypatch.setattr(growth, "LOOKED_AT", 50)
     x = torch.rand(640, 30, generator=torch.Generator().manual_seed(0)).double()
     rates, seeds = [0.01, 0.002], [4, 7]
-    runs = growth.watch(x, 8, 2, rates, seeds)
+    runs = growth.train_by_sgd(x, 8, 2, rates, seeds)
     for run, lr, seed in zip(runs, rates, seeds):
         options = {"lr": lr, "optimizer": torch.optim.SGD, "seed": seed}
         l0s = []

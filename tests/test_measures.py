@@ -49,7 +49,7 @@ def explained(x_hat, x=TEST):
 
 @both
 def test_decoders_are_fitted_on_training_and_judged_on_test_inputs(model):
-    """In `evaluate`, and of what the paper compares also in `of_benchmark`."""
+    """In `evaluate`, and of what the paper compares also in `paper_benchmark`."""
     (A, A_test), V, x = codes(model, TRAIN, TEST), model.decoder.detach().numpy(), TEST.numpy()
     step, centred = (A - A.mean(0)) @ V, TRAIN.numpy() - TRAIN.numpy().mean(0)
     gain = (step * centred).sum() / np.square(step).sum()
@@ -72,7 +72,7 @@ def test_decoders_are_fitted_on_training_and_judged_on_test_inputs(model):
     }
     lengths = np.linalg.norm(x, axis=1) / np.linalg.norm(A_test @ V, axis=1)
     matched = np.square(lengths[:, None] * (A_test @ V) - x).mean()
-    assert measures.of_benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST) == expected | {
+    assert measures.paper_benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST) == expected | {
         "probe": measures.probe(model, TRAIN, Y_TRAIN, TEST, Y_TEST),
         "norm_matched": pytest.approx(matched, rel=1e-5),
         "mse": pytest.approx(np.square(x_hat - x).mean(), rel=1e-4),
@@ -156,7 +156,7 @@ def test_a_unit_is_replaced_if_its_partner_correlates_with_it_by_less_than_nine_
     z = normal(50, 6)
     Q = torch.linalg.qr(z - z.mean(0)).Q
     angles = torch.tensor([0.91, 0.89, 0.0]).acos()
-    assert measures.replaced(Q[:, :3], angles.cos() * Q[:, :3] + angles.sin() * Q[:, 3:]) == 2
+    assert measures.n_replaced(Q[:, :3], angles.cos() * Q[:, :3] + angles.sin() * Q[:, 3:]) == 2
 
 
 def test_paired_rows_are_of_the_same_units():

@@ -18,7 +18,7 @@ MEAN = torch.linspace(-1, 1, D).double()
 X = torch.randn(200, D, generator=torch.Generator().manual_seed(0)).double()
 TINY = {"epochs": 4, "batch_size": 40}
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
-METHODS = methods.methods(KAPPA)
+METHODS = methods.benchmark_methods(KAPPA)
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -100,7 +100,7 @@ def test_the_table_of_ratios_is_of_what_the_names_of_its_cases_say():
         "Adam": {"optimizer": ADAM, "lr": 0.001, "schedule": [1.0, 1.0, 1.0, 0.1]},
         "SGD": {"optimizer": SGD, "lr": 0.01, "schedule": [0.05, 1.0, 1.0, 0.1]},
     }
-    found = methods.train_ratios(KAPPA, X, MEAN, K, [3, 0], epochs=4)
+    found = methods.train_for_ratios(KAPPA, X, MEAN, K, [3, 0], epochs=4)
     assert {(case, seed) for case, _, seed in found} == set(
         product(product(losses, options, (True, False)), [3, 0])
     )

@@ -121,7 +121,7 @@ def test_a_failure_or_an_interrupt_ends_all_jobs_soon_and_models_keep_what_they_
     jobs = [partial(train, [model], counted, epochs=10**6, **SHORT) for model in models]
     with pytest.raises(error):
         side_by_side([*jobs, end_when_both_have_learned], None)
-    assert time.time() - begun < 5
+    assert time.time() - begun < 20
     for model in models:
         assert model.W.isfinite().all() and not model.W.equal(h.Encoder(6, 4).W)
     again = train(models, loss, **SHORT, epochs=1)["loss"]  # the next training is not stopped

@@ -94,6 +94,7 @@ def test_the_example_of_the_front_page_prints_what_it_says(monkeypatch, capsys):
     assert capsys.readouterr().out == blocks[2]
 
 
+@pytest.mark.usefixtures("committed_record")
 def test_make_readme_fills_in_the_table_of_the_record(tmp_path, monkeypatch, capsys):
     """The table that the front page has now; and not one of a quick run or of a single seed."""
     monkeypatch.setattr(readme, "ROOT", tmp_path)

@@ -54,6 +54,9 @@ def test_results_are_read_as_they_were_saved(tmp_path):
     }
     with pytest.raises(FileNotFoundError, match="is missing: run notebooks/1_theorem.ipynb first"):
         record.read_results("1_theorem", tmp_path)
+    assert record.read_results("2_ablation", tmp_path, SEEDS=[0, 1])["rates"] == {"a": 0.1}
+    with pytest.raises(ValueError, match="of another DATA: run notebooks/2_ablation.ipynb with"):
+        record.read_results("2_ablation", tmp_path, DATA="mine.npz", SEEDS=[0, 1])
 
 
 def test_an_interrupted_run_leaves_the_old_file(tmp_path, monkeypatch):

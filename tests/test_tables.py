@@ -36,8 +36,8 @@ def test_competition_terms_have_the_two_parts_of_the_variance():
     columns = ["run", "competition term", "second order", "Var(Z)", "variances", "covariances"]
     rows = [("B", 0.5, 0.25, 30, variances, 20) for variances in (10, 12)]
     assert told(tables.competition_terms(pd.DataFrame(rows, columns=columns)), "B") == (
-        r"competition term, nats: 0.5000; second order: 0.2500; $\mathrm{Var}(Z)$: 30; "
-        "of it variances: 11 ± 1; of it covariances: 20"
+        r"competition term, nats: 0.5000; second order: 0.2500; $\mathrm{Var}(Z)$: 30.0; "
+        "of it variances: 11.0 ± 1.4; of it covariances: 20.0"
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab.methods import OPTIMIZERS, methods, paper_loss
+from lab.methods import OPTIMIZERS, benchmark_methods, paper_loss
 from lab.train import train
 
 X = torch.randn(165, 6, generator=torch.Generator().manual_seed(0)).double()  # 10 minibatches + 5
@@ -62,7 +62,7 @@ def test_the_monitor_sees_each_model_after_each_epoch():
 
 # --- What goes wrong ----------------------------------------------------------------------------
 
-METHODS = methods(kappa=0.5)
+METHODS = benchmark_methods(kappa=0.5)
 
 
 @pytest.mark.parametrize("name", ["the paper's loss", "the revised loss", "TopK SAE"])
@@ -75,7 +75,7 @@ def test_models_that_diverge_are_nan_and_leave_the_others_to_the_bit(name):
         return factor * method.loss(model, x, **own) + offset
 
     def stack():
-        return [method.model(6, 4, 2, seed).double() for seed in range(4)]
+        return [method.new_model(6, 4, 2, seed).double() for seed in range(4)]
 
     models, others = stack(), stack()
     arguments = {"factor": [1, 1, 2, 1], "offset": 0}

@@ -9,13 +9,13 @@ import torch
 
 import helpers as h
 from lab import ROOT, language, tuning
-from lab.methods import methods
+from lab.methods import benchmark_methods
 
 D, K = 6, 5
 MEAN = torch.linspace(-1, 1, D).double()
 X = torch.randn(200, D, generator=torch.Generator().manual_seed(0)).double()
 TINY = {"epochs": 4, "batch_size": 40}
-METHODS = methods(0.7)
+METHODS = benchmark_methods(0.7)
 TUNED = "the paper's loss, tuned"
 SGD = torch.optim.SGD
 
