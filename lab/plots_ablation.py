@@ -22,7 +22,8 @@ def ablation_figure(energies, terms):
         R = h.correlation(E.double()).abs().cpu().numpy()
         # Similar rows side by side. SciPy would take a diagonal of 0, as of A, for distances.
         order = leaves_list(linkage(1 + R, "average"))
-        last = {"cbar": name == [*energies][-1], "cbar_kws": {"label": "|correlation|"}}
+        bar = {"label": "|correlation|", "shrink": 0.5, "ticks": [0, 0.5, 1]}
+        last = {"cbar": name == [*energies][-1], "cbar_kws": bar}
         look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "square": True, "rasterized": True}
         sns.heatmap(
             R[order][:, order], ax=above, xticklabels=False, yticklabels=False, **look, **last

@@ -53,7 +53,7 @@ def toy_figure(points, em, descent, without, found, n_starts, lucky):
         "va": "center",
     }
     b.annotate("two means", (3.3, 2.85), (4.6, 1.2), **look)
-    label(b, "no mean", (8, 0.9))
+    label(b, "no mean", (8.3, 5.5))
     a.set_title("(a) gradient descent and EM")
     b.set_title("(b) without the denominator")
     for place, counts in enumerate(found.values()):
