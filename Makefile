@@ -21,7 +21,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: fo
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(EXECUTED)  ## run the notebooks that changed (after `make clean`: all), into figures/: half an hour
+figures: $(EXECUTED)  ## run the notebooks that changed (after `make clean`: all), into figures/: 35 minutes
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	cp $(EXECUTED) notebooks/
 	$(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys "metadata.papermill \
