@@ -1,4 +1,3 @@
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,17 +17,3 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture(scope="session")
-def committed_record():
-    """Skips the tests of texts where figures/ holds another run than the committed one."""
-    from lab import ROOT, check, record
-
-    for name in check.RECORDS:
-        path = f"figures/{name}.json"
-        committed, file = record.git("show", f"HEAD:./{path}"), ROOT / path
-        here = file.read_text(encoding="utf-8") if file.exists() else "{}"
-        ours, yours = (json.loads(text or here) | {"environment": {}} for text in (committed, here))
-        if ours != yours:
-            pytest.skip(f"{path} is not the run that the texts tell of: `make check` compares it")

@@ -180,6 +180,11 @@ def test_benchmark_values():
         "agreement": 0.03,
     }
     assert_measured("3_benchmark", found, expected)
+    at[10] = at[10].drop(
+        "SAE, log-sum-exp", level=0
+    )  # what is compared with it fails, and does not raise
+    found = criteria.benchmark_values(at, agree, ["tied SAE", "L1 SAE", "TopK SAE"], **more)
+    assert np.isnan([*found["penalty_sae"], *found["denominator_sae"]]).all()
 
 
 def test_of_language():

@@ -104,6 +104,17 @@ def test_the_table_of_ratios_is_of_what_the_names_of_its_cases_say():
     assert {(case, seed) for case, _, seed in found} == set(
         product(product(losses, options, (True, False)), [3, 0])
     )
+    lams = {(name, optimizer, raw): lam for ((name, optimizer, raw), lam, _) in found}
+    first, second = (
+        name for name in losses if "weight decay" in name
+    )  # of different InfoMax terms
+    assert [lams[first, o, raw] for o in options for raw in (True, False)] == [
+        0.24,
+        0.22,
+        0.24,
+        0.23,
+    ]
+    assert lams[second, "Adam", True] == 0.22 and lams[second, "SGD", True] == 0.22
     for ((name, optimizer, raw), lam, seed), model in found.items():
         one, loss = h.Encoder(D, K, seed=seed), partial(losses[name], lam=lam)
         assert_trained_as(model, loss, raw, one, epochs=4, seed=seed, **options[optimizer])

@@ -175,6 +175,7 @@ def test_redundancy_with_competition_and_without_by_weight_of_decorrelation():
     a, b = checked(plots_ablation.competition_figure(units, runs), 6.9)
     assert_pictures(pictures(a), W.numpy())
     assert texts(a.get_yticklabels()) == ["with\ncompetition", "another\nseed"]
+    assert list(a.get_yticks()) == [14.5, 44.5]  # the middles of two lines of pictures
     assert texts(b.get_xticklabels()) == ["0", "0.3", "1"]
     curves = {some.get_color(): some.get_ydata() for some in b.lines if len(some.get_ydata())}
     legend = b.get_legend()
