@@ -19,6 +19,11 @@ def read(path):
     return (ROOT / path).read_text("utf-8")
 
 
+def recorded(name):
+    """The record, which is figures/ as committed, and not a run of yours."""
+    return json.loads(check.committed(name) or read(f"figures/{name}.json"))
+
+
 def sources(name):
     """The source of each cell of a notebook."""
     return [
@@ -101,7 +106,7 @@ def test_make_readme_fills_in_the_table_of_the_record(tmp_path, monkeypatch, cap
     page.write_text(readme.TABLE.sub(" an old one ", before := read("README.md")), "utf-8")
     file.parent.mkdir()
     assert readme.main() == 2 and "3_benchmark.json is missing" in capsys.readouterr().err
-    benchmark = json.loads(check.committed("3_benchmark") or read("figures/3_benchmark.json"))
+    benchmark = recorded("3_benchmark")
     for changed in ({"QUICK": True}, {"SEEDS": [0]}):
         small = benchmark | {"parameters": benchmark["parameters"] | changed}
         file.write_text(json.dumps(small))
@@ -119,7 +124,7 @@ def test_the_record_judges_the_live_criteria_of_today(name):
     """A bound that is changed in claims.csv asks for a new run."""
     rows = criteria.read_claims()
     live = {row["id"]: row for row in rows if row["notebook"] == name and not row["end"]}
-    judged = {row["id"]: row for row in json.loads(read(f"figures/{name}.json"))["criteria"]}
+    judged = {row["id"]: row for row in recorded(name)["criteria"]}
     assert {*judged} == {*live}
     for id, row in judged.items():
         assert row["bound"] == float(live[id]["bound"])
@@ -133,7 +138,7 @@ def test_parameters_of_the_record_are_those_of_the_notebook(name):
     """A run with a changed cell of parameters is another run."""
     cell = next(text for text in sources(name) if "\nQUICK = False" in text)
     exec(cell, settings := {})
-    recorded = json.loads(read(f"figures/{name}.json"))["parameters"]
+    ours = recorded(name)["parameters"]
     settings = {key: json.loads(json.dumps(settings[key])) for key in settings if key.isupper()}
     may_differ = dict.fromkeys(check.MAY_DIFFER)
-    assert recorded | may_differ == settings | may_differ
+    assert ours | may_differ == settings | may_differ
