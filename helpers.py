@@ -396,7 +396,7 @@ def with_decoder(model, x, decoder=fit_decoder, mean=0):
 
 @torch.no_grad()
 def shift_bias(model, mean):
-    """Change b in place, so that the model gives for x + mean what it gave for x; mean (D,)."""
+    """Change b in place: x + mean then has the activations that x had; mean (D,)."""
     model.b -= model.W @ as_tensor(mean, model.W).flatten()
 
 
