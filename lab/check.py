@@ -36,20 +36,16 @@ def check():
     return 2 if "cannot be compared" in outcomes.values() else 0
 
 
-def committed(name):
-    """The text of figures/<name>.json at HEAD; an empty one if there is none."""
-    return git("show", f"HEAD:./figures/{name}.json")
-
-
 def compare_file(name):
     """(outcome, lines of a report) of figures/<name>.json and its version committed at HEAD."""
-    path, ours = f"figures/{name}.json", committed(name)
-    if not ours:
+    path = f"figures/{name}.json"
+    committed = git("show", f"HEAD:./{path}")
+    if not committed:
         return "cannot be compared", ["no version of it is committed at HEAD"]
     if not (ROOT / path).exists():
         return "cannot be compared", ["it is missing: run `make figures` or `make language`"]
     try:
-        record, run = json.loads(ours), json.loads((ROOT / path).read_text(encoding="utf-8"))
+        record, run = json.loads(committed), json.loads((ROOT / path).read_text(encoding="utf-8"))
     except ValueError:
         return "cannot be compared", ["it is damaged: run `make figures` or `make language`"]
     if record == run:

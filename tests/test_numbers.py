@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from lab import ROOT, check, measures
+from lab.record import git
 
 
 def read(path):
@@ -15,7 +16,7 @@ def read(path):
 
 
 RECORD = {
-    name: json.loads(check.committed(name) or read(f"figures/{name}.json"))
+    name: json.loads(git("show", f"HEAD:./figures/{name}.json") or read(f"figures/{name}.json"))
     for name in check.RECORDS
 }
 CRITERIA = {row["id"]: row for record in RECORD.values() for row in record["criteria"]}

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from lab import ROOT, check, criteria, readme
 from lab.plots import ALT
+from lab.record import git
 
 NOTEBOOKS = ("1_theorem", "2_ablation", "3_benchmark")
 
@@ -21,7 +22,8 @@ def read(path):
 
 def recorded(name):
     """The record, which is figures/ as committed, and not a run of yours."""
-    return json.loads(check.committed(name) or read(f"figures/{name}.json"))
+    path = f"figures/{name}.json"
+    return json.loads(git("show", f"HEAD:./{path}") or read(path))
 
 
 def sources(name):
