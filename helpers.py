@@ -7,6 +7,10 @@ Symbols: x (N, D) inputs; W (K, D) and b (K,) weights and biases; E (N, K) energ
 energy means a good fit; r (N, K) responsibilities; A (N, K) activations, which for an `Encoder` are
 its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 
+A model made with a list of S seeds holds S layers, W (S, K, D), which train at once, each as if it
+were alone. Losses, `encode`, `decode`, `fit` and `l0` take any leading dimensions, written "..."
+below. What measures takes one layer: `layers(model)` gives them.
+
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
     arXiv 2601.06478.
 
@@ -14,143 +18,127 @@ From the companion to [P]. MIT licence: keep this line and LICENSE with a copy.
 Needs a device with float64 (a CPU or a CUDA GPU).
 """
 
+import copy
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-BATCH_SIZE = 128  # of the paper; `fit` takes another batch_size
-ROWS_OF_LAM = 128  # lam is given for minibatches of so many rows, see `infomax_weight`
+BATCH_SIZE = 128  # rows of the paper's minibatches; lam is given for minibatches of so many
+ADAM = partial(torch.optim.Adam, fused=True)
 
-# --- Losses, of the energies E (N, K) of any network ------------------------------------------
+# --- Losses of the energies E (..., N, K) of any network --------------------------------------
 # They are summed over the inputs of a minibatch, not averaged: so dL/dE is the responsibility.
 
 
 def responsibilities(E):
-    """r_ij = exp(-E_ij) / sum_k exp(-E_ik): (N, K) -> (N, K), rows sum to 1. [P, section 2]"""
-    return torch.softmax(-_energies(E), dim=1)
+    """r_ij = exp(-E_ij) / sum_k exp(-E_ik): (..., N, K) -> the same; rows sum to 1. [P, 2]"""
+    return torch.softmax(-_energies(E), dim=-1)
 
 
 def lse_loss(E):
-    """-sum_i log sum_j exp(-E_ij), in nats: (N, K) -> (). Its gradient is r. [P, section 2]"""
-    return -torch.logsumexp(-_energies(E), dim=1).sum()
+    """-sum_i log sum_j exp(-E_ij), in nats: (..., N, K) -> (...). Its gradient is r. [P, 2]"""
+    return -torch.logsumexp(-_energies(E), dim=-1).sum(-1)
 
 
 def pooled_lse_loss(E):
-    """-N log mean_i sum_j exp(-E_ij), the log-sum-exp without competition: (N, K) -> ().
+    """-N log mean_i sum_j exp(-E_ij), the log-sum-exp without competition: (..., N, K) -> (...).
 
     All inputs have one common denominator: the gradient is exp(-E_ij) / mean_i sum_k exp(-E_ik).
     Not in [P].
     """
     E = _energies(E)
-    return -len(E) * (torch.logsumexp(-E, dim=(0, 1)) - math.log(len(E)))
+    N = E.shape[-2]
+    return -N * (torch.logsumexp(-E, dim=(-2, -1)) - math.log(N))
 
 
 def variance_loss(E, eps=1e-6):
-    """-sum_j log(Var_j + eps): (N, K) -> (). [P, section 3]"""
+    """-sum_j log(Var_j + eps): (..., N, K) -> (...). [P, 3]"""
     E = _energies(E, rows=2)
-    variance = (E - E.mean(0)).square().sum(0) / (len(E) - 1)  # E.var(0), in half of its time
-    return -torch.log(variance + eps).sum()
+    centred = E - E.mean(-2, keepdim=True)
+    variance = centred.square().sum(-2) / (E.shape[-2] - 1)  # E.var(-2), in half of its time
+    return -torch.log(variance + eps).sum(-1)
 
 
 def correlation(E):
-    """Corr(E): (N, K) -> (K, K). A constant unit has a row and a column of zeros, never NaN."""
+    """Corr(E): (..., N, K) -> (..., K, K). A constant unit has a row and a column of zeros."""
     E = _energies(E)
-    mean = E.mean(0)
+    mean = E.mean(-2, keepdim=True)
     centred = E - mean
-    norm = centred.norm(dim=0)
+    norm = centred.norm(dim=-2, keepdim=True)
     # Rounding leaves a constant unit with a tiny norm; division by infinity makes it zero.
-    rounding = 10 * torch.finfo(E.dtype).eps * len(E) ** 0.5 * mean.detach().abs()
+    rounding = 10 * torch.finfo(E.dtype).eps * E.shape[-2] ** 0.5 * mean.detach().abs()
     standardised = centred / torch.where(norm > rounding, norm, torch.inf)
-    return standardised.T @ standardised
+    return standardised.mT @ standardised
 
 
 def decorrelation_loss(E):
-    """||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2: (N, K) -> (). [P, section 3]"""
+    """||Corr(E) - I||_F^2 = sum_{j != k} Corr_jk^2: (..., N, K) -> (...). [P, 3]"""
     R = correlation(E)
-    return R.square().sum() - R.diagonal().detach().square().sum()  # the diagonal is 1, or 0
+    diagonal = R.diagonal(dim1=-2, dim2=-1).detach()  # 1, or 0 for a constant unit
+    return R.square().sum((-2, -1)) - diagonal.square().sum(-1)
 
 
 def log_det_loss(E, s=1e-3):
-    """-log det(Cov(E) + s I), in place of variance and decorrelation: (N, K) -> (). Not in [P].
+    """-log det(Cov(E) + s I), in place of variance and decorrelation: (..., N, K) -> (...).
 
     s is in units of squared energy. The determinant is computed in float64: in float32, large
-    energies would drown s. With fewer rows than units Cov(E) is singular, and s alone keeps the
-    determinant from zero; that works, and gets worse from about half as many rows as units.
-    Non-finite energies give NaN.
+    energies would drown s. Warns where there are fewer than half as many rows as units: Cov(E) is
+    then far from full rank, and results get worse. Not in [P].
     """
     E = _energies(E, rows=2)
-    N, K = E.shape
-    if N < K:
+    N, K = E.shape[-2:]
+    if 2 * N < K:
         warnings.warn(
-            f"the log-determinant of {K} units from minibatches of {N} rows: results get worse "
-            "from about half as many rows as units; take a larger batch_size",
+            f"the log-determinant of {K} units from minibatches of {N} rows gives worse results: "
+            "take a larger batch_size",
             stacklevel=2,
         )
-    cov = torch.cov(E.double().T).reshape(K, K)
-    identity = torch.eye(K, dtype=cov.dtype, device=cov.device)
-    return -torch.logdet(cov + s * identity).to(E.dtype)
+    centred = (E - E.mean(-2, keepdim=True)).double()
+    cov = centred.mT @ centred / (N - 1) + s * torch.eye(K, dtype=torch.float64, device=E.device)
+    return -torch.logdet(cov).to(E.dtype)
 
 
-def infomax_weight(lam, E):
-    """lam N / 128, the factor of the InfoMax terms for energies E (N, K).
+# --- Losses of a model: loss(model, x), x (..., N, D) a minibatch -> (...) --------------------
 
-    The log-sum-exp grows with the minibatch and the InfoMax terms do not, so a fixed factor would
-    give fewer active units in larger minibatches. In this unit lam means the same at any N.
+
+def paper_loss(model, x, lam=1.0, kappa=0.0, penalty=lse_loss):
+    """The paper's loss, penalty(E) + lam N / 128 (variance + decorrelation + kappa ||W||_F^2).
+
+    -> (...). The paper has lam = 1, N = 128 and no weight decay. A larger lam gives more active
+    units; the log-sum-exp grows with the minibatch and the other terms do not, hence N / 128.
+    [P, 3]
     """
-    return lam * len(E) / ROWS_OF_LAM
+    E = model.encode(x)
+    infomax = variance_loss(E) + decorrelation_loss(E)
+    decay = kappa * model.W.square().sum((-2, -1))
+    return penalty(E) + lam * E.shape[-2] / BATCH_SIZE * (infomax + decay)
 
 
-def infomax_loss(E):
-    """Variance and decorrelation, the InfoMax terms of the paper: (N, K) -> (). [P, section 3]"""
-    return variance_loss(E) + decorrelation_loss(E)
+def revised_loss(model, x, lam, kappa, penalty=lse_loss):
+    """penalty(E) + lam N / 128 (log-determinant + kappa ||W||_F^2): -> (...). Not in [P].
 
-
-def published_loss(E, lam=1.0, penalty=lse_loss):
-    """The paper's loss: penalty(E) + lam N / 128 (variance + decorrelation): (N, K) -> ().
-
-    A larger lam gives more active units. The paper has lam = 1 and N = 128. [P, section 3]
-    Raises ValueError for a single row, which has no variance.
+    kappa: weight decay, `variance_per_unit` of the training inputs.
     """
-    return penalty(E) + infomax_weight(lam, E) * infomax_loss(E)
+    E = model.encode(x)
+    decay = kappa * model.W.square().sum((-2, -1))
+    return penalty(E) + lam * E.shape[-2] / BATCH_SIZE * (log_det_loss(E) + decay)
 
 
-def revised_loss(E, W, lam, kappa, penalty=lse_loss, infomax=log_det_loss):
-    """penalty(E) + lam N / 128 (infomax(E) + kappa ||W||_F^2): -> (). Not in [P].
+def sae_loss(model, x, weight=0.0):
+    """Squared error of a `SparseAutoencoder` + weight sum_ij a_ij ||V_j||, summed over x: -> (...).
 
-    E (N, K); W (K, D), on which weight decay acts; kappa: `variance_per_unit` of the training
-    inputs, or 0 for no decay. Raises ValueError if W has not a row for each unit.
-    """
-    E, W = _energies(E), as_tensor(W)
-    if W.dim() != 2 or len(W) != E.shape[1]:
-        raise ValueError(f"W (K, D) has a row for each of {E.shape[1]} units, got {tuple(W.shape)}")
-    decay = kappa * W.square().sum()
-    return penalty(E) + infomax_weight(lam, E) * (infomax(E) + decay)
-
-
-def sae_loss(model, x, weight=0.0, penalty=torch.sum):
-    """Squared error of a `SparseAutoencoder` plus weight * penalty(v), summed over x (N, D): -> ().
-
-    v_ij = a_ij ||V_j|| (N, K): an activation times the norm of its decoder row, so that the penalty
-    cannot be avoided by small activations and long rows; in a tied SAE v is a. penalty: torch.sum
-    is L1 (Bricken et al., 2023); any function (N, K) -> () will do.
+    The norm of the decoder row keeps the L1 penalty from being avoided by small activations and
+    long rows (Bricken et al., 2023). A tied SAE cannot avoid it, and is penalised by a_ij alone.
     """
     x = as_tensor(x, model.W)
     A = model.encode(x)
-    error = (model.decode(A) - x).square().sum()
-    return error + weight * penalty(A if model.tied else A * model.V.norm(dim=1))
-
-
-def _energies(E, rows=1):
-    """E as a tensor (N, K); ValueError for another shape, whose sums would be over other things."""
-    E = as_tensor(E)
-    if E.dim() != 2:
-        raise ValueError(f"energies are a table (N, K), got shape {tuple(E.shape)}; flatten them")
-    if len(E) < rows:
-        raise ValueError(f"the variance of units needs {rows} inputs or more, got {len(E)}")
-    return E
+    error = (model.decode(A) - x).square().sum((-2, -1))
+    penalised = A if model.tied else A * model.V.norm(dim=-1).unsqueeze(-2)
+    return error + weight * penalised.sum((-2, -1))
 
 
 def variance_per_unit(x, n_units):
@@ -159,114 +147,114 @@ def variance_per_unit(x, n_units):
     With it the result does not depend on the scale of x. Raises ValueError if x is not a
     table of finite numbers, or is constant.
     """
-    return float(checked_inputs(x).double().var(0).sum()) / n_units
+    return float(_checked_inputs(x).double().var(0).sum()) / n_units
 
 
 # --- Models -----------------------------------------------------------------------------------
 
 
 class Encoder(nn.Module):
-    """E = relu(W x + b): x (N, D) -> energies (N, K). The whole model: no decoder. [P, section 3]
+    """E = relu(W (x - mean) + b): x (..., N, D) -> energies (..., N, K). No decoder. [P, 3]
 
-    Weights and biases start uniform in +-1/sqrt(D), as PyTorch's layers do; equal seeds give equal
-    weights. Raises ValueError for sizes below 1.
+    mean: D numbers, taken off the inputs; None takes off nothing, as in the paper. seed: a number,
+    or a list of one for each layer; W is (K, D), or (S, K, D). Weights and biases start uniform in
+    +-1/sqrt(D), as PyTorch's layers do. Raises ValueError for sizes below 1, and for a mean of
+    another length.
     """
 
-    def __init__(self, n_inputs, n_units, seed=0):
+    def __init__(self, n_inputs, n_units, mean=None, seed=0):
         super().__init__()
-        self.W, self.b = _weights(n_inputs, n_units, seed)
+        self.seed = seed if isinstance(seed, int) else [int(s) for s in seed]
+        self.W, self.b = _weights(n_inputs, n_units, self.seed)
+        self.register_buffer("mean", None if mean is None else as_tensor(mean, self.W).clone())
+        if mean is not None and self.mean.shape != (n_inputs,):
+            raise ValueError(f"mean has {n_inputs} numbers, got shape {tuple(self.mean.shape)}")
+
+    def pre_activations(self, x):
+        """W (x - mean) + b: (..., N, D) -> (..., N, K)."""
+        x = as_tensor(x, self.W)
+        if x.shape[-1] != self.W.shape[-1]:
+            raise ValueError(f"x has {x.shape[-1]} columns, the model {self.W.shape[-1]} inputs")
+        x = x if self.mean is None else x - self.mean
+        return x @ self.W.mT + self.b.unsqueeze(-2)
+
+    def encode(self, x):
+        """Energies, which an SAE calls activations: (..., N, D) -> (..., N, K)."""
+        return torch.relu(self.pre_activations(x))
 
     def forward(self, x):
-        return torch.relu(_pre_activations(x, self.W, self.b))
-
-    encode = forward
+        return self.encode(x)
 
     @property
     def decoder(self):
-        """W (K, D), whose transpose is the implicit decoder."""
+        """W (..., K, D), whose transpose is the implicit decoder."""
         return self.W
 
 
-class SparseAutoencoder(nn.Module):
-    """a = relu(W x + b) and x_hat = a V + c: x (N, D) -> x_hat (N, D).
+class SparseAutoencoder(Encoder):
+    """a = relu(W (x - mean) + b) and x_hat = a V + c: x (..., N, D) -> x_hat (..., N, D).
 
     tied: V is W. k: only the k largest activations of an input are kept, a TopK SAE (Gao et al.,
-    2024). The rows of V (K, D) start as those of W, at norm 1. Raises ValueError for sizes below 1,
-    and for a k that is no whole number from 1 to K.
+    2024). The rows of V start as those of W, at norm 1, and c starts at the mean. Raises
+    ValueError as `Encoder` does, and for a k that is no whole number from 1 to K.
     """
 
-    def __init__(self, n_inputs, n_units, tied=False, k=None, seed=0):
-        super().__init__()
+    def __init__(self, n_inputs, n_units, mean=None, seed=0, tied=False, k=None):
+        super().__init__(n_inputs, n_units, mean, seed)
         if k is not None and not (1 <= k <= n_units and k == int(k)):
             raise ValueError(f"k must be a whole number from 1 to the {n_units} units, got {k}")
         self.tied, self.k = tied, k if k is None else int(k)
-        self.W, self.b = _weights(n_inputs, n_units, seed)
         if not tied:
-            self.V = nn.Parameter(nn.functional.normalize(self.W.detach(), dim=1))
-        self.c = nn.Parameter(torch.zeros(n_inputs))
+            self.V = nn.Parameter(nn.functional.normalize(self.W.detach(), dim=-1))
+        c = torch.zeros(n_inputs) if mean is None else self.mean
+        self.c = nn.Parameter(c.expand(*self.W.shape[:-2], n_inputs).clone())
 
     def encode(self, x):
-        """Activations: x (..., D) -> (..., K)."""
-        A = torch.relu(_pre_activations(x, self.W, self.b))
+        """Activations: (..., N, D) -> (..., N, K)."""
+        A = torch.relu(self.pre_activations(x))
         if self.k is None:
             return A
         top = A.topk(self.k, dim=-1)
         return torch.zeros_like(A).scatter(-1, top.indices, top.values)
 
     def decode(self, A):
-        """Reconstructions: A (..., K) -> (..., D)."""
-        return A @ self.decoder + self.c
+        """Reconstructions: (..., N, K) -> (..., N, D)."""
+        return A @ self.decoder + self.c.unsqueeze(-2)
 
     def forward(self, x):
         return self.decode(self.encode(x))
 
     @property
     def decoder(self):
-        """The decoder's rows, (K, D)."""
+        """The decoder's rows, (..., K, D)."""
         return self.W if self.tied else self.V
 
 
+def layers(model):
+    """The layers of a model, a list of models of one layer each, with weights of their own."""
+    if not isinstance(model.seed, list):
+        return [model]
+    found = []
+    for i, seed in enumerate(model.seed):
+        layer = copy.deepcopy(model)
+        layer.seed = seed
+        for name, p in model.named_parameters():
+            setattr(layer, name, nn.Parameter(p.detach()[i].clone(), p.requires_grad))
+        found.append(layer)
+    return found
+
+
 def _weights(n_inputs, n_units, seed):
-    if n_inputs < 1 or n_units < 1:
-        raise ValueError(f"a model needs an input and a unit, got {n_inputs} and {n_units}")
+    if n_inputs < 1 or n_units < 1 or seed == []:
+        raise ValueError(
+            f"a model needs an input, a unit and a seed: {n_inputs}, {n_units}, {seed}"
+        )
+    if isinstance(seed, list):
+        each = zip(*(_weights(n_inputs, n_units, s) for s in seed))
+        return [nn.Parameter(torch.stack(p).detach()) for p in each]
     generator, bound = torch.Generator().manual_seed(seed), n_inputs**-0.5
     W, b = torch.empty(n_units, n_inputs), torch.empty(n_units)
     return [nn.Parameter(p.uniform_(-bound, bound, generator=generator)) for p in (W, b)]
-
-
-def _pre_activations(x, W, b):
-    x = as_tensor(x, W)
-    if x.shape[-1] != W.shape[-1]:
-        raise ValueError(f"the model takes {W.shape[-1]} inputs, and x has {x.shape[-1]} columns")
-    # In a stack of models that see the same x, W @ x.T is one wide product.
-    return (W @ x.T).T + b if x.dim() == 2 else x @ W.T + b
-
-
-def as_tensor(x, like=None):
-    """x, a tensor or anything that NumPy takes, as a floating tensor; with the type and the device
-    of the tensor `like`."""
-    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
-    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
-    return x if like is None else x.to(like.device, like.dtype)
-
-
-def checked_inputs(x, like=None, rows=2):
-    """x (N, D) as a tensor; a ValueError says what to do if nothing can be learned from it."""
-    x = as_tensor(x, like).detach()
-    if x.dim() != 2 or len(x) < rows:
-        raise ValueError(
-            f"x must be a table of {rows} rows or more, a minibatch if it is to be learned from; "
-            f"got shape {tuple(x.shape)}"
-        )
-    if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
-        row, column = bad.nonzero()[0].tolist()
-        raise ValueError(
-            f"x has {int(bad.sum())} values that are not finite, the first at row {row}, column "
-            f"{column}; remove these rows, or mend them"
-        )
-    if (x == x[0]).all():
-        raise ValueError("x is constant: all its rows are the same, and nothing can be learned")
-    return x
 
 
 # --- Training ---------------------------------------------------------------------------------
@@ -291,18 +279,23 @@ def fit(
     epochs,
     batch_size=BATCH_SIZE,
     lr=1e-3,
-    optimizer=torch.optim.Adam,
+    optimizer=ADAM,
     schedule=None,
-    seed=0,
+    seed=None,
+    after_epoch=None,
 ):
     """Train a model in place. loss(model, x) -> () is the loss of a minibatch x (batch_size, D).
 
-    x moves to the device of the model. schedule: a factor of lr for each epoch, see
-    `rate_schedule`. seed: of the order of the inputs. The last rows of an epoch, too few for a
-    minibatch, are dropped. An interrupted model keeps what it has learned.
+    For a model of S layers it gives a value for each, (S,), of a minibatch for each, (S,
+    batch_size, D). Their sum is minimised, so no layer sees another. x moves to the device of the
+    model. optimizer(parameters, lr=lr). schedule: a factor of lr for each epoch, see
+    `rate_schedule`. seed: of the order of the inputs, a number or a list of one for each layer;
+    None takes the model's. The last rows of an epoch, too few for a minibatch, are dropped.
+    after_epoch(model) is called after each epoch. An interrupted model keeps what it has learned.
 
-    Returns the mean loss per input of each epoch, a list. Raises ValueError for inputs that cannot
-    be learned from, and FloatingPointError after an epoch in which a loss was not finite.
+    Returns the mean loss of a minibatch in each epoch, (epochs,) or (epochs, S). Raises ValueError
+    for inputs that cannot be learned from and for a loss of another shape, and FloatingPointError
+    after an epoch in which a loss was not finite.
     """
     if batch_size < 2 or epochs < 1 or (schedule is not None and len(schedule) != epochs):
         raise ValueError(
@@ -312,137 +305,191 @@ def fit(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("the model has no parameters that require a gradient")
-    x = checked_inputs(x, parameters[0], rows=batch_size)
-    opt, order, history = optimizer(parameters, lr=lr), torch.Generator().manual_seed(seed), []
+    x = _checked_inputs(x, parameters[0], rows=batch_size)
+    own = getattr(model, "seed", 0)
+    shape = (len(own),) if isinstance(own, list) else ()
+    seeds = [*np.broadcast_to(np.asarray(own if seed is None else seed, int), shape).flat]
+    orders = [torch.Generator().manual_seed(int(s)) for s in seeds]
+    opt, history = optimizer(parameters, lr=lr), []
     rates = [group["lr"] for group in opt.param_groups]
     for epoch in range(epochs):
         for group, rate in zip(opt.param_groups, rates):
             group["lr"] = rate * (1 if schedule is None else schedule[epoch])
+        rows = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
         losses = []
-        for rows in torch.randperm(len(x), generator=order).to(x.device).split(batch_size):
-            if len(rows) < batch_size:
-                break
-            value = loss(model, x[rows])
+        for batch in rows.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]:
+            value = loss(model, x[batch] if shape else x[batch[0]])
+            if value.shape != shape:
+                raise ValueError(
+                    f"the loss has shape {tuple(value.shape)} and not {shape}, a value for each "
+                    "layer: sum over inputs and units, dim=(-2, -1), and not over layers"
+                )
             opt.zero_grad()
-            value.backward()
+            value.sum().backward()
             opt.step()
             losses.append(value.detach())
-        history.append(float(torch.stack(losses).mean()) / batch_size)
-        if not math.isfinite(history[-1]):
-            message = f"the loss became {history[-1]} in epoch {epoch + 1}"
-            raise FloatingPointError(f"{message}; try a smaller lr")
-    return history
+        history.append(torch.stack(losses).mean(0).cpu())
+        if not history[-1].isfinite().all():
+            said = f"the loss of seed {own} became {history[-1].tolist()} in epoch {epoch + 1}"
+            raise FloatingPointError(f"{said}; try a smaller lr")
+        if after_epoch is not None:
+            after_epoch(model)
+    return torch.stack(history)
 
 
-# --- Decoders: x_hat = A V + offset, fitted to inputs x (N, D) after training -----------------
+def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
+    """Find the setting of a loss at which a model has l0 active units per input -> model, setting.
+
+    new_model() gives an untrained model, loss(model, x, setting) is its loss: setting is the lam
+    of `paper_loss`, the weight of `sae_loss`, ... Trains with `fit(..., **fit_options)` at most
+    `tries` times, first with setting `start`, until the mean L0 over layers, on (20,000 of) the
+    training rows, is within 3% of l0. log L0 is taken as linear in log setting.
+
+    Raises ValueError for an l0 out of range, RuntimeError if L0 is not reached or hardly depends on
+    the setting, and FloatingPointError if a run diverges.
+    """
+    n_units = new_model().W.shape[-2]
+    if not (0 < l0 < n_units and start > 0 and tries >= 1):
+        raise ValueError(
+            f"needs l0 between 0 and the {n_units} units, got {l0}; start > 0, got {start}; and "
+            f"tries >= 1, got {tries}"
+        )
+    setting, tried = start, {}
+    while len(tried) < tries:
+        model = new_model()
+        try:
+            fit(model, lambda model, x: loss(model, x, setting), x, **fit_options)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"with the setting {setting:.3g} {error}") from None
+        with torch.no_grad():
+            reached = float(sum(l0_of.mean() for l0_of in _l0_in_parts(model, x[:20_000])))
+        if abs(reached / l0 - 1) <= 0.03:
+            return model, setting
+        tried[setting] = reached
+        setting = _next_setting(tried, l0)
+    said = ", ".join(f"{setting:.3g} gives {reached:.3g}" for setting, reached in tried.items())
+    raise RuntimeError(f"L0 {l0:g} was not reached: {said}; try another start, or more tries")
 
 
-def fit_decoder(model, x, moments=None):
+def _l0_in_parts(model, x, chunk=4096):
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk]
+        yield l0(model.encode(part)) * len(part) / len(x)
+
+
+def _next_setting(tried, l0):
+    """The setting to try after {setting: L0}: a secant on log L0, moved by a factor of 8 at most."""
+    (log_s, distance), *others = sorted(
+        ((math.log(s), math.log(max(reached, 0.01) / l0)) for s, reached in tried.items()),
+        key=lambda point: abs(point[1]),
+    )
+    if not others:
+        return 1.5 * math.exp(log_s)
+    # The nearest on the other side, if there is one, encloses the l0; else the next nearest
+    beyond = [point for point in others if point[1] * distance < 0]
+    other_s, other_distance = (beyond or others)[0]
+    slope = (distance - other_distance) / (log_s - other_s)
+    if abs(slope) < 0.02:
+        raise RuntimeError(
+            f"L0 hardly depends on the setting: {tried}; does the loss use it, and do all units "
+            "live? Try a start that is ten times as large, or as small"
+        )
+    step = -distance / slope
+    return math.exp(log_s + max(-math.log(8), min(math.log(8), step)))
+
+
+# --- Decoders of one layer: x_hat = A V + offset, fitted to inputs x (N, D) after training ----
+
+
+def fit_decoder(model, x, fewest=10):
     """The best linear decoder, by least squares of x on A = model.encode(x).
 
-    -> V (K, D) and offset (D,), in float64. A constant unit gets a row of zeros. moments: what
-    `moments_of` gives, where it is known already.
+    -> V (K, D) and offset (D,), in float64. Units that are constant, or active on fewer than
+    `fewest` of the rows, get a row of zeros: from so few rows there is nothing to learn.
     """
-    mean, std, R, cross, x_mean = moments or moments_of(model, x)
+    A, A_mean, x_mean, cov, cross = _moments(model, x)
+    std = cov.diagonal().sqrt()
+    rounding = 4 * torch.finfo(model.W.dtype).eps * A_mean.abs()
+    std = torch.where((std > rounding) & ((A != 0).sum(0) >= fewest), std, torch.inf)
     # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
     rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
-    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ cross
-    V = V / torch.where(std > 0, std, torch.inf)[:, None]
-    return V, x_mean - mean @ V
+    R = cov / std / std[:, None]
+    V = torch.linalg.pinv(R, rtol=rtol, hermitian=True) @ (cross / std[:, None]) / std[:, None]
+    return V, x_mean - A_mean @ V
 
 
-def transpose_decoder(model, x, moments=None):
-    """W^T (of a SparseAutoencoder: its decoder) times one gain, and an offset, both least squares.
+def transpose_decoder(model, x):
+    """W^T (of a SparseAutoencoder: its decoder) times one gain, and an offset, by least squares.
 
     -> V (K, D) and offset (D,), in float64: x_hat = mean of x + gain (A - mean of A) W.
     """
-    mean, std, R, cross, x_mean = moments or moments_of(model, x)
-    decoder = model.decoder.detach().double()
-    rows = std[:, None] * decoder  # of the standardised activations
-    power = ((R @ rows) * rows).sum()
-    V = decoder * ((rows * cross).sum() / power if power > 0 else 0)
-    return V, x_mean - mean @ V
-
-
-def with_decoder(model, x, decoder=fit_decoder, mean=0):
-    """A standard SAE: the activations of a trained model, with a decoder fitted to x (N, D).
-
-    x: the inputs as they are; some 20,000 rows are enough. mean: what was taken off them before
-    training, D numbers or 0; the SAE takes it off itself, and adds it again. If it is forgotten,
-    the SAE reads inputs that the model has never seen, and explains less.
-
-    Raises ValueError for inputs that cannot be decoded, for a model that is no Encoder or
-    SparseAutoencoder, and for inputs from which the mean has been taken off already.
-    """
-    if type(model) not in (Encoder, SparseAutoencoder):  # a subclass may compute something else
-        raise ValueError(f"takes an Encoder or a SparseAutoencoder, got a {type(model).__name__}")
-    n_units, n_inputs = model.W.shape
-    x, mean = checked_inputs(x, model.W), as_tensor(mean, model.W).flatten()
-    if len(mean) not in (1, n_inputs):
-        raise ValueError(f"mean has {n_inputs} numbers, or is 0; got {len(mean)}")
-    mean = mean.expand(n_inputs)
-    if mean.any() and x.mean(0).norm() < 0.1 * mean.norm():
-        raise ValueError("mean has been taken off x already: give x as it is, or no mean")
-    V, offset = decoder(model, x - mean if mean.any() else x)
-    sae = SparseAutoencoder(n_inputs, n_units, k=getattr(model, "k", None)).to(model.W)
-    with torch.no_grad():
-        sae.W.copy_(model.W)
-        sae.b.copy_(model.b)
-        sae.V.copy_(V)
-        sae.c.copy_(offset + mean)
-    shift_bias(sae, mean)
-    return sae
+    _, A_mean, x_mean, cov, cross = _moments(model, x)
+    W = model.decoder.detach().double()
+    power = ((cov @ W) * W).sum()
+    V = W * ((W * cross).sum() / power if power > 0 else 0)
+    return V, x_mean - A_mean @ V
 
 
 @torch.no_grad()
-def shift_bias(model, mean):
-    """Change b in place: x + mean then has the activations that x had; mean (D,)."""
-    model.b -= model.W @ as_tensor(mean, model.W).flatten()
+def _moments(model, x, chunk=4096):
+    """A = model.encode(x), the means (K,) and (D,) of A and x, Cov(A) and Cov(A, x). In float64."""
+    _one_layer(model)
+    x = _checked_inputs(x, model.W)
+    A = torch.cat([model.encode(part) for part in x.split(chunk)]).double()
+    A_mean = A.mean(0)
+    x_mean = sum(part.double().sum(0) for part in x.split(chunk)) / len(x)
+    cov, cross = 0, 0
+    for a, part in zip(A.split(chunk), x.split(chunk)):
+        a = a - A_mean  # all is centred before it is multiplied, so that nothing cancels
+        cov, cross = cov + a.T @ a, cross + a.T @ (part.double() - x_mean)
+    return A, A_mean, x_mean, cov / len(x), cross / len(x)
 
 
-@torch.no_grad()
-def moments_of(model, x, chunk=1024):
-    """Of A = model.encode(x): means and standard deviations (K,), correlations (K, K), covariances
-    (K, D) of the standardised A with x; and the mean (D,) of x. In float64.
+class _Decoded(nn.Module):
+    """The activations of a model, decoded by A V + offset."""
 
-    All is centred before it is multiplied, so that nothing cancels. This holds A in float64, three
-    times. Raises ValueError for bad x.
-    """
-    x = checked_inputs(x, model.W)
-    wide, n = torch.promote_types(x.dtype, torch.float32), len(x)  # half precision: in float32
-    x_mean = sum(part.to(wide).sum(0).double() for part in x.split(chunk)) / n
-    A = torch.cat([model.encode(part) for part in x.split(chunk)])
-    rounding, A = 4 * torch.finfo(A.dtype).eps, A.double()
-    mean, std = A.mean(0), A.std(0, correction=0)
-    std = torch.where(std > rounding * mean.abs(), std, 0)  # what varies by rounding is constant
-    Z = (A - mean) / torch.where(std > 0, std, torch.inf)
-    cross = sum(
-        (z.to(wide).T @ (part.to(wide) - x_mean.to(wide))).double()
-        for z, part in zip(Z.split(chunk), x.split(chunk))
-    )
-    return mean, std, Z.T @ Z / n, cross / n, x_mean
+    def __init__(self, model, V, offset):
+        super().__init__()
+        self.model = model
+        self.register_buffer("V", V.to(model.W))
+        self.register_buffer("offset", offset.to(model.W))
+
+    def encode(self, x):
+        return self.model.encode(x)
+
+    def decode(self, A):
+        return A @ self.V + self.offset
+
+    def forward(self, x):
+        return self.decode(self.encode(x))
 
 
-# --- Measures, on held-out inputs -------------------------------------------------------------
+def with_decoder(model, x, decoder=fit_decoder):
+    """A trained model of one layer with a decoder fitted to x (N, D): a module with `encode` and
+    `decode`, whose `forward` reconstructs. Some 20,000 rows of x are enough."""
+    return _Decoded(model, *decoder(model, x))
+
+
+# --- Measures, on held-out inputs. All but l0 take one layer ----------------------------------
 
 
 def l0(A):
-    """Mean number of active units (A > 0) per input, of A (N, K): -> float. [P, section 4]"""
-    return float((_energies(A) > 0).double().sum(1).mean())
+    """Mean number of active units (A > 0) per input: (..., N, K) -> (...). [P, 4]"""
+    return (_energies(A) > 0).double().sum(-1).mean(-1)
 
 
 def dead(A):
     """Number of units of A (N, K) that are active on no input: -> int."""
-    return int((_energies(A) <= 0).all(0).sum())
+    return int((_of_one_layer(A) <= 0).all(0).sum())
 
 
 @torch.no_grad()
 def redundancy(E):
-    """||Corr - I||_F^2 over the units of E (N, K) that vary: -> float. [P, section 4]
+    """||Corr - I||_F^2 over the units of E (N, K) that vary: -> float. [P, 4]
 
     NaN if fewer than two units vary.
     """
-    R = correlation(as_tensor(E).double())
+    R = correlation(_of_one_layer(E).double())
     varying = int((R.diagonal() > 0).sum())
     return float(R.square().sum() - R.diagonal().square().sum()) if varying > 1 else math.nan
 
@@ -450,29 +497,84 @@ def redundancy(E):
 @torch.no_grad()
 def responsibility_entropy(E):
     """Mean over the inputs of E (N, K) of -sum_j r_j log r_j, in nats, from 0 to log K. [P, 4]"""
-    r = responsibilities(as_tensor(E).double())
+    r = responsibilities(_of_one_layer(E).double())
     return float(torch.special.entr(r).sum(1).mean())
 
 
 @torch.no_grad()
 def usage(E):
     """Mean responsibility of each unit over the inputs: E (N, K) -> (K,), which sum to 1. [P, 4]"""
-    return responsibilities(as_tensor(E).double()).mean(0)
+    return responsibilities(_of_one_layer(E).double()).mean(0)
 
 
 @torch.no_grad()
-def variance_explained(sae, x, chunk=1024):
+def variance_explained(sae, x, chunk=4096):
     """1 - FVU of an SAE on x (N, D): one minus its squared error over that of the mean of x.
 
-    sae: any module that maps x to its reconstruction. Raises ValueError for an `Encoder`, which
-    has none, and for constant or non-finite x.
+    sae: any module that maps x to its reconstruction. Raises ValueError for a model without a
+    decoder, and for constant or non-finite x.
     """
-    if isinstance(sae, Encoder):
-        raise ValueError("an Encoder does not reconstruct; give it a decoder: with_decoder(...)")
-    x = checked_inputs(x, next(iter(sae.parameters()), None))
-    wide = torch.promote_types(x.dtype, torch.float32)
-    mean, error, total = x.to(wide).mean(0), 0.0, 0.0
+    if hasattr(sae, "encode") and not hasattr(sae, "decode"):
+        raise ValueError("the model does not reconstruct; give it a decoder: with_decoder(...)")
+    _one_layer(sae)
+    x = _checked_inputs(x, next(iter(sae.state_dict().values()), None))
+    mean, error, total = x.double().mean(0), 0.0, 0.0
     for part in x.split(chunk):
-        error += (sae(part) - part).to(wide).square().sum(0).double().sum()
-        total += (part.to(wide) - mean).square().sum(0).double().sum()
+        error += (sae(part).double() - part).square().sum()
+        total += (part - mean).square().sum()
     return float(1 - error / total)
+
+
+# --- What the user gives ----------------------------------------------------------------------
+
+
+def as_tensor(x, like=None):
+    """x, a tensor or anything that NumPy takes, as a floating tensor; with the type and the device
+    of the tensor `like`."""
+    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
+    return x if like is None else x.to(like.device, like.dtype)
+
+
+def _energies(E, rows=1):
+    """E as a tensor (..., N, K); ValueError for fewer dimensions, or too few rows."""
+    E = as_tensor(E)
+    if E.dim() < 2:
+        raise ValueError(f"energies are a table (N, K), got shape {tuple(E.shape)}")
+    if E.shape[-2] < rows:
+        raise ValueError(f"the variance of units needs {rows} inputs or more, got {E.shape[-2]}")
+    return E
+
+
+def _of_one_layer(E):
+    E = _energies(E)
+    if E.dim() > 2:
+        raise ValueError(
+            f"takes the energies of one layer (N, K), got shape {tuple(E.shape)}: measure each of "
+            "layers(model)"
+        )
+    return E
+
+
+def _one_layer(model):
+    if isinstance(seeds := getattr(model, "seed", 0), list):
+        raise ValueError(f"takes one layer, and the model holds {len(seeds)}: take layers(model)")
+
+
+def _checked_inputs(x, like=None, rows=2):
+    """x (N, D) as a tensor; a ValueError says what to do if nothing can be learned from it."""
+    x = as_tensor(x, like).detach()
+    if x.dim() != 2 or len(x) < rows:
+        raise ValueError(
+            f"x must be a table of {rows} rows or more, a minibatch if it is to be learned from; "
+            f"got shape {tuple(x.shape)}"
+        )
+    if not torch.isfinite(x.sum()) and (bad := ~torch.isfinite(x)).any():
+        row, column = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"x has {int(bad.sum())} values that are not finite, the first at row {row}, column "
+            f"{column}; remove these rows, or mend them"
+        )
+    if (x == x[0]).all():
+        raise ValueError("x is constant: all its rows are the same, and nothing can be learned")
+    return x

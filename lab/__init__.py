@@ -1,15 +1,12 @@
-"""The apparatus of the notebooks: none of it is needed to use helpers.py.
+"""What the notebooks need beside helpers.py.
 
-data, parallel          images, corpus, device; jobs side by side, and their bar
-train                   many models at once
-measures                all that is measured of models, one by one and at an equal L0
-ablation, growth        the runs of notebook 2, under Adam and under plain gradient descent
-methods, tuning         the methods of notebook 3, and the search for their settings
-balance                 the gradient and the least-squares decoder, as differences of means
-network, language       notebook 3's methods on a language model
-criteria, record        what is judged, and what is saved
-plots*, tables, show    what is drawn, tabulated and shown
-check, readme           a run against the record; the table of README.md
+data, parallel   images, or the corpus; runs side by side, and their bar
+methods          the methods of notebook 3's benchmark
+measures         what is measured of trained models
+balance          a step of gradient descent, and a row of the best decoder, as means of inputs
+plots*, show     what is drawn and shown
+record, check    what is saved; a run against the record
+language         the benchmark on a language model: `python -m lab.language`
 """
 
 from pathlib import Path

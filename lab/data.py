@@ -1,4 +1,4 @@
-"""MNIST, or images of yours; the corpus of the language model; and the device to work on."""
+"""MNIST, or images of yours; and the corpus of the language model."""
 
 import hashlib
 
@@ -24,7 +24,7 @@ def verified(name):
     return path
 
 
-def load_images(path="", device="cpu"):
+def load_images(path=""):
     """x_train (N, D) and y_train, x_test (M, D) and y_test: pixels in [0, 1], float32, and labels.
 
     path: an .npz of arrays of these names, seen from the repository: square images of bytes
@@ -50,9 +50,7 @@ def load_images(path="", device="cpu"):
                 f"DATA: x_{part} has bytes (N, side, side), all of one size, and y_{part} N "
                 f"whole numbers; got {x.dtype} {x.shape} and {y.dtype} {y.shape}"
             )
-    x_train, y_train, x_test, y_test = (
-        torch.from_numpy(arrays[name]).to(device) for name in ARRAYS
-    )
+    x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ARRAYS)
     x_train, x_test = (x.flatten(1).float() / 255 for x in (x_train, x_test))
     return x_train, y_train.long(), x_test, y_test.long()
 
@@ -61,11 +59,3 @@ def load_documents():
     """The documents of data/corpus.txt: a list of texts. ValueError if it is missing or damaged."""
     text = verified("corpus").read_text(encoding="utf-8")
     return [document.strip() for document in text.split("<|endoftext|>")]
-
-
-def pick_device(name="auto"):
-    """torch.device; "auto" is the GPU if there is one. ValueError for one that is not there."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name not in ("auto", "cpu", *["cuda"][:gpus], *(f"cuda:{i}" for i in range(gpus))):
-        raise ValueError(f'DEVICE = "{name}": there is no such device here; take "auto" or "cpu"')
-    return torch.device(name if name != "auto" else "cuda" if gpus else "cpu")

@@ -1,53 +1,41 @@
-"""What is measured: decoders, probe, purity, agreement and competition; and all at an equal L0."""
+"""What is measured of trained models: decoders, classifier, units; and tables of many models."""
 
 import warnings
-from functools import partial
-from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.nn.functional import cosine_similarity, normalize
+from torch.nn.functional import normalize
 
 import helpers as h
 from lab.parallel import side_by_side
+
+FITTED = 20_000  # training rows to which decoders are fitted
 
 # --- How well a model is decoded ----------------------------------------------------------------
 
 
 @torch.no_grad()
-def evaluate(model, x, x_test):
-    """How well a model's activations of x_test are decoded, by decoders that are fitted on x.
+def decoded(model, x, x_test):
+    """How well activations of x_test are decoded, by decoders fitted to (20,000 rows of) x: a dict.
 
-    -> dict: "l0"; "dead"; "parameters"; "explained", the variance explained by W^T, or an SAE's own
-    decoder, with one gain and an offset; "least_squares", that of the best linear decoder; "ratio"
-    of these two; "cosine" of w_j and its row of the least-squares decoder, median over units (0 for
-    a constant one); "as_is", the variance explained by an SAE without any fit. NaN for a model that
-    has diverged.
+    "l0"; "dead" units; "own", the variance explained by W^T, or an SAE's own decoder, with one gain
+    and an offset; "best", that of the best linear decoder.
     """
-    names = ("l0", "dead", "explained", "least_squares", "ratio", "cosine", "as_is")
-    found = dict.fromkeys(names, np.nan)
-    found["parameters"] = sum(p.numel() for p in model.parameters())
-    if not all(torch.isfinite(p).all() for p in model.parameters()):
-        return found
-    A, moments = model.encode(x_test), h.moments_of(model, x)
-    V, offset = h.fit_decoder(model, x, moments)
-    found |= {
-        "l0": h.l0(A),
+    A, x = model.encode(x_test), x[:FITTED]
+    return {
+        "l0": float(h.l0(A)),
         "dead": h.dead(A),
-        "explained": explained(A, *h.transpose_decoder(model, x, moments), x_test),
-        "least_squares": explained(A, V, offset, x_test),
-        "cosine": float(cosine_similarity(model.W.double(), V).median()),
+        "own": explained(A, *h.transpose_decoder(model, x), x_test),
+        "best": explained(A, *h.fit_decoder(model, x), x_test),
     }
-    found["ratio"] = found["explained"] / (found["least_squares"] or np.nan)
-    if isinstance(model, h.SparseAutoencoder):
-        found["as_is"] = explained(A, model.decoder, model.c, x_test)
-    return found
 
 
 def explained(A, V, offset, x):
@@ -57,25 +45,25 @@ def explained(A, V, offset, x):
 
 
 @torch.no_grad()
-def explained_if_cut(model, x, x_test, l0):
-    """The variance of x_test that a model explains with its own decoder, if of x all activations
-    but the l0 largest per input, on average, are set to zero: -> float.
+def cut(model, x, x_test, l0):
+    """The variance of x_test that a model explains with its own decoder, if all activations but the
+    l0 largest per input, on average over x, are set to zero: -> float.
 
-    One threshold for all units, the gain and the offset are chosen on x. NaN if the model has fewer
-    active units.
+    One threshold for all units, the gain and the offset are chosen on (20,000 rows of) x. NaN if
+    the model has fewer active units.
     """
+    x = x[:FITTED]
     A = model.encode(x)
-    n_kept = round(l0 * len(x))
     if h.l0(A) < l0:
         return np.nan
-    threshold = A.flatten().kthvalue(A.numel() - n_kept).values
+    threshold = A.flatten().kthvalue(A.numel() - round(l0 * len(x))).values
 
     def encode(x):
         A = model.encode(x)
         return A * (A > threshold)
 
-    cut = SimpleNamespace(W=model.W, decoder=model.decoder, encode=encode)
-    return explained(encode(x_test), *h.transpose_decoder(cut, x), x_test)
+    above = SimpleNamespace(W=model.W, decoder=model.decoder, encode=encode)
+    return explained(encode(x_test), *h.transpose_decoder(above, x), x_test)
 
 
 @torch.no_grad()
@@ -84,7 +72,6 @@ def norm_matched_error(model, x):
 
     As the script of the paper does it, without an offset, also for its SAE's decoder.
     """
-    x = h.as_tensor(x, model.W)
     x_hat = normalize(model.encode(x) @ model.decoder, dim=1) * x.norm(dim=1, keepdim=True)
     return float((x_hat - x).square().mean())
 
@@ -92,8 +79,7 @@ def norm_matched_error(model, x):
 def pca_explained(x, x_test, counts):
     """Variance of x_test that the leading principal components of x explain: a list."""
     mean = x.mean(0)
-    cov = x.T @ x / len(x) - torch.outer(mean, mean)
-    axes = torch.linalg.eigh(cov)[1].flip(1)
+    axes = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
     errors = ((x_test - mean) @ axes).square().sum(0)
     total = (x_test - x_test.mean(0)).square().sum()
     return [float(1 - errors[n:].sum() / total) for n in counts]
@@ -102,17 +88,13 @@ def pca_explained(x, x_test, counts):
 # --- What units represent -----------------------------------------------------------------------
 
 
-def probe(model, x, y, x_test, y_test):
-    """Test accuracy in % of a logistic regression on the standardised activations of x (N, D).
-
-    It ends some 0.03 points from where it would converge. NaN for a model that has diverged.
-    """
-    with torch.no_grad():
-        A, A_test = (model.encode(t).cpu().numpy() for t in (x, x_test))
-    if not (np.isfinite(A).all() and np.isfinite(A_test).all()):
-        return np.nan
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=3e-4))
-    return 100 * classifier.fit(A, y.cpu()).score(A_test, y_test.cpu())
+def accuracy(A, y, A_test, y_test):
+    """Test accuracy in % of a logistic regression on the standardised columns of A (N, K)."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=3e-4))
+    A, y, A_test, y_test = (t.detach().cpu().numpy() for t in (A, y, A_test, y_test))
+    with warnings.catch_warnings():  # of pixels, it is still improving in its fourth digit
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return 100 * classifier.fit(A, y).score(A_test, y_test)
 
 
 def purity(A, y):
@@ -126,14 +108,25 @@ def purity(A, y):
     return float((a.amax(1) / a.sum(1)).mean())
 
 
+def kmeans_purity(x, x_test, y_test, n_units, seed, l0=10):
+    """`purity` of units whose weights are the centroids of k-means on (20,000 rows of) centred x,
+    at norm 1, with one bias for all that gives the L0: -> float."""
+    x, mean = x[:FITTED], x.mean(0)
+    kmeans = KMeans(n_units, n_init=1, random_state=seed).fit((x - mean).numpy())
+    rows = normalize(torch.from_numpy(kmeans.cluster_centers_).float(), dim=1)
+    scores = (x - mean) @ rows.T
+    threshold = scores.flatten().kthvalue(scores.numel() - round(l0 * len(x))).values
+    return purity(torch.relu((x_test - mean) @ rows.T - threshold), y_test)
+
+
 def pair_units(A, B):
     """Pair the units of A (N, K) and B (N, K) one to one, so that their correlations are highest.
 
     -> for each unit of A the unit of B (K,), and their correlations (K,); 0 for a constant unit.
     """
     K = A.shape[1]
-    R = h.correlation(torch.cat([A, B], 1).double())[:K, K:].cpu().numpy()
-    _, partner = linear_sum_assignment(np.nan_to_num(R), maximize=True)
+    R = h.correlation(torch.cat([A, B], 1).double())[:K, K:].detach().cpu().numpy()
+    _, partner = linear_sum_assignment(R, maximize=True)
     return partner, R[np.arange(K), partner]
 
 
@@ -148,177 +141,101 @@ def n_replaced(A, B):
 
 
 @torch.no_grad()
-def paired_rows(models, x, n=8):
-    """Decoder rows of the first n units of the first of {name: model}, and of the units of the
-    others that `pair_units` pairs with them, by the activations of x: {name: (n, D)}."""
-    first, *_ = models.values()
-    A = first.encode(x)
-    return {
-        name: model.decoder.detach()[pair_units(A, model.encode(x))[0][:n]]
-        for name, model in models.items()
-    }
-
-
-# --- The paper's measures -----------------------------------------------------------------------
+def spread_of_denominators(E):
+    """Of Z_i = sum_j exp(-E_ij), over the inputs of E (N, K): its standard deviation over its mean,
+    and the same of units that are shuffled over the inputs, independently: two floats."""
+    e = torch.exp(-E.double())
+    Z = e.sum(1)
+    shuffled = e.var(0, correction=0).sum().sqrt()  # variances of independent units add up
+    return float(Z.std(correction=0) / Z.mean()), float(shuffled / Z.mean())
 
 
 def of_energies(E):
     """What the paper measures of test energies E (N, K) in its ablation, and L0: a dict."""
     return {
         "dead": h.dead(E),
-        "low variance": int((E.double().var(0, correction=0) < 0.01).sum()),  # the paper's dead
         "redundancy": h.redundancy(E),
         "entropy": h.responsibility_entropy(E),
-        "l0": h.l0(E),
+        "l0": float(h.l0(E)),
     }
 
 
-def moments_of_denominators(E):
-    """Of Z_i = sum_j exp(-E_ij), over the inputs of E (N, K): its mean, and the two parts of its
-    variance, sum_j Var(exp(-E_j)) and sum_{j != k} Cov(exp(-E_j), exp(-E_k)): three ()."""
-    e = torch.exp(-E)
-    Z, variances = e.sum(1), e.var(0, correction=0).sum()
-    return Z.mean(), variances, Z.var(correction=0) - variances
+# --- Tables of models that hold a layer for each seed -------------------------------------------
 
 
-@torch.no_grad()
-def of_competition(E):
-    """Of energies E (N, K): the competition term in nats per input, what it is to second order, and
-    Var(Z) with its two parts; and the spread of Z, its standard deviation over its mean: a dict."""
-    E = E.double()
-    mean, variances, covariances = map(float, moments_of_denominators(E))
-    total = variances + covariances
-    return {
-        "competition term": float(h.lse_loss(E) - h.pooled_lse_loss(E)) / len(E),
-        "second order": total / (2 * mean**2),
-        "Var(Z)": total,
-        "variances": variances,
-        "covariances": covariances,
-        "spread": total**0.5 / mean,
-    }
+def _rows(models, measure, title):
+    """A DataFrame with a row for each layer of {key: model}: a column "method" (and "setting", if
+    keys are pairs), "seed", and what measure(layer) gives, a dict."""
+    layers = {}
+    for key, model in models.items():
+        names = dict(zip(("method", "setting"), key if isinstance(key, tuple) else (key,)))
+        for i, layer in enumerate(h.layers(model)):
+            layers[key, i] = names | {"seed": layer.seed}, layer
+    measured = side_by_side(lambda item: measure(layers[item][1]), layers, title)
+    return pd.DataFrame([layers[item][0] | measured[item] for item in layers])
 
 
-def paper_benchmark(model, x, y, x_test, y_test):
-    """What the paper compares in its benchmark, on its raw pixels: a dict.
-
-    "parameters"; "l0"; "dead"; "probe" in %; "norm_matched" MSE; our "mse" per pixel, with one gain
-    and an offset, fitted on x, and the variance "explained" by the same; "as_is", that of an SAE
-    without any fit. Decoders and probe learn from x (N, D) and y, and are judged on x_test.
-    """
-    found = evaluate(model, x, x_test)
-    variance = float(x_test.var(0, correction=0).mean())
-    return {key: found[key] for key in ("parameters", "l0", "dead", "explained", "as_is")} | {
-        "probe": probe(model, x, y, x_test, y_test),
-        "norm_matched": norm_matched_error(model, x_test),
-        "mse": (1 - found["explained"]) * variance,
-    }
-
-
-# --- Many models, {(name, setting, seed): model} ------------------------------------------------
-
-
-def tabulate(models, x, x_test, y_test=None, cut_to=None):
-    """A DataFrame with a row for each model: what `evaluate` gives; with labels also "purity".
-
-    cut_to: an L0. The column "cut" is then what the densest model of a method and seed explains if
-    it is cut to that L0, see `explained_if_cut`; NaN for its other models.
+def benchmark(models, x, y, x_test, y_test, l0=10, with_classifier=True):
+    """A row for each layer of {(method, setting): model}: "l0", "dead", "own", "best" (`decoded`),
+    "parameters" and "purity"; and, of the settings of each method whose mean L0 is nearest l0,
+    "classifier" (`accuracy`), and "cut" to l0, of the layer of the same seed in the setting of the
+    largest L0.
     """
 
-    def row(key):
-        found = dict(zip(("method", "setting", "seed"), key)) | evaluate(models[key], x, x_test)
-        if y_test is not None:
-            with torch.no_grad():
-                found["purity"] = purity(models[key].encode(x_test), y_test)
+    def measure(layer):
+        with torch.no_grad():
+            specific = purity(layer.encode(x_test), y_test)
+        n = sum(p.numel() for p in layer.parameters())
+        return {"parameters": n, **decoded(layer, x, x_test), "purity": specific}
+
+    table = _rows(models, measure, "decoders")
+    mean_l0 = table.groupby(["method", "setting"], sort=False).l0.mean()
+    chosen = {}  # {method: (setting nearest l0, densest setting)}
+    for method, of in mean_l0.groupby(level=0, sort=False):
+        of = of.droplevel(0)
+        chosen[method] = (np.log(of / l0).abs().idxmin(), of.idxmax())
+
+    def measure_more(item):
+        method, i = item
+        nearest, densest = (h.layers(models[method, s])[i] for s in chosen[method])
+        with torch.no_grad():
+            A, A_test = nearest.encode(x), nearest.encode(x_test)
+        found = {"cut": cut(densest, x, x_test, l0)}
+        if with_classifier:
+            found["classifier"] = accuracy(A, y, A_test, y_test)
         return found
 
-    table = pd.DataFrame(side_by_side([partial(row, key) for key in models], "decoders"))
-    if cut_to is not None:
-        table["cut"] = np.nan
-        groups = table[table.l0.notna()].groupby(["method", "seed"], sort=False)
-        densest = groups.l0.idxmax()
-        keys = list(models)
-        jobs = [partial(explained_if_cut, models[keys[i]], x, x_test, cut_to) for i in densest]
-        table.loc[densest, "cut"] = side_by_side(jobs, "cut")
+    items = [(m, i) for m in chosen for i in range(len(h.layers(models[m, chosen[m][0]])))]
+    for (method, i), found in side_by_side(measure_more, items, "classifier").items():
+        rows = table.index[(table.method == method) & (table.setting == chosen[method][0])]
+        for name, value in found.items():
+            table.loc[rows[i], name] = value
     return table
 
 
-def add_probes(table, models, x, y, x_test, y_test, l0, methods, seeds):
-    """Add a column "probe" to the table, of these methods' and seeds' models next to the L0."""
-    chosen = table[table.seed.isin(seeds) & table.method.isin(methods)]
-    groups = chosen.groupby(["method", "seed"], sort=False)
-    asked = list(dict.fromkeys(i for _, rows in groups for i in _next_to(rows, l0)))
-    keys = list(models)
-    jobs = [partial(probe, models[keys[i]], x, y, x_test, y_test) for i in asked]
-    table["probe"] = np.nan
-    table.loc[asked, "probe"] = side_by_side(jobs, "probes")
+def at_ten(table):
+    """The rows of `benchmark` at the setting nearest to the L0 at which it was asked for more."""
+    return table[table.classifier.notna()]
 
 
-@torch.no_grad()
-def agreements(models, x):
-    """A DataFrame with a row for each pair of seeds of one method and setting: their agreement.
+def paper_benchmark(models, x, y, x_test, y_test):
+    """A row for each layer of {method: model}, with what the paper compares in its benchmark:
+    "parameters", "l0", "dead", "classifier" in %, "norm-matched" MSE; our "MSE" per pixel, with one
+    gain and an offset, and the variance "explained" by the same."""
+    variance = float(x_test.var(0, correction=0).mean())
 
-    "seed" names the pair, "l0" is the geometric mean of theirs.
-    """
-    rows = []
-    for name, setting in dict.fromkeys(key[:2] for key in models):
-        codes = {k[2]: m.encode(x) for k, m in models.items() if k[:2] == (name, setting)}
-        for (a, A), (b, B) in combinations(codes.items(), 2):
-            l0 = (h.l0(A) * h.l0(B)) ** 0.5
-            rows.append((name, setting, f"{a}, {b}", l0, agreement(A, B)))
-    return pd.DataFrame(rows, columns=["method", "setting", "seed", "l0", "agreement"])
+    def measure(layer):
+        found = decoded(layer, x, x_test)
+        with torch.no_grad():
+            A, A_test = layer.encode(x), layer.encode(x_test)
+        return {
+            "parameters": sum(p.numel() for p in layer.parameters()),
+            "l0": found["l0"],
+            "dead": found["dead"],
+            "classifier": accuracy(A, y, A_test, y_test),
+            "norm-matched": norm_matched_error(layer, x_test),
+            "MSE": (1 - found["own"]) * variance,
+            "explained": found["own"],
+        }
 
-
-# --- At an equal L0 -----------------------------------------------------------------------------
-
-EXPLAINED = ("explained", "least_squares", "as_is")
-
-
-def at_l0(table, l0):
-    """All measures of a table of models at an L0: a DataFrame by (method, seed).
-
-    A value is interpolated between models, linearly in log L0, and nothing is extrapolated. Of a
-    variance explained, the complement is interpolated as a logarithm. "cut", which is measured at
-    the L0, is taken as it is. Seeds whose models do not enclose the L0 have NaN, with a warning
-    that names them.
-    """
-    rows, outside = {}, {}
-    for (method, seed), group in table.groupby(["method", "seed"], sort=False):
-        inside = group[group.l0 > 0]  # a model that has diverged has a NaN
-        if len(_next_to(inside, l0)) < 2:
-            outside.setdefault(method, []).append(seed)
-        values = inside.drop(columns=["method", "setting", "seed"])
-        rows[method, seed] = {name: _interpolate(values, name, l0) for name in values}
-    for method, seeds in outside.items():
-        message = (
-            f"{method}: the models of seeds {seeds} do not enclose L0 {l0:g}, and are left out"
-        )
-        warnings.warn(message, stacklevel=2)
-    index = pd.MultiIndex.from_arrays([*zip(*rows)] or [[], []], names=["method", "seed"])
-    columns = table.columns.drop(["method", "setting", "seed"])
-    return pd.DataFrame(list(rows.values()), index, columns)
-
-
-def _next_to(rows, l0):
-    """The indices of the models just below and just above an L0, twice the same if it has just that
-    L0; fewer than two if the models do not enclose it."""
-    rows = rows.sort_values("l0")
-    return [*rows.index[rows.l0 <= l0][-1:], *rows.index[rows.l0 >= l0][:1]]
-
-
-def _interpolate(rows, column, l0):
-    rows = rows[rows[column].notna()].sort_values("l0")
-    if not len(rows):
-        return np.nan
-    if column in ("cut", "parameters"):
-        return float(rows[column].iloc[-1])
-    y = np.log1p(-rows[column]) if column in EXPLAINED else rows[column].astype(float)
-    value = np.interp(np.log(l0), np.log(rows.l0), y, left=np.nan, right=np.nan)
-    if column == "l0":
-        return l0 if np.isfinite(value) else np.nan
-    return float(-np.expm1(value) if column in EXPLAINED else value)
-
-
-def nearest(table, models, method, l0, seed):
-    """The model of a method and seed whose L0 is nearest."""
-    rows = table[(table.method == method) & (table.seed == seed)]
-    return models[method, rows.setting[np.log(rows.l0 / l0).abs().idxmin()], seed]
+    return _rows(models, measure, "the paper's measures")

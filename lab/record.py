@@ -1,6 +1,7 @@
-"""What a notebook saves: its parameters, and the record of its numbers."""
+"""What a notebook saves: its parameters, criteria and numbers."""
 
 import json
+import operator
 import os
 import platform
 import subprocess
@@ -13,10 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from lab import ROOT
-from lab.data import pick_device
 
 try:
     import resource
@@ -25,6 +24,7 @@ except ImportError:  # on Windows
 
 START = time.time()
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
+COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 def output_folder(path="", quick=False):
@@ -53,48 +53,38 @@ def parameters(variables):
     return {name: value for name, value in before if name.isupper() and type(value) in plain}
 
 
-def numbers(frame, tolerances, place=""):
-    """Entries for `save_results`, of a DataFrame whose first index names a method or run.
+def criterion(claim, measured, comparison, bound):
+    """A row of a table of criteria: it holds if each of the numbers measured (one, or one a seed)
+    compares so with the bound. NaN never holds."""
+    values = [float(value) for value in np.atleast_1d(measured)]
+    holds = bool(values) and all(COMPARISONS[comparison](value, bound) for value in values)
+    row = {"claim": claim, "comparison": comparison, "bound": bound}
+    return row | {"measured": values, "holds": holds}
 
-    Of each of them the columns {name: tolerance}, with a value for each row, a seed; NaN is left
-    out.
+
+def save(name, folder, *, parameters, criteria, **tables):
+    """Write the record <folder>/<name>.json.
+
+    criteria: rows of `criterion`. tables: DataFrames with a row for each model or run: columns
+    that say which, then "seed", then what was measured. `make check` compares them.
     """
-    return [
-        {"method": name, "quantity": column, "place": place, "tolerance": tolerance}
-        | {"seeds": list(rows[column].dropna())}
-        for name, rows in frame.groupby(level=0, sort=False)
-        for column, tolerance in tolerances.items()
-    ]
+    content = {"parameters": parameters, "environment": _environment(), "criteria": criteria}
+    content["tables"] = {key: table.to_dict("records") for key, table in tables.items()}
+    text = json.dumps(_plain(content), indent=1, allow_nan=False)
+    write(Path(folder) / f"{name}.json", (text + "\n").encode())
 
 
-def save_results(name, folder, *, parameters, criteria, numbers, rates=None, **more):
-    """Write the record <name>.json: numbers only, no formatted text.
+def read(name, folder=ROOT / "figures"):
+    """The content of <folder>/<name>.json, a dict, with its tables as DataFrames.
 
-    parameters: of `parameters`. criteria: rows of `lab.criteria.judge`. numbers: what
-    `make check` compares between runs, a list of
-    {"method": ..., "quantity": ..., "place": ..., "tolerance": ..., "seeds": [one number a seed]}.
-    rates: {method: learning rate}; the numbers of a method are compared only at equal rates.
-    more: as `write_json` takes it.
-    """
-    environment = _environment(parameters.get("DEVICE", "auto"))
-    content = {"parameters": parameters, "environment": environment, "criteria": criteria}
-    content |= {"numbers": numbers, "rates": rates or {}, **more}
-    write_json(Path(folder) / f"{name}.json", content)
-
-
-def read_results(name, folder, **same):
-    """The content of <folder>/<name>.json.
-
-    same: parameters which it must share. FileNotFoundError and ValueError say what to run first.
+    FileNotFoundError says what to run first.
     """
     path = Path(folder) / f"{name}.json"
     if not path.exists():
-        first = "`make language`" if name == "language" else f"notebooks/{name}.ipynb"
-        raise FileNotFoundError(f"{path} is missing: run {first} first")
+        first = "make language" if name == "language" else "make figures"
+        raise FileNotFoundError(f"{path} is missing: run `{first}`")
     content = json.loads(path.read_text(encoding="utf-8"))
-    if other := [key for key in same if same[key] != content["parameters"].get(key)]:
-        same = ", ".join(other)
-        raise ValueError(f"{path} is of another {same}: run notebooks/{name}.ipynb with the same")
+    content["tables"] = {key: pd.DataFrame(rows) for key, rows in content["tables"].items()}
     return content
 
 
@@ -114,21 +104,14 @@ def write(path, content):
     os.replace(part, path)
 
 
-def write_json(path, content):
-    """Write a dict as JSON: DataFrames as lists of rows, tensors as lists, NaN as null."""
-    write(path, (json.dumps(_plain(content), indent=1, allow_nan=False) + "\n").encode())
-
-
-def _environment(device):
+def _environment():
     """Versions, machine, commit, time since this module was imported, and memory so far."""
     changed = git("diff", "--name-only", "HEAD", "--", ":!figures")  # a run itself writes figures/
     commit = git("describe", "--always").strip() or "unknown"
-    device = pick_device(device)
     found = {
         "python": platform.python_version(),
         **{package: version(package).partition("+")[0] for package in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "commit": f"{commit}-dirty" if changed else commit,
         "seconds": round(time.time() - START),
     }
@@ -141,13 +124,10 @@ def _environment(device):
 
 def _plain(value):
     """The value as JSON can hold it."""
-    if isinstance(value, pd.DataFrame):
-        named = any(name is not None for name in value.index.names)
-        return _plain((value.reset_index() if named else value).to_dict("records"))
     if isinstance(value, dict):
         return {str(key): _plain(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if isinstance(value, (torch.Tensor, np.ndarray, np.generic, pd.Series)):
-        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
     return None if isinstance(value, float) and not np.isfinite(value) else value

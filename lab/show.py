@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lab.plots import ALT
 from lab.record import write
 
 
@@ -48,7 +47,7 @@ def _cell(value):
 
 
 def figure(fig, name, folder):
-    """Write <name>.png and <name>.pdf, show the figure with its description, and close it.
+    """Write <name>.png and <name>.pdf, show the figure with its description fig.alt, and close it.
 
     The same figure gives the same bytes.
     """
@@ -56,7 +55,7 @@ def figure(fig, name, folder):
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
-    display(fig, metadata={"image/png": {"alt": ALT[name]}})
+    display(fig, metadata={"image/png": {"alt": fig.alt}})
     plt.close(fig)
 
 
@@ -94,9 +93,21 @@ def _rounded(number, digits):
     return f"{round(number, digits) + 0:,.{digits}f}"
 
 
-def spreads(frame, by, digits):
-    """`spread` of columns {name: decimals} over the rows of each group, as a DataFrame of text."""
-    groups = frame.groupby(by, sort=False)
-    return pd.DataFrame(
-        {name: groups[name].apply(spread, decimals) for name, decimals in digits.items()}
-    )
+def criteria(rows):
+    """Show a table of criteria, rows of `record.criterion`."""
+
+    def text(number):
+        return f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
+
+    shown = [
+        {
+            "criterion": row["claim"],
+            "bound": f"{row['comparison']} {row['bound']:g}",
+            "measured": " to ".join(
+                dict.fromkeys(text(v) for v in (min(row["measured"]), max(row["measured"])))
+            ),
+            "": "holds" if row["holds"] else "**fails**",
+        }
+        for row in rows
+    ]
+    table(pd.DataFrame(shown))
