@@ -358,7 +358,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     while len(tried) < tries:
         model = new_model()
         try:
-            fit(model, lambda model, x: loss(model, x, setting), x, **fit_options)
+            fit(model, lambda model, x, s=setting: loss(model, x, s), x, **fit_options)
         except FloatingPointError as error:
             raise FloatingPointError(f"with the setting {setting:.3g} {error}") from None
         with torch.no_grad():
@@ -378,7 +378,7 @@ def _l0_in_parts(model, x, chunk=4096):
 
 
 def _next_setting(tried, l0):
-    """The setting to try after {setting: L0}: a secant on log L0, moved by a factor of 8 at most."""
+    """What to try after {setting: L0}: a secant on log L0, which moves by a factor of 8 at most."""
     (log_s, distance), *others = sorted(
         ((math.log(s), math.log(max(reached, 0.01) / l0)) for s, reached in tried.items()),
         key=lambda point: abs(point[1]),

@@ -2,9 +2,12 @@
 
 from copy import deepcopy
 
+import pandas as pd
 import torch
 
 import helpers as h
+from lab import measures
+from lab.parallel import side_by_side
 
 
 def infomax_loss(E):
@@ -66,3 +69,33 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, chunk=4096):
 def rho(model, x, lam, infomax=infomax_loss):
     """What a step subtracts from a bias over what it adds, median over living units: -> float."""
     return float(means(model, x, lam, infomax)["rho"].nanmedian())
+
+
+def table(models, x, x_test):
+    """A DataFrame with a row for each layer of {name: (model, lam, infomax)}: "method", "seed",
+    and medians over its living units:
+
+    "rho"; "step and V", the cosine of what is added to the weights and the row of the best decoder;
+    "inactive part" of V, its length over that of V; and "l0", "own" and "best" of
+    `lab.measures.decoded`, with the "ratio" of the two.
+    """
+    layers = {
+        (name, layer.seed): (layer, lam, infomax)
+        for name, (model, lam, infomax) in models.items()
+        for layer in h.layers(model)
+    }
+
+    def row(key):
+        layer, lam, infomax = layers[key]
+        found = means(layer, x, lam, infomax)
+        living, V = found["rho"].isfinite(), found["V"]
+        cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
+        inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)
+        values = {"rho": found["rho"], "step and V": cosine, "inactive part": inactive}
+        measured = {name: float(value[living].median()) for name, value in values.items()}
+        measured |= measures.decoded(layer, x, x_test)
+        return measured | {"ratio": measured["own"] / measured["best"]}
+
+    rows = side_by_side(row, layers, "balance")
+    keys = [dict(zip(("method", "seed"), key)) for key in rows]
+    return pd.DataFrame(key | row for key, row in zip(keys, rows.values()))

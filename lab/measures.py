@@ -76,6 +76,12 @@ def norm_matched_error(model, x):
     return float((x_hat - x).square().mean())
 
 
+def norm_matched_mean(x, x_test):
+    """`norm_matched_error` of a model that always gives the mean of x: -> float."""
+    mean = normalize(x.mean(0), dim=0) * x_test.norm(dim=1, keepdim=True)
+    return float((mean - x_test).square().mean())
+
+
 def pca_explained(x, x_test, counts):
     """Variance of x_test that the leading principal components of x explain: a list."""
     mean = x.mean(0)
@@ -158,6 +164,34 @@ def of_energies(E):
         "entropy": h.responsibility_entropy(E),
         "l0": float(h.l0(E)),
     }
+
+
+def compare(E, reference, seeds):
+    """A DataFrame with a row for each layer of test energies E (S, N, K): "seed", `of_energies`,
+    the "spread" of denominators, as it is and "shuffled"; and, if it is not the same tensor, the
+    "agreement" with the layer of a reference (S, N, K), and how many units are "replaced"."""
+    rows = []
+    for seed, own, other in zip(seeds, E, reference):
+        row = {"seed": seed, **of_energies(own)}
+        row["spread"], row["shuffled"] = spread_of_denominators(own)
+        same = E is reference
+        row["agreement"] = np.nan if same else agreement(other, own)
+        row["replaced"] = np.nan if same else n_replaced(other, own)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def paired_rows(models, x, n=8):
+    """Rows of W and of the decoder, of the first n units of the first of {name: model}, and of the
+    units of the others that `pair_units` pairs with them by the activations of x: {name: ((n, D),
+    (n, D))}."""
+    first, *_ = models.values()
+    A, found = first.encode(x), {}
+    for name, model in models.items():
+        units = pair_units(A, model.encode(x))[0][:n]
+        found[name] = model.W.detach()[units], model.decoder.detach()[units]
+    return found
 
 
 # --- Tables of models that hold a layer for each seed -------------------------------------------

@@ -41,7 +41,7 @@ def train(methods, x, seeds, epochs):
         return model
 
     runs = [(name, setting) for name, method in methods.items() for setting in method.settings]
-    return side_by_side(train_one, runs, "benchmark", epochs)
+    return side_by_side(train_one, runs, "benchmark", len(runs) * epochs)
 
 
 def paper_sae(n_inputs, n_units, seeds):

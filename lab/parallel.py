@@ -20,12 +20,11 @@ def side_by_side(function, items, title, epochs=None):
 
     Each has one thread of torch: with tensors as small as ours this is faster than one after the
     other with all threads, and results do not depend on the number of cores.
-    title: of a bar that counts items; or epochs, so many for each item, of which `tick` tells. On
-    Ctrl-C, or if one fails, those that call `tick` end after their epoch, others when they are
-    done.
+    title: of a bar that counts items; or epochs, so many in all, of which `tick` tells. On Ctrl-C,
+    or if one fails, those that call `tick` end after their epoch, others when they are done.
     """
     items = list(items)
-    total, unit = (len(items), "run") if epochs is None else (len(items) * epochs, "epoch")
+    total, unit = (len(items), "run") if epochs is None else (epochs, "epoch")
     threads = torch.get_num_threads()
     _interrupted.clear()
     pool = ThreadPoolExecutor(joblib.cpu_count(), initializer=torch.set_num_threads, initargs=(1,))

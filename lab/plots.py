@@ -1,7 +1,8 @@
 """What all figures have in common: one style, labels, and pictures of units and digits.
 
-A figure is exactly one column (3.3 in) or two (6.9 in) wide, and no text in it is below 7 points;
-those of README.md, where they are 400 pixels wide, have 12 points in two columns.
+Each function of lab/plots_*.py takes what it shows and returns a figure, with its description for
+those who cannot see it, fig.alt. No text in a figure is below 7 points; the three of README.md's
+strip, where they are 280 pixels wide, have large labels and no legends.
 """
 
 import matplotlib.patheffects
@@ -11,49 +12,10 @@ import seaborn as sns
 import torch
 from torch.nn.functional import pad
 
-ONE, TWO = 3.3, 6.9  # inches: a column of a journal, and two
+TWO = 6.9  # inches: two columns of a journal
 GREY = "0.45"
-LARGE = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 12)
-LARGE |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 11.5)
-ALT = {  # for those who cannot see a figure
-    "1_theorem": "Gradient against responsibility on logarithmic axes, for random energies and for "
-    "those of a trained layer: all dots lie on the identity line. Below, the differences, in units "
-    "of rounding.",
-    "1_theorem_toy": "Three clusters of points and the paths of three means. (a) Gradient descent "
-    "leads one mean to each cluster, inside the circles of EM. (b) Without the denominator two "
-    "means arrive in one cluster, and another cluster has no mean. (c) Of random starts, nearly "
-    "all find the three clusters with the denominator, and about as many as are lucky without it.",
-    "1_theorem_relu": "(a) The energy of a unit is zero on one side of a line and rises on the "
-    "other. (b) Of three units, the one that is active on a cluster has the smallest "
-    "responsibility there. (c) The weights of four trained units, digits on which each is most "
-    "active, and digits on which it is inactive.",
-    "1_theorem_collapse": "Which of three units has the lowest energy, at the start and after "
-    "training. Where the points lie in one direction from the origin, one unit gets all "
-    "points. Where they are centred, each unit gets a sector with one cluster.",
-    "2_ablation": "A column each for configurations A to D. Above, absolute correlations of all "
-    "pairs of units: none for A, where no unit varies; large dark blocks for B; nearly nothing off "
-    "the diagonal for C and D. In the middle, on what part of the digits each unit is active: zero "
-    "for A, around a quarter for B and C, near one for D. Below, the usage of units, sorted.",
-    "2_ablation_competition": "(a) Pictures of the weights of eight units, in three lines: with "
-    "competition; without competition, where they look the same; with another seed, where they "
-    "differ. (b) Redundancy falls as the weight of decorrelation grows. Without competition it is "
-    "higher at weight 0; from 0.3 on the two curves coincide.",
-    "2_ablation_convergence": "(a) The loss against the logarithm of the epoch: straight lines, as "
-    "predicted, for 64, 32 and 16 units; steeper with more units. Adam bends below them. (b) "
-    "Epochs at which runs are declared converged lie on the line K / tolerance, or a little above.",
-    "3_benchmark": "Variance explained against L0 for eight methods. (a) By the transpose or an "
-    "SAE's decoder: TopK is highest, then L1 and tied SAE, the revised loss, the paper's loss with "
-    "weight decay, tuned, k-means, and far below the paper's loss. (b) With a least-squares "
-    "decoder: in nearly the same order, and closer together; PCA is far below at small L0.",
-    "3_benchmark_digit": "Energies and responsibilities of all units for one digit, sorted by "
-    "energy: the few active units have the smallest responsibilities, inactive ones the same. "
-    "Below: the digit, the weights of its active units, and their sum, which resembles the digit.",
-    "3_benchmark_balance": "For four units, six pictures each: the means of strongly active, "
-    "barely active and inactive inputs; the first minus the second, and the first minus the "
-    "third, which resemble each other; and the weights, which resemble both.",
-    "3_benchmark_units": "Eight decoder rows of each method. K-means, the revised loss and the "
-    "paper's loss show more whole digits, SAEs more strokes.",
-}
+LARGE = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 14)
+LARGE |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 13)
 RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 
@@ -77,10 +39,13 @@ def style():
         "savefig.dpi": 300,
         "pdf.fonttype": 42,
     }
-    for axis in "xy":
-        rc |= {f"{axis}tick.major.width": 0.6, f"{axis}tick.major.size": 3}
-        rc |= {f"{axis}tick.minor.width": 0.4, f"{axis}tick.minor.size": 1.5}
+    ticks = {"major.width": 0.6, "major.size": 3, "minor.width": 0.4, "minor.size": 1.5}
+    rc |= {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()}
     sns.set_theme("paper", "ticks", "colorblind", rc=rc)
+
+
+style()
+large = plt.rc_context(LARGE)  # decorates the functions of the figures in README.md's strip
 
 
 def frame(axis, title, x=None, y=None, log="", **settings):
@@ -95,18 +60,19 @@ def label(axis, text, at, **look):
     axis.text(*np.asarray(at), text, path_effects=RIM, **look)
 
 
-def label_ends(axis, gap=8):
+def label_ends(axis, gap=9, **look):
     """Write the label of each line beside its last point, in its colour; where labels would
     overlap, above one another. gap: the height of a line of text, in points."""
-    axis.figure.canvas.draw()  # the scales must be known
+    axis.figure.draw_without_rendering()  # the scales must be known
     last = {line: line.get_xydata()[-1] for line in axis.lines if line.get_label()[0] != "_"}
     points, at = axis.figure.dpi / 72, -np.inf
     for line, (x, y) in sorted(last.items(), key=lambda item: item[1][1]):
         height = axis.transData.transform((x, y))[1] / points
         at = max(height, at + gap)  # from below
-        look = {"color": line.get_color(), "fontsize": 7, "va": "center", "path_effects": RIM}
-        place = {"xytext": (5, at - height), "textcoords": "offset points"}
-        axis.annotate(line.get_label(), (x, y), **place, **look, annotation_clip=False)
+        colour = {"color": line.get_color(), "va": "center", "path_effects": RIM}
+        place = {"xytext": (6, at - height), "textcoords": "offset points"}
+        look = {"fontsize": 7} | look
+        axis.annotate(line.get_label(), (x, y), **place, **colour, **look, annotation_clip=False)
 
 
 def tiles(axis, images, columns, signed=True, names=()):

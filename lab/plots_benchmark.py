@@ -1,100 +1,118 @@
 """The figures of notebook 3: each function takes what it shows, and returns a figure."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
-from lab.plots import GREY, LARGE, TWO, label, log_l0, tiles
+from lab.plots import GREY, TWO, label, label_ends, large, log_l0, tiles
+
+LOOKS = {  # colour, marker, line: warm for the paper's loss and its changes, blue for SAEs
+    "the paper's loss": ("#dd9326", "v", ":"),
+    "the paper's loss, tuned": ("#cc6410", "<", "-."),
+    "the paper's loss + weight decay": ("#963a0a", ">", "--"),
+    "the revised loss": ("k", "o", "-"),
+    "tied SAE": ("#5aa9dd", "s", "-."),
+    "L1 SAE": ("#1f6fb4", "D", "--"),
+    "TopK SAE": ("#0b2d5c", "^", "-"),
+}
+OWN_LOOK = ("#c2348a", "X", "-")  # of a method of the reader's
+SHORT = {"the paper's loss, tuned": "tuned", "the paper's loss + weight decay": "+ decay"}
 
 
-@plt.rc_context(LARGE)
-def benchmark_figure(table, looks, pca):
-    """table: a row for each model, see `lab.measures.tabulate`; looks: {method: (colour, marker,
-    line)}; pca: (L0s, variance explained)."""
-    fig, axes = plt.subplots(1, 2, figsize=(TWO, 5.0), sharex=True, sharey=True)
-    for axis, column in zip(axes, ("explained", "least_squares")):
-        for name, (colour, marker, line) in looks.items():
-            rows = table[table.method == name]
-            axis.plot(rows.l0, rows[column], ".", color=colour, ms=4, alpha=0.6, mew=0)
-            means = rows.groupby("setting")[["l0", column]].mean().sort_values("l0")
+@large
+def benchmark(table, pca):
+    """table: a row for each layer, see `lab.measures.benchmark`; pca: {L0: variance explained}."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.2), sharex=True, sharey=True)
+    for axis, column in zip(axes, ("own", "best")):
+        for name, of in table.groupby("method", sort=False):
+            colour, marker, line = LOOKS.get(name, OWN_LOOK)
+            axis.plot(of.l0, of[column], ".", color=colour, ms=4, alpha=0.6, mew=0, label="_")
+            means = of.groupby("setting")[["l0", column]].mean().sort_values("l0")
             look = {"color": colour, "marker": marker, "ls": line, "ms": 6, "mew": 1.1, "lw": 1.6}
-            axis.plot(means.l0, means[column], mfc="w", label=name.removeprefix("the "), **look)
+            text = SHORT.get(name, name.removeprefix("the ").removesuffix(" SAE"))
+            axis.plot(means.l0, means[column], mfc="w", label=text, **look)
+        axis.plot([*pca], [*pca.values()], color=GREY, lw=0.9, label="_")
         log_l0(axis)
-    axes[1].plot(*pca, color=GREY, lw=0.9)
-    middle = len(pca[0]) // 2
-    at = pca[0][middle], pca[1][middle] - 0.01
-    label(axes[1], "PCA", at, color=GREY, ha="left", va="top", fontsize=11.5)
-    axes[0].set(title="(a) own decoder", ylabel="variance explained", xlabel="active units (L0)")
-    axes[1].set(title="(b) least-squares decoder", xlabel="active units (L0)")
-    lines = axes[0].get_legend_handles_labels()
-    fig.legend(*lines, loc="outside lower center", ncols=2, columnspacing=1.2, handlelength=3.2)
+        axis.set_xlabel("active units")
+    label(axes[1], "PCA", (12, pca[12] - 0.03), color=GREY, ha="left", va="top", fontsize=12)
+    axes[0].set(title="(a) own decoder", ylabel="variance explained")
+    axes[1].set_title("(b) best decoder")
+    axes[1].set_ylim(0.2, None)
+    label_ends(axes[0], gap=13, fontsize=12)
+    fig.alt = (
+        "Variance explained against the number of active units, a line for each method: (a) by the "
+        "transpose, or an SAE's own decoder, (b) by the best linear decoder; beside it, principal "
+        "components."
+    )
     return fig
 
 
-def digit_figure(x, E, r, W, x_hat):
-    """One digit x (D,): the energies E and responsibilities r (K,) of all units, the weights W
-    (K, D) of the active ones, at most seven, and what the transpose makes of E, x_hat (D,)."""
-    x, E, r, W, x_hat = (t.detach().cpu() for t in (x, E, r, W, x_hat))
-    order, n_active = E.argsort(descending=True), int((E > 0).sum())
-    fig = plt.figure(figsize=(TWO, 2.8))
-    upper, lower = fig.subfigures(2, 1, height_ratios=[1.55, 1])
-    a, b = upper.subplots(1, 2)
-    colours = ["C3" if E[unit] > 0 else "0.75" for unit in order]
-    for axis, values in ((a, E), (b, r)):
-        axis.bar(np.arange(1, len(E) + 1), values[order].numpy(), width=1, color=colours, lw=0)
-        axis.set(xlabel="unit, by energy", xlim=(0, len(E) + 1))
-    label(a, "active", (n_active + 1, 0.6 * E.max()), color="C3", ha="left")
-    label(b, "inactive", ((n_active + len(E)) / 2, r.max() / 2))
-    a.set(ylabel="energy E", title=f"(a) {n_active} of {len(E)} units are active")
-    b.set(ylabel="responsibility r", title="(b) responsibilities")
-    first, *axes, last = lower.subplots(1, min(n_active, 7) + 2)
-    picture(first, x, "digit")
-    picture(last, x_hat, "$\\hat x$")
-    for axis, unit in zip(axes, order):
-        tiles(axis, W[unit][None], 1)
-        axis.set_title(f"E = {E[unit]:.2f}", loc="center", color="C3")
+def one_digit(digit, codes):
+    """A digit (D,) and, for each of {method: (A (K,), decoder rows (K, D), reconstruction (D,))},
+    a line of the rows of its active units, by their part in the sum, and the reconstruction."""
+    active = max(int((A > 0).sum()) for A, _, _ in codes.values())
+    n = min(active, 10)
+    fig, axes = plt.subplots(
+        len(codes), n + 2, figsize=(TWO, 0.78 * len(codes) + 0.2), squeeze=False
+    )
+    for i, (name, (A, V, x_hat)) in enumerate(codes.items()):
+        row = axes[i]
+        units = (A * V.norm(dim=1)).argsort(descending=True)[: min(int((A > 0).sum()), n)]
+        picture(row[0], digit, None if i else "digit")
+        row[0].set_ylabel(name.removeprefix("the ").replace(" loss", "\nloss"), fontsize=8)
+        for axis, unit in zip(row[1:], units):
+            tiles(axis, V[unit][None], 1)
+            axis.set_title(f"{A[unit]:.3g}", loc="center", fontsize=7, pad=2)
+        for axis in row[1 + len(units) : -1]:
+            axis.axis("off")
+        picture(row[-1], x_hat, None if i else "$\\hat x$")
+    fig.alt = (
+        "A line for each method: a digit, the decoder rows of its active units with their "
+        "activations above them, and the reconstruction."
+    )
     return fig
 
 
-def means_figure(found, units):
+def means(found, units):
     """A row for each of some units: the means of `lab.balance.means`, their differences, and the
     weights."""
-    A, R, inactive = (found[name].cpu() for name in ("x_A", "x_R", "x_I"))
+    A, R, inactive = (found[name] for name in ("x_A", "x_R", "x_I"))
     columns = {
-        "$\\bar x_A$": A,
-        "$\\bar x_R$": R,
-        "$\\bar x_I$": inactive,
-        "$\\bar x_A-\\bar x_R$": A - R,
-        "$\\bar x_A-\\bar x_I$": A - inactive,
-        "$w$": found["W"].cpu(),
+        "strongly active\n$\\bar x_A$": A,
+        "barely active\n$\\bar x_R$": R,
+        "inactive\n$\\bar x_I$": inactive,
+        "step\n$\\bar x_A-\\bar x_R$": A - R,
+        "decoder row\n$\\bar x_A-\\bar x_I$": A - inactive,
+        "weights\n$w_j$": found["W"],
     }
-    names = ("strongly active", "barely active", "inactive", "gradient", "decoder row", "weights")
-    fig, grid = plt.subplots(
-        len(units), len(columns), figsize=(TWO, 1.22 * len(units)), squeeze=False
-    )
+    fig, grid = plt.subplots(len(units), 6, figsize=(TWO, 1.15 * len(units)), squeeze=False)
     for row, unit in zip(grid, units):
-        means = torch.stack([part[unit] for part in (A, R, inactive)])
+        shared = float(torch.stack([part[unit] for part in (A, R, inactive)]).abs().max())
         for i, (axis, part) in enumerate(zip(row, columns.values())):
             # The three means of a unit have one scale; differences and weights have their own
-            limit = float(means.abs().max() if i < 3 else part[unit].abs().quantile(0.995))
+            limit = shared if i < 3 else float(part[unit].abs().quantile(0.995))
             picture(axis, part[unit], None, cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.spines[:].set_visible(False)
-    for axis, name, word in zip(grid[0], columns, names):
-        axis.set_title(f"{word}\n{name}", loc="center")
+    for axis, name in zip(grid[0], columns):
+        axis.set_title(name, loc="center")
+    fig.alt = (
+        "For four units, six pictures each: the means of strongly active, barely active and "
+        "inactive inputs; the first minus the second, and the first minus the third; the weights."
+    )
     return fig
 
 
-def units_figure(rows):
-    """rows: {method: decoder rows of eight units (8, D)}."""
-    fig, axis = plt.subplots(figsize=(TWO, 0.7 * len(rows)), layout="compressed")
-    tiles(axis, torch.cat([W.detach().cpu() for W in rows.values()]), 8, names=[*rows])
+def units(rows):
+    """rows: {name: rows of eight units (8, D)}."""
+    fig, axis = plt.subplots(figsize=(TWO, 0.72 * len(rows)), layout="compressed")
+    tiles(axis, torch.cat([*rows.values()]), 8, names=[*rows])
+    fig.alt = "Eight rows of weights for each method, as pictures."
     return fig
 
 
 def picture(axis, image, title, **look):
     """A square picture (D,) with its title: a digit, black on white, or as `look` says."""
     look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | look
-    image = torch.as_tensor(image).detach().cpu()
+    image = torch.as_tensor(image).detach()
     side = round(len(image) ** 0.5)
     axis.imshow(image.reshape(side, side).numpy(), **look)
     axis.set(xticks=[], yticks=[])

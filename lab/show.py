@@ -12,6 +12,19 @@ from IPython.display import Markdown, display
 
 from lab.record import write
 
+NAMES = {  # of columns, as readers know them
+    "l0": "L0",
+    "dead": "dead units",
+    "classifier": "classifier, %",
+    "norm-matched": "MSE, norm-matched",
+    "explained": "variance explained",
+    "own": "variance explained",
+    "best": "with the best linear decoder",
+    "cut": "cut to ten",
+    "ratio": "share of the best decoder's",
+    "rho": "$\\rho$",
+}
+
 
 def source(*functions):
     """Show the source of functions or classes, as it stands in their modules."""
@@ -46,12 +59,12 @@ def _cell(value):
     return str(value) if isinstance(value, bool) else f"{value:,.0f}"
 
 
-def figure(fig, name, folder):
-    """Write <name>.png and <name>.pdf, show the figure with its description fig.alt, and close it.
-
-    The same figure gives the same bytes.
+def figure(fig, name=None, folder=None):
+    """Show the figure with its description fig.alt, and close it; with a name, write <name>.png and
+    <name>.pdf into the folder. The same figure gives the same bytes.
     """
-    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+    kinds = {"png": {"Software": None}, "pdf": {"CreationDate": None}} if name else {}
+    for kind, metadata in kinds.items():
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
@@ -91,6 +104,20 @@ def span(values, digits):
 def _rounded(number, digits):
     # Adding 0 turns the -0.0 of a small negative number into 0.0
     return f"{round(number, digits) + 0:,.{digits}f}"
+
+
+def summary(table, by, digits, paper=None, text=spread):
+    """`text`, `spread` or `span`, of the columns {name: decimals} over the rows of each group, as a
+    DataFrame.
+
+    paper: {column: {group: text}}, the paper's numbers, which are added in brackets.
+    """
+    groups = table.groupby(by, sort=False)
+    shown = pd.DataFrame({name: groups[name].apply(text, d) for name, d in digits.items()})
+    for column, values in (paper or {}).items():
+        for group, text in values.items():
+            shown.loc[group, column] += f" ({text})"
+    return shown
 
 
 def criteria(rows):

@@ -1,4 +1,4 @@
-"""lab/data.py: MNIST, images of a user's, what is said of a faulty file, and the device."""
+"""lab/data.py: MNIST, images of a user's, and what is said of a faulty file."""
 
 import numpy as np
 import pytest
@@ -75,16 +75,3 @@ def test_a_file_that_is_missing_or_damaged_is_not_read(name, load, tmp_path, mon
     (tmp_path / "data" / file).write_bytes(content[:10_000] + b"?!" + content[10_002:])
     with pytest.raises(ValueError, match=said):
         load()
-
-
-def test_the_device_is_the_gpu_if_there_is_one(monkeypatch):
-    for gpus, kind, absent in ((1, "cuda", ("mps", "cuda:1", "cudax")), (0, "cpu", ("cuda",))):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda gpus=gpus: gpus > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        assert data.pick_device().type == kind and data.pick_device("cpu").type == "cpu"
-        for name in absent:
-            with pytest.raises(ValueError, match=f'DEVICE = "{name}": .*"auto" or "cpu"'):
-                data.pick_device(name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert data.pick_device("cuda:1") == torch.device("cuda:1")

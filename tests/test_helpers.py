@@ -1,5 +1,6 @@
 """helpers.py against NumPy, SciPy, scikit-learn, autograd, plain loops, and a theorem."""
 
+import importlib.util
 import warnings
 from functools import partial
 
@@ -9,26 +10,31 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import logsumexp, softmax
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression, Ridge
 from torch import nn
 from torch.func import grad
 
 import helpers as h
 
+pytestmark = pytest.mark.usefixtures("float64")
 SGD = torch.optim.SGD
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def encoder(n_inputs=6, n_units=5):
-    return h.Encoder(n_inputs, n_units).double()
+def close(found, expected, rtol=1e-7, atol=1e-9):
+    pair = (v.detach().cpu() if isinstance(v, torch.Tensor) else v for v in (found, expected))
+    assert_allclose(*pair, rtol=rtol, atol=atol)
 
 
-def sae(n_inputs=6, n_units=5, **options):
-    return h.SparseAutoencoder(n_inputs, n_units, **options).double()
+X, MEAN = normal(165, 6), torch.linspace(-3, 3, 6).double()
+encoder, sae = partial(h.Encoder, 6, 5), partial(h.SparseAutoencoder, 6, 5)
+SHORT = {"epochs": 3, "batch_size": 16, "lr": 0.01}  # ten minibatches, and 5 rows that make none
+paper, revised = partial(h.paper_loss, lam=0.5), partial(h.revised_loss, lam=0.5, kappa=0.7)
 
 
 # --- Losses and measures of energies ------------------------------------------------------------
@@ -61,20 +67,37 @@ TERMS = {
 @pytest.mark.filterwarnings("ignore:the log-determinant")
 @pytest.mark.parametrize("term", TERMS)
 def test_term_equals_numpy(term):
-    """In single precision too: of small differences; and of large energies of fewer rows than
-    units."""
+    """In single precision too: of small differences; and of large energies of few rows."""
     found, reference = TERMS[term]
     small, large = 1e-3 * (normal(12, 5) + 3), 300 * (normal(4, 9) + 3)
-    for E, close in ((normal(12, 5), 1e-9), (small.float(), 2e-3), (large.float(), 2e-3)):
-        assert_allclose(found(E), reference(E.double().numpy()), rtol=close, atol=close)
+    for E, tolerance in ((normal(12, 5), 1e-9), (small.float(), 2e-3), (large.float(), 2e-3)):
+        close(found(E), reference(E.double().numpy()), tolerance, tolerance)
+
+
+names = "responsibilities lse_loss pooled_lse_loss variance_loss correlation decorrelation_loss "
+names += "log_det_loss l0 dead redundancy responsibility_entropy usage"
+
+
+@pytest.mark.parametrize("name", names.split())
+def test_energies_may_be_bytes_and_a_table_for_each_layer_but_for_measures(name):
+    E, function = (9 * normal(3, 40, 6)).abs().byte(), getattr(h, name)
+    each = [torch.as_tensor(function(table.double())) for table in E]
+    close(function(E[0].numpy()), each[0])
+    if name in ("dead", "redundancy", "responsibility_entropy", "usage"):
+        with pytest.raises(ValueError, match=r"layers\(model\)"):
+            function(E)
+    else:
+        close(function(E), torch.stack(each))
+    with pytest.raises(ValueError, match="table"):
+        function(E[0, 0])
 
 
 @pytest.mark.parametrize("far", [0, 1000, -1000])  # at which exp(-E) is 0 or infinite
 def test_gradients_of_the_log_sum_exps_are_responsibilities_of_one_input_and_of_all(far):
     E = 3 * normal(12, 5)
     e = np.exp(-E.numpy())
-    assert_allclose(grad(h.lse_loss)(E + far), e / e.sum(1, keepdims=True), rtol=1e-9)
-    assert_allclose(grad(h.pooled_lse_loss)(E + far), e / e.sum(1).mean(), rtol=1e-9)
+    close(grad(h.lse_loss)(E + far), e / e.sum(1, keepdims=True))
+    close(grad(h.pooled_lse_loss)(E + far), e / e.sum(1).mean())
 
 
 def test_a_constant_unit_has_no_correlation_and_gradients_stay_finite():
@@ -82,7 +105,7 @@ def test_a_constant_unit_has_no_correlation_and_gradients_stay_finite():
     E[:, 2] = 7.77  # a mean of float32 numbers is not exactly 7.77
     R = h.correlation(E)
     assert (R[2] == 0).all() and (R[:, 2] == 0).all()
-    assert_allclose(R[kept][:, kept], np.corrcoef(E[:, kept].numpy().T), atol=1e-5)
+    close(R[kept][:, kept], np.corrcoef(E[:, kept].numpy().T), atol=1e-5)
     expected = off_diagonal(E[:, kept].numpy())
     assert h.decorrelation_loss(E).item() == pytest.approx(expected, abs=1e-5)
     assert h.redundancy(E) == pytest.approx(expected, abs=1e-5)
@@ -99,26 +122,34 @@ def test_log_determinant_of_float32_energies_does_not_lose_s():
     assert h.log_det_loss(torch.cat([E, E], 1), s).item() == pytest.approx(-expected, rel=1e-4)
 
 
-def test_log_determinant_warns_of_fewer_rows_than_units_and_is_nan_if_energies_are():
-    with pytest.warns(UserWarning, match="9 units from minibatches of 8 rows"):
-        h.log_det_loss(normal(8, 9))
-    E = normal(9, 9)
-    E[2, 1] = np.nan
+def test_log_determinant_warns_of_few_rows_and_is_nan_where_energies_are():
+    with pytest.warns(UserWarning, match="64 units from minibatches of 31 rows"):
+        h.log_det_loss(normal(31, 64))
+    E = normal(2, 48, 64)
+    E[1, 2, 1] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert h.log_det_loss(E).isnan()
+        assert h.log_det_loss(E).isfinite().tolist() == [True, False]
+
+
+def test_l0_and_dead_count_activations_above_zero():
+    A = torch.tensor([[0, 1.0, 2], [0, 0, 1e-9], [-1, 0, 0]])
+    assert h.l0(A) == 1 and h.dead(A) == 1
+
+
+# --- Losses of a model --------------------------------------------------------------------------
 
 
 def test_losses_add_their_terms():
     """Of 64 rows, half the minibatch of the paper; by default of the log-sum-exp."""
-    E, W = normal(64, 5).abs(), normal(5, 7)
-    paper = h.variance_loss(E) + h.decorrelation_loss(E)
-    assert_allclose(h.published_loss(E), h.lse_loss(E) + paper / 2)
-    assert_allclose(h.published_loss(E, 3, torch.sum), E.sum() + 3 / 2 * paper)
-    revised = h.log_det_loss(E, s=1e-3) + 0.7 * np.square(W.numpy()).sum()
-    assert_allclose(h.revised_loss(E, W, lam=3, kappa=0.7), h.lse_loss(E) + 3 / 2 * revised)
-    found = h.revised_loss(E, W, 3, 0, penalty=torch.sum, infomax=h.infomax_loss)
-    assert_allclose(found, E.sum() + 3 / 2 * paper)
+    model, x = encoder(), normal(64, 6)
+    E, total, decay = model.encode(x), partial(torch.sum, dim=(-2, -1)), model.W.square().sum()
+    infomax = h.variance_loss(E) + h.decorrelation_loss(E)
+    close(h.paper_loss(model, x), h.lse_loss(E) + infomax / 2)
+    close(h.paper_loss(model, x, 3, 0.7, total), E.sum() + 3 / 2 * (infomax + 0.7 * decay))
+    log_det = h.log_det_loss(E, s=1e-3)
+    close(h.revised_loss(model, x, 3, 0.7), h.lse_loss(E) + 3 / 2 * (log_det + 0.7 * decay))
+    close(h.revised_loss(model, x, 3, 0, total), E.sum() + 3 / 2 * log_det)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -129,21 +160,14 @@ def test_sae_loss_penalises_activations_times_the_norm_of_their_decoder_row(tied
     W, b, V = (p.detach().numpy() for p in (model.W, model.b, model.decoder))
     A = (x.numpy() @ W.T + b).clip(0)
     error = np.square(A @ V + 1 - x.numpy()).sum()
-    v = A if tied else A * np.linalg.norm(V, axis=1)
-    assert h.sae_loss(model, x).item() == pytest.approx(error)
-    assert h.sae_loss(model, x, 3.0).item() == pytest.approx(error + 3 * v.sum())
-    found = h.sae_loss(model, x, 3.0, h.lse_loss).item()
-    assert found == pytest.approx(error - 3 * logsumexp(-v, axis=1).sum())
+    penalised = A if tied else A * np.linalg.norm(V, axis=1)
+    close(h.sae_loss(model, x), error)
+    close(h.sae_loss(model, x, 3.0), error + 3 * penalised.sum())
 
 
 def test_variance_per_unit_is_a_trace_of_a_covariance():
     x = normal(50, 6) * torch.arange(1, 7) + 5
     assert h.variance_per_unit(x, 4) == pytest.approx(np.trace(np.cov(x.numpy().T)) / 4)
-
-
-def test_l0_and_dead_count_activations_above_zero():
-    A = torch.tensor([[0, 1.0, 2], [0, 0, 1e-9], [-1, 0, 0]])
-    assert h.l0(A) == 1 and h.dead(A) == 1
 
 
 # --- Models -------------------------------------------------------------------------------------
@@ -156,48 +180,121 @@ def test_weights_start_within_the_bound_of_pytorch_and_decoder_rows_along_them()
     assert one.W.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.02)
     model, W = h.SparseAutoencoder(400, 64, seed=3), one.W.detach().numpy()
     assert model.W.equal(one.W) and model.b.equal(one.b) and not model.c.any()
-    assert_allclose(model.V.detach(), W / np.linalg.norm(W, axis=1, keepdims=True), rtol=1e-5)
+    close(model.V, W / np.linalg.norm(W, axis=1, keepdims=True))
+
+
+def test_the_mean_is_taken_off_the_inputs_and_an_sae_starts_from_it():
+    for new in (encoder, partial(sae, k=2)):
+        model, plain = new(mean=MEAN.numpy()), new()
+        close(model.encode(X), plain.encode(X - MEAN))
+    assert model.c.equal(MEAN)
+    model.b.data -= 1000
+    close(model(X), MEAN.expand(165, 6))
+    model = encoder(mean=MEAN.float()).float()
+    close(model.double().encode(X), encoder().float().double().encode(X - MEAN), atol=1e-6)
 
 
 def test_topk_keeps_the_k_largest_activations_and_k_of_equal_ones():
-    model, x = sae(k=2.0), normal(40, 6)
-    A = (x @ model.W.T + model.b).clamp(min=0).detach().numpy()
+    model = sae(k=2.0)
+    A = (X @ model.W.T + model.b).clamp(min=0).detach().numpy()
     A[A < np.sort(A)[:, [-2]]] = 0
-    assert_allclose(model.encode(x).detach(), A)
+    close(model.encode(X), A)
     model.W.data[:], model.b.data[:] = 0, 1
-    assert ((model.encode(x) > 0).sum(1) == 2).all()
+    assert ((model.encode(X) > 0).sum(1) == 2).all()
 
 
-@pytest.mark.parametrize("model", [encoder(), sae(k=3)], ids=["encoder", "TopK SAE"])
-def test_rows_of_any_shape_give_what_a_table_of_them_gives(model):
+@pytest.mark.parametrize("new", [encoder, partial(sae, k=3)], ids=["encoder", "TopK SAE"])
+def test_rows_of_any_shape_give_what_a_table_of_them_gives(new):
     """(batch, sequence, D), as a language model's activations."""
-    x = normal(60, 6)
-    assert_allclose(model.encode(x.view(4, 15, 6)).detach().view(60, 5), model.encode(x).detach())
+    close(new()(X.view(3, 55, 6)).flatten(0, 1), new()(X))
 
 
 # --- Training -----------------------------------------------------------------------------------
 
 
-def published(model, x):
-    return h.published_loss(model(x), 0.5)
-
-
 def test_fit_is_a_plain_loop():
-    """Of ten minibatches and 5 rows that make none, with a factor of the rate for each epoch."""
-    model, twin, x, factors = encoder(), encoder(), normal(165, 6), [1.0, 0.1, 3.0]
-    options = {"epochs": 3, "batch_size": 16, "lr": 0.01, "optimizer": SGD}
-    history = h.fit(model, published, x, schedule=factors, seed=7, **options)
+    """With a factor of the rate for each epoch."""
+    model, twin, factors = encoder(), encoder(), [1.0, 0.1, 3.0]
+    history = h.fit(model, paper, X, schedule=factors, seed=7, optimizer=SGD, **SHORT)
     order, expected = torch.Generator().manual_seed(7), []
     for factor in factors:
         losses = []
         for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
-            losses.append(h.published_loss(torch.relu(x[rows] @ twin.W.T + twin.b), 0.5))
+            losses.append(paper(twin, X[rows]))
             for p, g in zip((twin.W, twin.b), torch.autograd.grad(losses[-1], (twin.W, twin.b))):
                 p.data -= 0.01 * factor * g
-        expected.append(sum(losses).item() / 160)
-    assert_allclose(history, expected)
-    assert_allclose(model.W.detach(), twin.W.detach())
-    assert_allclose(model.b.detach(), twin.b.detach())
+        expected.append(sum(losses).item() / 10)
+    close(history, expected)
+    close(model.W, twin.W)
+    close(model.b, twin.b)
+
+
+STACKS = {
+    "encoder, the paper's loss": (encoder, paper),
+    "encoder, the revised loss": (encoder, revised),
+    "SAE": (sae, partial(h.sae_loss, weight=0.3)),
+    "tied SAE": (partial(sae, tied=True), h.sae_loss),
+    "tied SAE, L1": (partial(sae, tied=True), partial(h.sae_loss, weight=0.3)),
+    "TopK SAE": (partial(sae, k=2), h.sae_loss),
+    "TopK SAE, L1": (partial(sae, k=2), partial(h.sae_loss, weight=0.3)),
+}
+
+
+@pytest.mark.parametrize("order, orders", [(None, [3, 0, 7]), (5, [5, 5, 5]), ([2, 9, 2],) * 2])
+@pytest.mark.parametrize("name", STACKS)
+def test_three_seeds_train_and_are_taken_apart_as_three_models_of_one(name, order, orders):
+    """Those of which the order of the inputs is given have a mean."""
+    new, loss = STACKS[name]
+    new = partial(new, mean=None if order is None else MEAN)
+    model = new(seed=[3, 0, 7])
+    history = h.fit(model, loss, X, seed=order, schedule=[1, 0.5, 0.1], **SHORT)
+    assert history.shape == (3, 3)
+    for i, layer in enumerate(h.layers(model)):
+        alone = new(seed=[3, 0, 7][i])
+        close(history[:, i], h.fit(alone, loss, X, seed=orders[i], schedule=[1, 0.5, 0.1], **SHORT))
+        assert layer.seed == alone.seed and type(layer) is type(alone)
+        expected = dict(alone.named_parameters())
+        assert expected.keys() == dict(layer.named_parameters()).keys()
+        for key, p in layer.named_parameters():
+            close(p, expected[key], rtol=1e-6)
+        close(layer(X), model(X)[i])
+        layer.W.data += 1  # of its own
+    close(model.W[2], alone.W, rtol=1e-6)
+
+
+def test_what_measures_one_layer_refuses_several():
+    model = sae(seed=[0, 1])
+    for function in (h.fit_decoder, h.transpose_decoder, h.with_decoder, h.variance_explained):
+        with pytest.raises(ValueError, match=r"layers\(model\)"):
+            function(model, X)
+
+
+@pytest.mark.parametrize(
+    "seed, of_energies",
+    [
+        ([0, 1, 2], lambda E: E.sum((-2, -1)).mean()),
+        ([0, 1, 2], lambda E: E.sum(-1)),
+        ([0], lambda E: E.sum()),
+        (0, lambda E: E.sum()[None]),
+        (0, lambda E: E.sum(-1)),
+    ],
+)
+def test_a_loss_that_has_not_a_value_for_each_layer_is_refused(seed, of_energies):
+    model = encoder(seed=seed)
+    with pytest.raises(ValueError, match="a value for each layer: sum over inputs and units"):
+        h.fit(model, lambda model, x: of_energies(model.encode(x)), X, **SHORT)
+    assert model.W.equal(encoder(seed=seed).W)
+
+
+@pytest.mark.parametrize("frozen, trained", ["Wb", "bW"])
+def test_frozen_parameters_stay_and_others_learn(frozen, trained):
+    model = encoder(seed=[0, 1])
+    getattr(model, frozen).requires_grad_(False)
+    history = h.fit(model, revised, X, **SHORT)
+    assert getattr(model, frozen).equal(getattr(encoder(seed=[0, 1]), frozen))
+    assert (history[-1] < history[0]).all()
+    layer = h.layers(model)[1]
+    assert not getattr(layer, frozen).requires_grad and getattr(layer, trained).requires_grad
 
 
 def test_rate_schedule_ends_with_a_tenth():
@@ -208,13 +305,21 @@ def test_rate_schedule_ends_with_a_tenth():
 
 
 def test_fit_takes_a_network_of_the_users_and_moves_inputs_to_its_type_and_device():
-    x, options, found = normal(160, 6), {"epochs": 2, "batch_size": 16, "lr": 0.01}, []
-    for given in (x, x.numpy(), x.float().to(DEVICE)):
+    def loss(network, x):
+        return h.lse_loss(network(x)) + h.log_det_loss(network(x))
+
+    found = []
+    for given in (X, X.numpy(), X.float().to(DEVICE)):
         torch.manual_seed(0)
-        network = nn.Linear(6, 5).to(DEVICE)
-        found.append(h.fit(network, published, given, **options))
+        network = nn.Linear(6, 5).float().to(DEVICE)
+        found.append(h.fit(network, loss, given, **SHORT))
         assert network.weight.dtype == torch.float32 and network.weight.device.type == DEVICE
-    assert found[0] == found[1] == found[2] and found[0][1] < found[0][0]
+    assert found[0].equal(found[1]) and found[0].equal(found[2]) and found[0][2] < found[0][0]
+
+
+class Linear(h.Encoder):
+    def encode(self, x):
+        return self.pre_activations(x)
 
 
 @pytest.mark.parametrize("n_units", [2, 8])
@@ -222,34 +327,130 @@ def test_infomax_and_weight_decay_alone_make_weights_a_decoder(n_units):
     """Theorem for linear energies without a penalty: the ridge regression of x on E is kappa W,
     and W'W = (I / kappa - s / Cov(x))_+ on the K leading principal components. So for K <= D the
     rows of W are orthogonal and of one norm, up to s / Cov(x)."""
-
-    def loss(model, x):
-        terms = {"penalty": lambda E: 0 * E.sum(), "infomax": partial(h.log_det_loss, s=s)}
-        return h.revised_loss(model(x), model.weight, lam=1, kappa=kappa, **terms)
-
-    x, kappa, s = normal(128, 5) * torch.tensor([2.0, 1.3, 0.9, 0.6, 0.1]), 2.0, 0.05
-    model = nn.Linear(5, n_units, bias=False).double()
-    model.weight.data = encoder(5, n_units).W.data
-    h.fit(model, loss, x, epochs=300, lr=0.05, optimizer=SGD)
-    W, E = model.weight.detach().numpy(), model(x).detach().numpy()
-    assert_allclose(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)
+    kappa, s, scale = 100.0, 1e-3, torch.tensor([2.0, 1.3, 0.9, 0.6, 0.1])
+    x, model = normal(128, 5) * scale, Linear(5, n_units)
+    model.b.data.zero_()
+    model.b.requires_grad_(False)
+    loss = partial(h.revised_loss, lam=1, kappa=kappa, penalty=lambda E: 0 * E.sum((-2, -1)))
+    h.fit(model, loss, x, epochs=300, lr=0.001, optimizer=SGD)
+    W, E = (v.detach().numpy() for v in (model.W, model(x)))
+    close(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)
     variance, U = np.linalg.eigh(torch.cov(x.T).numpy())
     power = np.maximum(1 / kappa - s / variance, 0) * (np.arange(5) >= 5 - n_units)
-    assert_allclose(W.T @ W, U * power @ U.T, atol=1e-6)
+    close(W.T @ W, U * power @ U.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -np.inf])
 def test_fit_ends_after_an_epoch_with_a_loss_that_is_not_finite(wrong):
-    """Of five minibatches an epoch, the second of the second epoch."""
+    """Of ten minibatches an epoch, the second of the second epoch, and of one layer."""
     calls = []
 
     def loss(model, x):
         calls.append(x)
-        return model(x).sum() + (wrong if len(calls) == 7 else 0)
+        return model(x).sum((-2, -1)) + torch.tensor([0, wrong if len(calls) == 12 else 0])
 
-    with pytest.raises(FloatingPointError, match=f"{wrong} in epoch 2; try a smaller lr"):
-        h.fit(encoder(), loss, normal(40, 6), epochs=4, batch_size=8)
-    assert len(calls) == 10
+    said = rf"the loss of seed \[4, 2\] became \[.*, {wrong}\] in epoch 2; try a smaller lr"
+    with pytest.raises(FloatingPointError, match=said):
+        h.fit(encoder(seed=[4, 2]), loss, X, **SHORT)
+    assert len(calls) == 20
+
+
+def test_an_interrupted_model_keeps_what_it_has_learned():
+    model, twin, seen = encoder(), encoder(), []
+
+    def interrupt(model):
+        seen.append(model)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        h.fit(model, paper, X, **SHORT, after_epoch=interrupt)
+    h.fit(twin, paper, X, **SHORT | {"epochs": 2})
+    assert seen == [model, model] and model.W.equal(twin.W)
+
+
+# --- A number of active units -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "new, loss",
+    [
+        (partial(h.Encoder, 6, 8), partial(h.revised_loss, kappa=0.7)),
+        (partial(h.Encoder, 6, 8, seed=[0, 1]), h.paper_loss),
+        (partial(h.SparseAutoencoder, 6, 8), h.sae_loss),
+    ],
+    ids=["encoder, lam", "encoder of two seeds, lam", "SAE, weight"],
+)
+@pytest.mark.parametrize("start", [0.2, 4.0])
+def test_a_model_has_the_l0_asked_for_from_a_far_start(new, loss, start):
+    x, options = normal(640, 6), {"epochs": 5, "lr": 0.02}
+    model, setting = h.fit_to_l0(new, loss, x, 2.0, start=start, tries=10, **options)
+    assert h.l0(model.encode(x)).mean().item() == pytest.approx(2, rel=0.03)
+    twin = new()
+    h.fit(twin, lambda model, x: loss(model, x, setting), x, **options)
+    close(model.W, twin.W)
+
+
+def search(curve, l0, **options):
+    """The setting found for an L0 that is curve(setting), and how many models that took."""
+    made = []
+
+    def new_model():
+        made.append(h.Encoder(1, 10))
+        assert len(made) < 50, "an endless search"
+        return made[-1]
+
+    def loss(model, x, setting):
+        model.W.data[:], model.b.data[:] = 1, curve(setting) / 10 - 1
+        return 0 * model.W.sum()
+
+    x = torch.linspace(0, 1, 2001)[:, None]
+    _, setting = h.fit_to_l0(new_model, loss, x, l0, epochs=1, batch_size=2001, **options)
+    return setting, len(made)
+
+
+@pytest.mark.parametrize("start", [0.05, 1, 20])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda s: s**0.5,
+        lambda s: s**-0.5,
+        lambda s: 8 * s / (s + 2),
+        lambda s: max(4 - np.log(s), 0),
+        lambda s: min(2.4 * s**0.3, 62 * s**3),  # where units die, it is steep
+    ],
+    ids=["rises", "falls", "saturates", "falls to nothing", "has a kink"],
+)
+def test_a_search_follows_any_curve(curve, start):
+    setting, made = search(curve, 2.0, start=start)
+    assert curve(setting) == pytest.approx(2, rel=0.03)
+    assert made <= 1 + 6  # one of them is asked for its size
+
+
+@pytest.mark.parametrize(
+    "curve, l0, options, error, said",
+    [
+        (lambda s: s, 0, {}, ValueError, "between 0 and the 10 units, got 0"),
+        (lambda s: s, 10, {}, ValueError, "between 0 and the 10 units, got 10"),
+        (lambda s: s, 5, {"start": 0}, ValueError, "start > 0, got 0"),
+        (lambda s: s, 5, {"tries": 0}, ValueError, "tries >= 1, got 0"),
+        (lambda s: 3, 5, {}, RuntimeError, "hardly depends on the setting"),
+        (lambda s: s, 9, {"tries": 2}, RuntimeError, "not reached: 1 gives 1, .* gives .*; try"),
+        # Units have died, and what is left goes up and down
+        (lambda s: 0.035 if 90 < s < 120 else 0.03, 2, {"start": 100}, RuntimeError, "L0 "),
+    ],
+)
+def test_a_search_that_fails_ends_and_says_why(curve, l0, options, error, said):
+    with pytest.raises(error, match=said):
+        search(curve, l0, **options)
+
+
+def test_a_search_that_diverges_names_the_setting():
+    def loss(model, x, setting):
+        return model.encode(x).sum() * (np.nan if setting == 3 else 1)
+
+    with pytest.raises(FloatingPointError, match="with the setting 3 the loss .* a smaller lr"):
+        h.fit_to_l0(encoder, loss, X, 1.0, start=3, epochs=1)
 
 
 # --- Decoders -----------------------------------------------------------------------------------
@@ -268,34 +469,42 @@ def test_decoders_are_least_squares(k, far):
     if k:
         A[A < np.sort(A)[:, [-k]]] = 0
     V, offset = h.fit_decoder(model, x)
-    found, close = A @ V.numpy() + offset.numpy(), 1e-6 * x.std(0).min().item()
-    assert_allclose(found, LinearRegression().fit(A, x).predict(A), rtol=0, atol=close)
+    found, tolerance = A @ V.numpy() + offset.numpy(), 1e-6 * x.std(0).min().item()
+    close(found, LinearRegression().fit(A, x).predict(A), 0, tolerance)
     assert k or 0 < A[:, 2].std() < 1e-14
     assert (V[2] == 0).all()
 
     V, (found, offset) = model.V.detach().numpy(), h.transpose_decoder(model, x)
     design = ((A - A.mean(0)) @ V).reshape(-1, 1)
     gain = np.linalg.lstsq(design, (x - x.mean(0)).numpy().flatten(), rcond=None)[0]
-    assert_allclose(found, gain * V)
-    assert_allclose(offset, x.mean(0).numpy() - A.mean(0) @ (gain * V), rtol=1e-6, atol=1e-6)
+    close(found, gain * V)
+    close(offset, x.mean(0).numpy() - A.mean(0) @ (gain * V), 1e-6, 1e-6)
 
 
-MEAN = torch.linspace(-3, 3, 6).double()
+def test_units_active_on_fewer_than_ten_rows_are_not_decoded_however_large_they_get():
+    x, x_test, model = normal(300, 6), normal(50, 6, seed=1), encoder()
+    for unit, n in enumerate((3, 9, 10)):
+        model.W.data[:, unit] = torch.eye(5)[unit]
+        model.b.data[unit] = -x[:, unit].sort(descending=True).values[n - 1 : n + 1].mean()
+    model.W.data[:3, 3:] = 0
+    x_test[:, :2] = 1e9
+    A, A_test = (model.encode(part).detach() for part in (x, x_test))
+    assert (A[:, :3] > 0).sum(0).tolist() == [3, 9, 10]
+    V, _ = h.fit_decoder(model, x)
+    assert (V[:2] == 0).all() and (V[2:] != 0).all()
+    expected = LinearRegression().fit(A[:, 2:], x).predict(A_test[:, 2:])
+    close(h.with_decoder(model, x)(x_test), expected)
 
 
-@pytest.mark.parametrize("mean", [MEAN, 2.5, 0], ids=["means", "a number", "none"])
 @pytest.mark.parametrize("decoder", [h.fit_decoder, h.transpose_decoder])
-@pytest.mark.parametrize("k", [None, 2])
-def test_with_decoder_on_inputs_as_they_are_and_by_hand_on_centred_ones(k, decoder, mean):
-    """The model is of centred inputs; the SAE takes x as it is, and gives x back as it is."""
-    x, x_test, model = normal(200, 6), normal(50, 6, seed=1), sae(k=k) if k else encoder()
-    b = model.b.clone()
-    found = h.with_decoder(model, (x + mean).numpy(), decoder, mean=mean)
-    V, offset = decoder(model, x)
-    by_hand = model.encode(x_test) @ V + offset + mean
-    assert_allclose(found(x_test + mean).detach(), by_hand.detach(), atol=1e-9)
-    assert_allclose(found.encode(x_test + mean).detach(), model.encode(x_test).detach(), atol=1e-9)
-    assert model.b.equal(b)
+@pytest.mark.parametrize("new", [encoder, partial(sae, k=2)], ids=["encoder", "TopK SAE"])
+def test_with_decoder_takes_and_gives_inputs_as_they_are(new, decoder):
+    """By hand, on centred inputs and with a model of centred inputs."""
+    x, x_test, model = normal(200, 6), normal(50, 6, seed=1), new(mean=MEAN)
+    found = h.with_decoder(model, (x + MEAN).numpy(), decoder)
+    V, offset = decoder(new(), x)
+    close(found(x_test + MEAN), new().encode(x_test) @ V + offset + MEAN)
+    close(found.encode(x_test + MEAN), new().encode(x_test))
 
 
 def test_the_decoder_of_dead_units_gives_the_mean():
@@ -303,39 +512,88 @@ def test_the_decoder_of_dead_units_gives_the_mean():
     model.b.data -= 1000
     for V, offset in (h.fit_decoder(model, x), h.transpose_decoder(model, x)):
         assert (V == 0).all()
-        assert_allclose(offset, x.mean(0))
+        close(offset, x.mean(0))
 
 
-@pytest.mark.parametrize("model", [sae(), nn.LeakyReLU(0.5)], ids=["SAE", "any module"])
-def test_variance_explained_is_relative_to_the_mean_of_the_inputs_given(model):
-    x = normal(50, 6) + 2
+@pytest.mark.parametrize("new", [sae, partial(nn.LeakyReLU, 0.5)], ids=["SAE", "any module"])
+def test_variance_explained_is_relative_to_the_mean_of_the_inputs_given(new):
+    x, model = normal(50, 6) + 2, new()
     error, total = (model(x) - x).square().sum(), (x - x.mean(0)).square().sum()
     expected = 1 - (error / total).item()
     assert h.variance_explained(model, x) == pytest.approx(expected)
     assert h.variance_explained(model, x.numpy(), chunk=7) == pytest.approx(expected)
 
 
-# --- What is taken and what is refused ----------------------------------------------------------
+# --- Use ----------------------------------------------------------------------------------------
 
 
-names = "responsibilities lse_loss pooled_lse_loss variance_loss correlation decorrelation_loss "
-names += "log_det_loss published_loss l0 dead redundancy responsibility_entropy usage"
+class Soft(h.Encoder):
+    def encode(self, x):
+        return nn.functional.softplus(self.pre_activations(x))
 
 
-@pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", names.split())
-def test_energies_are_a_table_also_of_bytes(name):
-    E, function = (9 * normal(40, 6)).abs().byte(), getattr(h, name)
-    assert_allclose(function(E.numpy()), function(E.double()), rtol=1e-12)
-    with pytest.raises(ValueError, match="table"):
-        function(normal(2, 9, 6))
+def test_an_encode_of_the_users_is_what_is_trained_taken_apart_and_decoded():
+    model, twin = Soft(6, 5, mean=MEAN, seed=[0, 1]), encoder(seed=1)
+
+    def by_hand(twin, x):
+        E = torch.log1p(torch.exp((x - MEAN) @ twin.W.T + twin.b))
+        decay = twin.W.square().sum()
+        return h.lse_loss(E) + 0.5 * 16 / 128 * (h.log_det_loss(E) + 0.7 * decay)
+
+    h.fit(model, revised, X, **SHORT)
+    h.fit(twin, by_hand, X, **SHORT)
+    layer = h.layers(model)[1]
+    close(layer.W, twin.W)
+    A = nn.functional.softplus((X - MEAN) @ twin.W.T + twin.b).detach()
+    found = h.with_decoder(layer, X)
+    close(found.encode(X), A)
+    close(found(X), LinearRegression().fit(A, X).predict(A), atol=1e-6)
 
 
-def fit_energies(x, **options):
-    return h.fit(encoder(), published, x, **{"epochs": 1, "batch_size": 8} | options)
+def test_a_module_imported_twice_takes_the_models_of_either():
+    spec = importlib.util.spec_from_file_location("again", h.__file__)
+    spec.loader.exec_module(again := importlib.util.module_from_spec(spec))
+    model = again.SparseAutoencoder(6, 5, seed=[0, 1])
+    h.fit(model, h.sae_loss, X, **SHORT)
+    for layer in h.layers(model):
+        assert h.variance_explained(layer, X) == again.variance_explained(layer, X)
+        assert h.variance_explained(h.with_decoder(layer, X), X) > h.variance_explained(layer, X)
 
 
-GOOD, BAD = normal(40, 6), normal(40, 6)
+def test_digits_as_a_reader_would():
+    x = load_digits().data / 16
+    new_model = partial(h.Encoder, 64, 32, mean=x.mean(0))
+    loss = partial(h.revised_loss, kappa=h.variance_per_unit(x, 32))
+    model, _ = h.fit_to_l0(new_model, loss, x, 5, epochs=30, lr=0.004)
+    by_rows, best = (
+        h.variance_explained(h.with_decoder(model, x, decoder), x)
+        for decoder in (h.transpose_decoder, h.fit_decoder)
+    )
+    assert 0.5 < by_rows < best < 1
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")
+@pytest.mark.parametrize("name", STACKS)
+def test_a_gpu_trains_and_decodes_as_a_cpu_does(name):
+    new, loss = STACKS[name]
+    found = []
+    for device in ("cpu", DEVICE):
+        model = new(mean=MEAN, seed=[3, 0]).to(device)
+        history = h.fit(model, loss, X, **SHORT)
+        last = h.with_decoder(h.layers(model)[1], X)
+        found.append((history, model.W, last(X.to(device)), h.variance_explained(last, X)))
+    for on_cpu, on_gpu in zip(*found):
+        close(on_gpu, on_cpu, 1e-6, 1e-6)
+
+
+# --- What is refused ----------------------------------------------------------------------------
+
+
+def fit(x, **options):
+    return h.fit(encoder(), paper, x, **{"epochs": 1, "batch_size": 8} | options)
+
+
+BAD = X.clone()
 BAD[7, 2], BAD[9, 0] = torch.nan, -torch.inf
 
 
@@ -344,12 +602,12 @@ BAD[7, 2], BAD[9, 0] = torch.nan, -torch.inf
     [
         (BAD, "2 values that are not finite, the first at row 7, column 2"),
         (torch.ones(40, 6), "constant"),
-        (GOOD[0], "table"),
+        (X[0], "table"),
     ],
 )
 def test_inputs_from_which_nothing_can_be_learned_are_refused(x, said):
     learn = partial(h.variance_per_unit, n_units=3), partial(h.with_decoder, encoder())
-    for function in (fit_energies, *learn, partial(h.variance_explained, sae())):
+    for function in (fit, *learn, partial(h.variance_explained, sae())):
         with pytest.raises(ValueError, match=said):
             function(x)
 
@@ -357,20 +615,18 @@ def test_inputs_from_which_nothing_can_be_learned_are_refused(x, said):
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda: h.published_loss(GOOD[:1]), "2 inputs or more, got 1"),
-        (lambda: h.log_det_loss(GOOD[:1]), "2 inputs or more, got 1"),
-        (lambda: h.revised_loss(GOOD, GOOD.T[:5], 1, 1), "each of 6 units"),
+        (lambda: h.paper_loss(encoder(), X[:1]), "2 inputs or more, got 1"),
+        (lambda: h.log_det_loss(X[:1]), "2 inputs or more, got 1"),
+        (lambda: h.Encoder(0, 5), "needs an input"),
+        (lambda: encoder(seed=[]), "a seed"),
+        (lambda: encoder(mean=MEAN[:5]), "6 numbers, got shape .5,"),
         (lambda: sae(k=6), "k must be .* 5 units, got 6"),
         (lambda: sae(k=2.5), "whole number"),
-        (lambda: encoder()(torch.ones(9, 2)), "6 inputs.* 2 columns"),
-        (lambda: fit_energies(GOOD, batch_size=41), "41 rows"),
-        (lambda: fit_energies(GOOD, epochs=3, schedule=[1, 1]), "schedule"),
-        (lambda: h.with_decoder(encoder(), GOOD - GOOD.mean(0), mean=MEAN), "taken off x already"),
-        (lambda: h.with_decoder(encoder(), GOOD, mean=MEAN[:5]), "6 numbers.* got 5"),
-        (lambda: h.with_decoder(nn.Linear(6, 5), GOOD), "got a Linear"),
-        (lambda: h.with_decoder(type("Leaky", (h.Encoder,), {})(6, 5), GOOD), "got a Leaky"),
-        (lambda: h.fit(encoder().requires_grad_(False), None, GOOD, epochs=1), "no parameters"),
-        (lambda: h.variance_explained(encoder(), GOOD), "with_decoder"),
+        (lambda: encoder()(torch.ones(9, 2)), "2 columns.* 6 inputs"),
+        (lambda: fit(X, batch_size=166), "166 rows"),
+        (lambda: fit(X, epochs=3, schedule=[1, 1]), "schedule"),
+        (lambda: h.fit(encoder().requires_grad_(False), paper, X, epochs=1), "no parameters"),
+        (lambda: h.variance_explained(encoder(), X), "with_decoder"),
     ],
 )
 def test_what_cannot_be_is_refused(call, said):

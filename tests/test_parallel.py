@@ -1,35 +1,19 @@
-"""lab/parallel.py: jobs side by side, how they end, and the bar that shows how far they are."""
+"""lab/parallel.py: runs side by side, how they end, and the bar that shows how far they are."""
 
+import os
+import pty
 import re
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
-import helpers as h
 from lab import parallel
-from lab.parallel import side_by_side
-from lab.train import train, train_stacks
-
-X = torch.randn(160, 6, generator=torch.Generator().manual_seed(0)).double()
-SHORT = {"x": X, "batch_size": 16}
-
-
-def loss(model, x):
-    return h.published_loss(model(x))
-
-
-def stack(seed, epochs=2):
-    """Keys, and two models, of another precision than their inputs, to train side by side."""
-    models = [h.Encoder(6, 4, seed=seed), h.Encoder(6, 4, seed=10)]
-    arguments = {"models": models, "loss": loss, "seed": seed, "epochs": epochs}
-    return [(seed, "a"), (seed, "b")], SHORT | arguments
+from lab.parallel import side_by_side, tick
 
 
 @pytest.fixture(autouse=True)
@@ -37,50 +21,28 @@ def cores(request, monkeypatch):
     monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: getattr(request, "param", 2))
 
 
-@pytest.mark.parametrize("cores", [1, 2], indirect=True)
-def test_stacks_side_by_side_are_one_after_the_other_to_the_bit():
-    models, losses = train_stacks([stack(seed) for seed in range(3)], None)
-    assert len(models) == len(losses) == 6
-    for seed in range(3):
-        keys, alone = stack(seed)
-        expected = train(**alone | {"x": X.float()})["loss"]
-        for i, key in enumerate(keys):
-            assert models[key].W.equal(alone["models"][i].W)
-            assert np.array_equal(losses[key], expected[:, i])
-
-
-def test_each_job_has_one_thread_and_the_caller_keeps_its_own():
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Which the caller has, and has again when all is done, or not done."""
     torch.set_num_threads(2)
-    try:
-        assert side_by_side([torch.get_num_threads] * 3, None) == [1, 1, 1]
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
+    yield
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 2
 
 
-@pytest.mark.parametrize("cores", [1], indirect=True)  # so that the bar is drawn in order
-def test_the_bar_counts_epochs_of_all_stacks_or_jobs_and_knows_its_total_at_the_start(
-    monkeypatch, capsys
-):
-    def drawn():
-        """Done and total, and the unit, whenever a bar is drawn."""
-        return re.findall(r"(\d+/\d+) .*?(epoch|job)", capsys.readouterr().err)
+@pytest.mark.parametrize("cores", [1, 2, 9], indirect=True)
+def test_results_are_in_the_order_of_items_and_each_run_has_one_thread(cores):
+    def run(delay):
+        time.sleep(delay)
+        return delay, torch.get_num_threads()
 
-    monkeypatch.delenv("PROGRESS", raising=False)  # as in a script
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    stacks = [stack(seed=0, epochs=epochs) for epochs in (1, 2, 1)]
-    train_stacks(stacks, "stacks")
-    assert drawn() == [(f"{done}/4", "epoch") for done in range(5)]
-    jobs = [partial(train, **arguments) for _, arguments in stacks]
-    side_by_side(jobs, "jobs")
-    assert drawn() == [(f"{done}/3", "job") for done in range(4)]
-    side_by_side(jobs, None)
-    monkeypatch.setenv("PROGRESS", "no terminal")  # as under `make`, which saves what is shown
-    side_by_side(jobs, "jobs")
-    assert drawn() == []
+    delays = [0.03, 0.0, 0.01]
+    found = side_by_side(run, iter(delays), "runs")
+    assert [*found.items()] == [(delay, (delay, 1)) for delay in delays]
 
 
-# --- How jobs end -------------------------------------------------------------------------------
+# --- How runs end -------------------------------------------------------------------------------
 
 
 def fail():
@@ -104,25 +66,72 @@ def python_interrupt():
 @pytest.mark.parametrize(
     "end, error", [(fail, ZeroDivisionError), (press_ctrl_c, KeyboardInterrupt)]
 )
-def test_a_failure_or_an_interrupt_ends_all_jobs_soon_and_models_keep_what_they_learned(end, error):
-    models, steps, begun = [h.Encoder(6, 4), h.Encoder(6, 4)], Counter(), time.time()
+def test_a_failure_or_an_interrupt_ends_all_that_tick_and_none_is_begun(end, error):
+    ticks, begun = Counter(), time.time()
 
-    def counted(model, x):
-        steps[threading.get_ident()] += 1
-        assert time.time() < begun + 10
-        return loss(model, x)
-
-    def end_when_both_have_learned():
-        while len(steps) < 2 or min(steps.values()) < 2:
-            assert time.time() < begun + 10
-            time.sleep(0.01)
+    def run(item):
+        while item != "ends" and time.time() < begun + 10:
+            time.sleep(0.001)
+            ticks[item] += 1
+            tick()
+        while not (ticks["a"] > 2 and ticks["b"] > 2):
+            time.sleep(0.001)
         end()
 
-    jobs = [partial(train, [model], counted, epochs=10**6, **SHORT) for model in models]
     with pytest.raises(error):
-        side_by_side([*jobs, end_when_both_have_learned], None)
-    assert time.time() - begun < 20
-    for model in models:
-        assert model.W.isfinite().all() and not model.W.equal(h.Encoder(6, 4).W)
-    again = train(models, loss, **SHORT, epochs=1)["loss"]  # the next training is not stopped
-    assert np.isfinite(again).all()
+        side_by_side(run, ["a", "ends", "b", "waits"], "runs", epochs=1000)
+    assert time.time() < begun + 5
+    seen = ticks.copy()
+    time.sleep(0.05)
+    assert ticks == seen and set(ticks) == {"a", "b"}
+    assert side_by_side(lambda _: tick(), ["next"], "runs") == {"next": None}
+
+
+# --- The bar ------------------------------------------------------------------------------------
+
+
+def run_three():
+    side_by_side(lambda _: None, range(3), "runs")
+
+
+@pytest.mark.parametrize("cores", [1], indirect=True)  # so that the bar is drawn in order
+@pytest.mark.parametrize(
+    "kernel, variables, shown",
+    [
+        (False, {}, True),  # a script
+        (True, {"JPY_SESSION_NAME": "a.ipynb"}, True),  # a live notebook
+        (True, {}, False),  # one that is executed to be saved
+        (False, {"PROGRESS": "no terminal"}, False),  # `make` without a terminal
+        (True, {"PROGRESS": "", "COLAB_RELEASE_TAG": "1"}, True),
+    ],
+)
+def test_a_bar_is_shown_but_in_no_saved_output(
+    kernel, variables, shown, cores, monkeypatch, capsys
+):
+    for name in ("PROGRESS", "JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if kernel:
+        monkeypatch.setitem(sys.modules, "ipykernel", pytest)
+    run_three()
+    side_by_side(lambda n: [tick() for _ in range(n)], [1, 3], "epochs", epochs=4)
+    out, err = capsys.readouterr()
+    drawn = [("runs", f"{done}/3") for done in range(4)]
+    drawn += [("epochs", f"{done}/4") for done in range(5)]
+    assert re.findall(r"(runs|epochs): .*?(\d/\d)", err) == (drawn if shown else [])
+    assert out == ""
+
+
+def test_under_make_the_bar_is_on_its_terminal_which_is_closed_again(monkeypatch, capsys):
+    ours, terminal = pty.openpty()
+    monkeypatch.setenv("PROGRESS", os.ttyname(terminal))
+    run_three()  # what tqdm opens once is open
+    before = os.listdir("/dev/fd")
+    for _ in range(5):
+        run_three()
+    assert os.listdir("/dev/fd") == before and capsys.readouterr() == ("", "")
+    assert b"3/3" in os.read(ours, 10_000)
+    os.close(ours)
+    os.close(terminal)

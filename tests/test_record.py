@@ -21,54 +21,56 @@ def test_settings_are_the_capitals_before_the_line_that_asks_for_them():
     assert record.parameters(variables | {"PARAMETERS": settings, "L0": 10}) == settings
 
 
-def test_numbers_of_a_frame_have_the_seeds_of_each_name():
-    index = pd.MultiIndex.from_tuples([("b", 0), ("a", 0), ("b", 1)])
-    frame = pd.DataFrame({"l0": [1.0, 2, 3], "cut": [NAN, 5, NAN], "more": 0}, index)
-    found = record.numbers(frame, {"l0": 0.5, "cut": 0.1}, "L0 10")
-    first = {"method": "b", "quantity": "l0", "place": "L0 10", "tolerance": 0.5, "seeds": [1, 3]}
-    assert found[0] == first
-    assert [(n["method"], n["quantity"], n["tolerance"], n["seeds"]) for n in found[1:]] == [
-        ("b", "cut", 0.1, []),
-        ("a", "l0", 0.5, [2]),
-        ("a", "cut", 0.1, [5]),
-    ]
+@pytest.mark.parametrize(
+    "measured, comparison, holds",
+    [
+        (0.9, ">=", True),
+        (0.9, ">", False),
+        (0.9, "<=", True),
+        (0.9, "<", False),
+        ([1, 2], ">", True),
+        ([1, 0.8], ">", False),  # each seed
+        (pd.Series([1, NAN], [7, 8]), ">", False),
+        ([1, NAN], "<", False),
+        (torch.tensor([1, 2]), ">", True),
+        ([], ">", False),
+    ],
+)
+def test_a_criterion_holds_if_all_its_numbers_do(measured, comparison, holds):
+    row = record.criterion("It is good.", measured, comparison, 0.9)
+    assert row.pop("measured") == pytest.approx([*np.atleast_1d(measured)], nan_ok=True)
+    expected = {"claim": "It is good.", "comparison": comparison, "bound": 0.9, "holds": holds}
+    assert row == expected
 
 
 def test_results_are_read_as_they_were_saved(tmp_path):
-    frame = pd.DataFrame({"l0": [1.0, NAN]}, pd.Index(["λ", "b"], name="method"))
-    plain = {"parameters": {"SEEDS": [0, 1]}, "criteria": [{"measured": {"": [0.5]}}]}
-    plain |= {"numbers": [], "rates": {"a": 0.1}}
-    more = {"table": frame, "rows": frame.reset_index(drop=True), "curve": torch.ones(2)}
-    more |= {"mean": np.float32(0.5), "nested": {6: [np.int64(3), (NAN, math.inf)]}}
-    record.save_results("2_ablation", tmp_path, **plain, **more)
-    found = record.read_results("2_ablation", tmp_path)
-    environment = found.pop("environment")
+    frame = pd.DataFrame({"method": ["λ", "b"], "seed": [0, 1], "l0": [1.5, NAN], "dead": [3, 0]})
+    parameters = {"SEEDS": [0, np.int64(1)], "LAMS": (0.5, np.float32(0.25), math.inf)}
+    criteria = [record.criterion("It is good.", [NAN, np.float64(1)], ">", 0)]
+    record.save("2_ablation", tmp_path, parameters=parameters, criteria=criteria, runs=frame)
+    assert "NaN" not in (tmp_path / "2_ablation.json").read_text()
+    found = record.read("2_ablation", tmp_path)
+    assert found["parameters"] == {"SEEDS": [0, 1], "LAMS": [0.5, 0.25, None]}
+    assert found["criteria"] == [criteria[0] | {"measured": [None, 1.0]}]
+    pd.testing.assert_frame_equal(found["tables"]["runs"], frame, check_dtype=True)
+    environment = found["environment"]
     assert environment["torch"] in torch.__version__ and environment["seconds"] >= 0
     assert 0.05 < environment["peak_memory_gb"] < 100
-    assert found == plain | {
-        "table": [{"method": "λ", "l0": 1.0}, {"method": "b", "l0": None}],
-        "rows": [{"l0": 1.0}, {"l0": None}],
-        "curve": [1.0, 1.0],
-        "mean": 0.5,
-        "nested": {"6": [3, [None, None]]},
-    }
-    with pytest.raises(FileNotFoundError, match="is missing: run notebooks/1_theorem.ipynb first"):
-        record.read_results("1_theorem", tmp_path)
-    assert record.read_results("2_ablation", tmp_path, SEEDS=[0, 1])["rates"] == {"a": 0.1}
-    with pytest.raises(ValueError, match="of another DATA: run notebooks/2_ablation.ipynb with"):
-        record.read_results("2_ablation", tmp_path, DATA="mine.npz", SEEDS=[0, 1])
+    for name, first in {"1_theorem": "make figures", "language": "make language"}.items():
+        with pytest.raises(FileNotFoundError, match=f"{name}.json is missing: run `{first}`"):
+            record.read(name, tmp_path)
 
 
 def test_an_interrupted_run_leaves_the_old_file(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    record.write_json(tmp_path / "a.json", {"a": 1})
+    record.write(tmp_path / "a.json", b"old")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]  # and no part of it
     monkeypatch.setattr("os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        record.write_json(tmp_path / "a.json", {"a": 2})
-    assert (tmp_path / "a.json").read_text() == '{\n "a": 1\n}\n'
+        record.write(tmp_path / "a.json", b"new")
+    assert (tmp_path / "a.json").read_bytes() == b"old"
 
 
 def test_figures_are_for_the_record_and_quick_runs_go_elsewhere(tmp_path, monkeypatch):
@@ -87,5 +89,5 @@ def test_it_works_where_there_is_no_module_resource_and_no_git(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     monkeypatch.setenv("PATH", "")
     exec(Path(record.__file__).read_text("utf-8"), module := {"__name__": "on Windows"})
-    found = module["_environment"]("cpu")
+    found = module["_environment"]()
     assert found["commit"] == "unknown" and "peak_memory_gb" not in found

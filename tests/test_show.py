@@ -4,11 +4,21 @@ import math
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import pytest
 import torch
 
 from lab import show
+from lab.record import criterion
 
 NAN = math.nan
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed, and its metadata."""
+    calls = []
+    monkeypatch.setattr(show, "display", lambda what, **more: calls.append((what, more)))
+    return calls
 
 
 def test_numbers_of_seeds_as_text():
@@ -24,35 +34,53 @@ def test_numbers_of_seeds_as_text():
     assert show.spread([1, NAN], 2) == show.span([1, NAN], 2) == "–"
 
 
-def test_spreads_keep_the_order_of_the_groups():
+def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers():
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    found = show.spreads(frame, "run", {"dead": 0, "l0": 1})
+    found = show.summary(frame, "run", {"dead": 0, "l0": 1}, paper={"l0": {"A": "4"}})
     assert list(found.index) == ["B", "A"] and list(found) == ["dead", "l0"]
-    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0"]]
+    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4)"]]
+    assert [*show.summary(frame, "run", {"l0": 0}, text=show.span).l0] == ["1 to 3", "5"]
 
 
-def test_tables_have_a_named_index_escaped_bars_and_dashes():
+def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
     frame = pd.DataFrame({"|W|": [50240, 3], "r": [0.62412, NAN]}, index=["C", "D|E"])
     named = "|  | \\|W\\| | r |\n| --- | --- | --- |\n| C | 50,240 | 0.6241 |\n| D\\|E | 3 | – |"
-    assert show.markdown(frame.rename_axis("")) == named
+    show.table(frame.rename_axis(""))
+    assert shown[0][0].data == named
     others = pd.DataFrame({"a": [1234.5, 0.00001234, True, None]}, dtype=object)
     rows = ["| a |", "| --- |", "| 1,234 |", "| 1.234e-05 |", "| True |", "| – |"]
     assert show.markdown(others).splitlines() == rows
 
 
-def test_the_same_figure_gives_the_same_files(tmp_path, monkeypatch):
-    described = []
-    monkeypatch.setattr(show, "display", lambda _, metadata: described.append(metadata))
+def test_criteria_show_their_bound_what_was_measured_and_whether_they_hold(shown):
+    rows = [("It is good.", [0.96123, 0.9, 0.95], ">=", 0.9), ("It is fast.", 1234.5, "<", 1000)]
+    show.criteria([criterion(*row) for row in rows])
+    assert shown[0][0].data.splitlines()[2:] == [
+        "| It is good. | >= 0.9 | 0.9 to 0.961 | holds |",
+        "| It is fast. | < 1000 | 1,234 | **fails** |",
+    ]
 
-    def files():
+
+@pytest.mark.parametrize("measured", [[NAN, 1.0], [1.0, NAN], [NAN], []])
+def test_criteria_do_not_hide_that_a_number_is_missing(measured, shown):
+    show.criteria([criterion("It is good.", measured, ">", 0)])
+    assert "| **fails** |" in shown[0][0].data
+    assert "nan" in shown[0][0].data or "–" in shown[0][0].data
+
+
+def test_the_same_figure_gives_the_same_files(tmp_path, shown):
+    def files(*where):
         fig, axis = plt.subplots(figsize=(1, 1))
+        fig.alt = "A line."
         axis.plot([1, 2], label="a")
-        show.figure(fig, "1_theorem", tmp_path)
+        show.figure(fig, *where)
         assert not plt.fignum_exists(fig.number)
         return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    found = files()
-    assert found == files() and sorted(found) == ["1_theorem.pdf", "1_theorem.png"]
+    assert files() == {} and len(shown) == 1
+    found = files("1_theorem", tmp_path)
+    assert found == files("1_theorem", tmp_path)
+    assert sorted(found) == ["1_theorem.pdf", "1_theorem.png"]
     assert b"CreationDate" not in found["1_theorem.pdf"]  # which two files of a second share
     assert found["1_theorem.png"][:4] == b"\x89PNG" and found["1_theorem.pdf"][:4] == b"%PDF"
-    assert described[0]["image/png"]["alt"].startswith("Gradient against responsibility")
+    assert shown[0][1] == {"metadata": {"image/png": {"alt": "A line."}}}
