@@ -71,23 +71,22 @@ def rho(model, x, lam, infomax=infomax_loss):
     return float(means(model, x, lam, infomax)["rho"].nanmedian())
 
 
-def table(models, x, x_test):
-    """A DataFrame with a row for each layer of {name: (model, lam, infomax)}: "method", "seed",
-    and medians over its living units:
+def table(models, lams, x, x_test):
+    """A DataFrame with a row for each layer of {name: model}, trained with {name: lam}.
 
-    "rho"; "step and V", the cosine of what is added to the weights and the row of the best decoder;
-    "inactive part" of V, its length over that of V; and "l0", "own" and "best" of
-    `lab.measures.decoded`, with the "ratio" of the two.
+    Columns "method", "seed"; medians over its living units of "rho" (with the log-determinant for
+    "the revised loss", otherwise with `infomax_loss`), of "step and V", the cosine of what is added
+    to the weights and the row of the best decoder, and of the "inactive part" of V, its length over
+    that of V; and "l0", "own" and "best" of `lab.measures.decoded`, with the "ratio" of the two.
     """
     layers = {
-        (name, layer.seed): (layer, lam, infomax)
-        for name, (model, lam, infomax) in models.items()
-        for layer in h.layers(model)
+        (name, layer.seed): layer for name, model in models.items() for layer in h.layers(model)
     }
 
     def row(key):
-        layer, lam, infomax = layers[key]
-        found = means(layer, x, lam, infomax)
+        name, layer = key[0], layers[key]
+        infomax = h.log_det_loss if name == "the revised loss" else infomax_loss
+        found = means(layer, x, lams[name], infomax)
         living, V = found["rho"].isfinite(), found["V"]
         cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
         inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)

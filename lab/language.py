@@ -209,16 +209,18 @@ def loss_recovered(site, sequences, data, saes):
         given = dict.fromkeys(site.below, site.below and output_of(site.below[-1], network, ids))
         output = output_of(site.module, network, ids)
         X, *more = output if isinstance(output, tuple) else (output,)
-        rows, target = counts & (X.norm(dim=2) <= data.limit), ids.where(counts, -1)[:, 2:]
-        x, n = X[rows] @ data.axes, n + int((target >= 0).sum())
+        rows = counts & (X.norm(dim=2) <= data.limit)
+        x, target = X[rows] @ data.axes, ids.where(counts, -1).roll(-1, dims=1)
+        target[:, 0] = -1
+        n += int((target >= 0).sum())
         for i, sae in enumerate(replaced):
             changed = X.clone()
             changed[rows] += (sae(x) - x) @ back
             given[site.module] = (changed, *more) if isinstance(output, tuple) else changed
             with outputs_given(given):
-                logits = network(ids, use_cache=False).logits[:, 1:-1]
-            nats = {"ignore_index": -1, "reduction": "sum"}
-            total[i] += float(cross_entropy(logits.flatten(0, 1), target.flatten(), **nats))
+                logits = network(ids, use_cache=False).logits
+            for pair in zip(logits, target):  # one sequence at a time, which caches hold
+                total[i] += float(cross_entropy(*pair, ignore_index=-1, reduction="sum"))
     clean, ablated, *losses = (total / n).tolist()
     cost = ablated - clean
     return [100 * (ablated - loss) / cost for loss in losses], cost

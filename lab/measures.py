@@ -166,18 +166,22 @@ def of_energies(E):
     }
 
 
-def compare(E, reference, seeds):
-    """A DataFrame with a row for each layer of test energies E (S, N, K): "seed", `of_energies`,
-    the "spread" of denominators, as it is and "shuffled"; and, if it is not the same tensor, the
-    "agreement" with the layer of a reference (S, N, K), and how many units are "replaced"."""
+def compare(energies, seeds):
+    """A DataFrame with a row for each layer of test energies {(model, change): E (S, N, K)}.
+
+    Columns "model", "change", "seed"; `of_energies`; the "spread" of denominators, as it is and
+    "shuffled"; and, unless the change is "nothing", the "agreement" with the layer of the same
+    model and seed in which nothing is changed, and how many of its units are "replaced".
+    """
     rows = []
-    for seed, own, other in zip(seeds, E, reference):
-        row = {"seed": seed, **of_energies(own)}
-        row["spread"], row["shuffled"] = spread_of_denominators(own)
-        same = E is reference
-        row["agreement"] = np.nan if same else agreement(other, own)
-        row["replaced"] = np.nan if same else n_replaced(other, own)
-        rows.append(row)
+    for (model, change), E in energies.items():
+        for seed, own, unchanged in zip(seeds, E, energies[model, "nothing"]):
+            row = {"model": model, "change": change, "seed": seed, **of_energies(own)}
+            row["spread"], row["shuffled"] = spread_of_denominators(own)
+            if change != "nothing":
+                row["agreement"] = agreement(unchanged, own)
+                row["replaced"] = n_replaced(unchanged, own)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

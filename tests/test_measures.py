@@ -142,7 +142,7 @@ def test_kmeans_finds_clusters_in_the_first_rows_however_far_they_are(monkeypatc
 
     assert found(y, 1) > 0.99
     assert found(y // 2, 1) > 0.99 and found(torch.arange(400) // 200, 1) < 0.6
-    assert found(y, 3.9) < 0.6  # all units are active on nearly all inputs
+    assert found(y, 3.9) < 0.8  # nearly all units are active on nearly all inputs
 
 
 def test_units_are_paired_by_the_best_of_all_pairings():

@@ -66,24 +66,28 @@ def python_interrupt():
 @pytest.mark.parametrize(
     "end, error", [(fail, ZeroDivisionError), (press_ctrl_c, KeyboardInterrupt)]
 )
-def test_a_failure_or_an_interrupt_ends_all_that_tick_and_none_is_begun(end, error):
-    ticks, begun = Counter(), time.time()
+def test_a_failure_or_an_interrupt_ends_all_that_tick_and_those_that_wait(end, error):
+    ticks, waited, begun = Counter(), [], time.time()
 
     def run(item):
+        if item in range(100):
+            time.sleep(0.01)
+            waited.append(item)
+            return
         while item != "ends" and time.time() < begun + 10:
             time.sleep(0.001)
             ticks[item] += 1
             tick()
-        while not (ticks["a"] > 2 and ticks["b"] > 2):
+        while ticks["a"] < 3 or ticks["b"] < 3:
             time.sleep(0.001)
         end()
 
     with pytest.raises(error):
-        side_by_side(run, ["a", "ends", "b", "waits"], "runs", epochs=1000)
-    assert time.time() < begun + 5
+        side_by_side(run, ["a", "ends", "b", *range(100)], "runs", epochs=1000)
+    assert time.time() < begun + 5 and len(waited) < 50
     seen = ticks.copy()
     time.sleep(0.05)
-    assert ticks == seen and set(ticks) == {"a", "b"}
+    assert ticks == seen
     assert side_by_side(lambda _: tick(), ["next"], "runs") == {"next": None}
 
 
@@ -128,10 +132,10 @@ def test_under_make_the_bar_is_on_its_terminal_which_is_closed_again(monkeypatch
     ours, terminal = pty.openpty()
     monkeypatch.setenv("PROGRESS", os.ttyname(terminal))
     run_three()  # what tqdm opens once is open
-    before = os.listdir("/dev/fd")
+    before = len(os.listdir("/dev/fd"))
     for _ in range(5):
         run_three()
-    assert os.listdir("/dev/fd") == before and capsys.readouterr() == ("", "")
+    assert len(os.listdir("/dev/fd")) <= before and capsys.readouterr() == ("", "")
     assert b"3/3" in os.read(ours, 10_000)
     os.close(ours)
     os.close(terminal)

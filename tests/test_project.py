@@ -1,4 +1,4 @@
-"""Package lists, the front page, publishing, the record, and notebooks without traces of a machine."""
+"""Package lists, the front page, publishing, the record; notebooks without traces of a machine."""
 
 import json
 import re
