@@ -346,7 +346,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     training rows, is within 3% of l0. log L0 is taken as linear in log setting.
 
     Raises ValueError for an l0 out of range, RuntimeError if L0 is not reached or hardly depends on
-    the setting, and FloatingPointError if a run diverges.
+    the setting (it says what was tried), and FloatingPointError if a run diverges.
     """
     n_units = new_model().W.shape[-2]
     if not (0 < l0 < n_units and start > 0 and tries >= 1):
@@ -354,48 +354,38 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             f"needs l0 between 0 and the {n_units} units, got {l0}; start > 0, got {start}; and "
             f"tries >= 1, got {tries}"
         )
-    setting, tried = start, {}
+    setting, tried = start, []  # pairs of log setting and log of L0 over l0
     while len(tried) < tries:
         model = new_model()
         try:
             fit(model, lambda model, x, s=setting: loss(model, x, s), x, **fit_options)
         except FloatingPointError as error:
             raise FloatingPointError(f"with the setting {setting:.3g} {error}") from None
-        with torch.no_grad():
-            reached = float(sum(l0_of.mean() for l0_of in _l0_in_parts(model, x[:20_000])))
+        reached = _mean_l0(model, x[:20_000])
         if abs(reached / l0 - 1) <= 0.03:
             return model, setting
-        tried[setting] = reached
-        setting = _next_setting(tried, l0)
-    said = ", ".join(f"{setting:.3g} gives {reached:.3g}" for setting, reached in tried.items())
-    raise RuntimeError(f"L0 {l0:g} was not reached: {said}; try another start, or more tries")
-
-
-def _l0_in_parts(model, x, chunk=4096):
-    for start in range(0, len(x), chunk):
-        part = x[start : start + chunk]
-        yield l0(model.encode(part)) * len(part) / len(x)
-
-
-def _next_setting(tried, l0):
-    """What to try after {setting: L0}: a secant on log L0, which moves by a factor of 8 at most."""
-    (log_s, distance), *others = sorted(
-        ((math.log(s), math.log(max(reached, 0.01) / l0)) for s, reached in tried.items()),
-        key=lambda point: abs(point[1]),
+        tried.append((math.log(setting), math.log(max(reached, 0.01) / l0)))
+        (log_s, distance), *others = sorted(tried, key=lambda point: abs(point[1]))
+        if not others:
+            setting *= 1.5
+            continue
+        # The nearest on the other side, if there is one, encloses the l0
+        other_s, other = min(others, key=lambda point: point[1] * distance > 0)
+        slope = (distance - other) / (log_s - other_s)
+        if abs(slope) < 0.02:
+            break
+        setting = math.exp(log_s - min(2, max(-2, distance / slope)))
+    said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
+    raise RuntimeError(
+        f"L0 {l0:g} was not reached: {said}; try another start, or more tries. If L0 hardly "
+        "depends on the setting, see that the loss uses it"
     )
-    if not others:
-        return 1.5 * math.exp(log_s)
-    # The nearest on the other side, if there is one, encloses the l0; else the next nearest
-    beyond = [point for point in others if point[1] * distance < 0]
-    other_s, other_distance = (beyond or others)[0]
-    slope = (distance - other_distance) / (log_s - other_s)
-    if abs(slope) < 0.02:
-        raise RuntimeError(
-            f"L0 hardly depends on the setting: {tried}; does the loss use it, and do all units "
-            "live? Try a start that is ten times as large, or as small"
-        )
-    step = -distance / slope
-    return math.exp(log_s + max(-math.log(8), min(math.log(8), step)))
+
+
+@torch.no_grad()
+def _mean_l0(model, x, chunk=4096):
+    parts = (x[i : i + chunk] for i in range(0, len(x), chunk))
+    return float(sum(l0(model.encode(part)).mean() * len(part) for part in parts) / len(x))
 
 
 # --- Decoders of one layer: x_hat = A V + offset, fitted to inputs x (N, D) after training ----

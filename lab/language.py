@@ -34,8 +34,8 @@ MAX_NORM = 10  # medians of the norm; rows of a larger one are massive activatio
 REPLACED = 100  # test sequences, at most, on which the loss recovered is measured
 EPOCHS, L0 = 8, 10
 RATES = (
-    "the paper's loss, also centred and with faster biases: the paper's; tuned: optimizer and rate "
-    "by what the transpose explains of training rows; others: by their loss on training rows"
+    "by their loss on training rows; with the optimizer, by what the transpose explains of them, "
+    "for the paper's loss, tuned (data/tuning.json); otherwise that of the paper for its loss"
 )
 
 # --- The network --------------------------------------------------------------------------------
@@ -84,8 +84,8 @@ def find_site(network, kind="residual", layer=None):
     n = getattr(network.config, "num_hidden_layers", None)
     lists = [m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == n]
     if not lists:
-        built = "take one that is built like GPT-2 or Llama"
-        raise ValueError(f"--model: the {n} layers of this network were not found; {built}")
+        wanted = f"no list of layers is as long as its num_hidden_layers, {n}"
+        raise ValueError(f"--model: in this network {wanted}; take one built like GPT-2 or Llama")
     layer = max(1, n // 2) if layer is None else layer
     if not 1 <= layer <= n:
         raise ValueError(f"--layer is from 1 to {n}, the layers of the network; got {layer}")
@@ -211,7 +211,7 @@ def loss_recovered(site, sequences, data, saes):
         X, *more = output if isinstance(output, tuple) else (output,)
         rows = counts & (X.norm(dim=2) <= data.limit)
         x, target = X[rows] @ data.axes, ids.where(counts, -1).roll(-1, dims=1)
-        target[:, 0] = -1
+        target[:, 0] = -1  # the token that a first position predicts
         n += int((target >= 0).sum())
         for i, sae in enumerate(replaced):
             changed = X.clone()
@@ -345,8 +345,8 @@ def figure(table):
     axis.legend(loc="lower left")
     plots.frame(axis, "", "variance explained")
     fig.alt = (
-        "Two dots for each method and seed, the variance explained by its own decoder and by the "
-        "best linear one. They are far apart for the paper's loss, and coincide for SAEs."
+        "Two dots for each method and seed: the variance explained by its own decoder, and by the "
+        "best linear one."
     )
     return fig
 

@@ -31,7 +31,7 @@ def configurations(energies):
             axis.bar(np.arange(1, K + 1), values.numpy(), width=1, color=GREY, lw=0)
             axis.set(xticks=[], xlim=(0, K + 1))
             axis.tick_params(labelleft=name == [*energies][0])
-        middle.set_ylim(0, 1)
+        middle.set(ylim=(0, 1), yticks=[0, 0.5, 1])
         below.axhline(1 / K, color="k", ls=":", lw=1.2)
     top = max(axis.dataLim.y1 for axis in axes[2])
     plt.setp(axes[2], ylim=(0, 1.05 * top), yticks=[0, 0.03])
@@ -79,12 +79,12 @@ def competition(rows, agreements):
 
 
 def plateau(runs, convergence, paper_epochs):
-    """runs: {name: {"losses" (T,), "rest" (T,), its loss without scale, "units", and how many of
-    them are "living"}}, of Adam first, then of SGD; convergence: a row of "units", "rate",
+    """runs: {name: {"losses" (T,), "rest" (T,), its loss without scale, and "model"}}, of Adam
+    first, then of SGD, for each number of units three rates; convergence: a row of "units",
     "tolerance" and "epoch" for each run of SGD; paper_epochs: the paper's, of 64 units."""
     fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.5), width_ratios=[1.4, 1.4, 1])
     first, *others = runs
-    n_units = {name: run["units"] for name, run in runs.items()}
+    n_units = {name: len(run["model"].W) for name, run in runs.items()}
     most_units = max(n_units.values())
     rate = others[1].split(", ")[1]  # at which smaller layers are shown
     shown = [name for name in others if n_units[name] == most_units or f", {rate}," in name]
@@ -96,7 +96,7 @@ def plateau(runs, convergence, paper_epochs):
         if name == first:
             look["color"] = "k"
         else:
-            predicted = -runs[name]["living"] * np.log(middle)
+            predicted = -n_units[name] * np.log(middle)
             half = len(middle) // 2
             predicted += np.mean(losses[half:] - predicted[half:])
             a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)

@@ -161,8 +161,8 @@ def test_plateau_shows_losses_predictions_and_epochs():
     for i, name in enumerate(("Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units")):
         units = 32 if "32" in name else 64
         losses = torch.tensor(-units * np.log(epochs - 0.5) - 10.0 * i)
-        runs[name] = {"losses": losses, "rest": -0.1 * epochs - i, "units": units}
-        runs[name]["living"] = units
+        runs[name] = {"losses": losses, "rest": -0.1 * epochs - i}
+        runs[name]["model"] = h.Encoder(2, units)
     convergence = pd.DataFrame(
         [(64, 0.1, 4, 17.0), (32, 0.01, 1, 33.0)], columns=["units", "rate", "tolerance", "epoch"]
     )
