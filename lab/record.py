@@ -22,7 +22,6 @@ try:
 except ImportError:  # on Windows
     resource = None
 
-START = time.time()
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
@@ -104,15 +103,18 @@ def write(path, content):
     os.replace(part, path)
 
 
+# When this module is imported, at the start of a run; the run itself may write figures/
+START, COMMIT = time.time(), git("describe", "--always").strip() or "unknown"
+COMMIT += "-dirty" if git("diff", "--name-only", "HEAD", "--", ":!figures") else ""
+
+
 def _environment():
     """Versions, machine, commit, time since this module was imported, and memory so far."""
-    changed = git("diff", "--name-only", "HEAD", "--", ":!figures")  # a run itself writes figures/
-    commit = git("describe", "--always").strip() or "unknown"
     found = {
         "python": platform.python_version(),
         **{package: version(package).partition("+")[0] for package in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
-        "commit": f"{commit}-dirty" if changed else commit,
+        "commit": COMMIT,
         "seconds": round(time.time() - START),
     }
     if resource:

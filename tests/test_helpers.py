@@ -191,8 +191,7 @@ def test_the_mean_is_taken_off_the_inputs_and_an_sae_starts_from_it():
     assert model.c.equal(MEAN)
     model.b.data -= 1000
     close(model(X), MEAN.expand(165, 6))
-    model = encoder(mean=MEAN.float()).float()
-    assert model.double().mean.dtype == torch.float64  # for a GPU too
+    assert encoder(mean=MEAN).float().mean.dtype == torch.float32  # to a GPU, too
 
 
 def test_topk_keeps_the_k_largest_activations_and_k_of_equal_ones():

@@ -201,19 +201,23 @@ def test_spread_of_denominators_as_it_is_and_of_shuffled_units():
     assert expected[1] < 0.8 * expected[0]
 
 
-def test_layers_are_compared_with_those_of_the_same_seed():
+def test_layers_are_compared_with_those_of_the_same_seed_in_which_nothing_is_changed():
     (A, A_other), (B, B_other) = made_to_correlate(0.95, 0.8), made_to_correlate(0.99, 0.99)
-    E, reference = torch.stack([A, 2 * B]), torch.stack([A_other, B_other])
-    table = measures.compare(E, reference, seeds=[7, 3])
-    assert [*table.seed] == [7, 3] and [*table.replaced] == [1, 0]
-    assert_allclose(table.agreement, [0.875, 0.99])
-    for row, energies in zip(table.to_dict("records"), E):
-        assert row["l0"] == h.l0(energies) and row["dead"] == 0
-        assert row["redundancy"] == h.redundancy(energies)
-        assert row["entropy"] == h.responsibility_entropy(energies)
-        spreads = row["spread"], row["shuffled"]
-        assert spreads == pytest.approx(measures.spread_of_denominators(energies))
-    assert measures.compare(E, E, [7, 3])[["agreement", "replaced"]].isna().all(axis=None)
+    first = {
+        ("a", "much"): torch.stack([A, 2 * B]),
+        ("a", "nothing"): torch.stack([A_other, B_other]),
+    }
+    energies = first | {("b", "nothing"): torch.stack([B, A])}
+    table = measures.compare(energies, seeds=[7, 3])
+    keys = [(*key, seed) for key in energies for seed in (7, 3)]
+    assert [*zip(table.model, table.change, table.seed)] == keys
+    assert_allclose(table.agreement, [0.875, 0.99] + 4 * [np.nan])
+    assert_allclose(table.replaced, [1, 0] + 4 * [np.nan])
+    for i, E in enumerate([A, 2 * B, A_other, B_other, B, A]):
+        row = table.iloc[i]
+        assert row["l0"] == h.l0(E) and row["dead"] == 0 and row["redundancy"] == h.redundancy(E)
+        assert row["entropy"] == h.responsibility_entropy(E)
+        assert (row["spread"], row["shuffled"]) == measures.spread_of_denominators(E)
 
 
 # --- Tables of models ---------------------------------------------------------------------------
