@@ -164,7 +164,7 @@ class Encoder(nn.Module):
 
     def __init__(self, n_inputs, n_units, mean=None, seed=0):
         super().__init__()
-        self.seed = seed if isinstance(seed, int) else [int(s) for s in seed]
+        self.seed = int(seed) if np.ndim(seed) == 0 else [int(s) for s in seed]
         self.W, self.b = _weights(n_inputs, n_units, self.seed)
         self.register_buffer("mean", None if mean is None else as_tensor(mean, self.W).clone())
         if mean is not None and self.mean.shape != (n_inputs,):
@@ -231,7 +231,7 @@ class SparseAutoencoder(Encoder):
 
 
 def layers(model):
-    """The layers of a model, a list of models of one layer each, with weights of their own."""
+    """The layers of a model, a list of models of one layer each; of one layer, the model itself."""
     if not isinstance(model.seed, list):
         return [model]
     found = []
@@ -367,7 +367,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
         tried.append((math.log(setting), math.log(max(reached, 0.01) / l0)))
         (log_s, distance), *others = sorted(tried, key=lambda point: abs(point[1]))
         if not others:
-            setting *= 1.5
+            setting *= 2
             continue
         # The nearest on the other side, if there is one, encloses the l0
         other_s, other = min(others, key=lambda point: point[1] * distance > 0)

@@ -77,8 +77,8 @@ def table(models, lams, x, x_test):
     Columns "method", "seed"; medians over its living units, on 20,000 rows of x, of "rho" (with the
     log-determinant for "the revised loss", otherwise with `infomax_loss`), of "step and V", the
     cosine of what is added to the weights and the row of the best decoder, and of the "inactive
-    part" of V, its length over that of V; and "l0", "own" and "best" of `lab.measures.decoded`, with
-    the "ratio" of the two.
+    part" of V, its length over that of V; and "l0", "own" and "best" of `lab.measures.decoded`,
+    with the "ratio" of the two.
     """
     layers = {
         (name, layer.seed): layer for name, model in models.items() for layer in h.layers(model)

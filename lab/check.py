@@ -12,7 +12,6 @@ import sys
 from math import hypot
 
 import pandas as pd
-from pandas.api.types import is_float_dtype
 
 from lab import ROOT
 from lab.record import git
@@ -62,13 +61,13 @@ def compare(record, run):
             there, here = (_mean(side.get(key)) for side in (numbers, others))
             lines.append(f"{', '.join(map(str, key))}: {there} in the record, {here} in your run")
     verdicts, here = ({row["claim"]: row for row in r["criteria"]} for r in (record, run))
-    for claim, row in verdicts.items():
-        other = here.get(claim)
-        if other is None or (
-            row["holds"] != other["holds"] and not agree(row["measured"], other["measured"])
-        ):
+    for claim in {**verdicts, **here}:
+        row, other = (
+            side.get(claim, {"holds": None, "measured": None}) for side in (verdicts, here)
+        )
+        if row["holds"] != other["holds"] and not agree(row["measured"], other["measured"]):
             lines.append(f"criterion: {claim}: another verdict")
-    return lines, len({**numbers, **others}) + len(verdicts)
+    return lines, len({**numbers, **others}) + len({**verdicts, **here})
 
 
 def all_numbers(record):
@@ -78,13 +77,11 @@ def all_numbers(record):
         table = pd.DataFrame(rows)
         last = list(table.columns).index(KEYS_END)
         keys, measured = list(table.columns[:last]), table.columns[last + 1 :]
-        groups = table.groupby(keys, sort=False) if keys else [((), table)]
+        groups = table.groupby(keys, sort=False, dropna=False) if keys else [((), table)]
         for key, group in groups:
             for column in measured:
-                values = group[column].dropna()
-                values = values.astype(float if is_float_dtype(table[column]) else int)
-                if len(values):
-                    found[name, *key, column] = list(values)
+                if len(values := group[column].dropna()):
+                    found[(name, *key, column)] = list(values)
     return found
 
 
@@ -93,10 +90,10 @@ def agree(a, b):
     if a is None or b is None or len(a) != len(b):
         return False
     a, b = pd.Series(a), pd.Series(b)
-    difference = abs(a.mean() - b.mean())
+    difference = abs(a.mean(skipna=False) - b.mean(skipna=False))
     error = hypot(a.sem(), b.sem()) if len(a) >= 3 else 0
-    counts = not (is_float_dtype(a) or is_float_dtype(b))
-    return difference <= max(0.03 * abs(a.mean()), 5 * error, counts)
+    counts = (a % 1 == 0).all() and (b % 1 == 0).all()
+    return difference <= max(0.03 * abs(a.mean()), 5 * error, float(counts))
 
 
 def _mean(values):

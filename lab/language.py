@@ -300,7 +300,7 @@ def measure(models, data, site, sequences):
     """A DataFrame with a row for each layer of {(name, setting): layers}; and what mean ablation
     costs, in nats per token.
 
-    Columns: "method", "setting", "seed"; those of `measures.decoded`; "recovered", see
+    Columns: "method", "seed", "setting"; those of `measures.decoded`; "recovered", see
     `loss_recovered`, with a layer's own decoder; "rho", see `lab.balance`, which is NaN for SAEs,
     and for the pooled log-sum-exp, of which the gradient is not the responsibility.
     """
@@ -311,7 +311,7 @@ def measure(models, data, site, sequences):
 
     def measure_one(key):
         (name, setting, seed), layer = key, layers[key]
-        row = {"method": name, "setting": setting, "seed": seed}
+        row = {"method": name, "seed": seed, "setting": setting}
         row |= measures.decoded(layer, x, data.x_test) | {"recovered": np.nan, "rho": np.nan}
         if name in infomax:
             row["rho"] = balance.rho(layer, x, setting, infomax[name])
@@ -397,16 +397,16 @@ def main(arguments=None):
         "training tokens": len(data.x),
         "test tokens": len(data.x_test),
         "components": data.x.shape[1],
-        "variance held": round(100 * data.held, 1),  # rounded: the same on other machines
         "units": n_units,
         "minibatch": 2 * n_units,
         "epochs": EPOCHS,
         "sequences": len(test_sequences),
-        "mean ablation": round(cost, 1),
         "rates": {name: rate for name, (*_, rate, _) in methods(data.x, n_units).items()},
         "choice of rates": RATES,
     }
-    record.save("language", folder, parameters=parameters, criteria=criteria(table), results=table)
+    network = pd.DataFrame([{"seed": 0, "variance held": data.held, "mean ablation": cost}])
+    tables = {"results": table, "network": network}
+    record.save("language", folder, parameters=parameters, criteria=criteria(table), **tables)
     fig = figure(table)
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         buffer = io.BytesIO()

@@ -131,7 +131,7 @@ def criteria(rows):
             "criterion": row["claim"],
             "bound": f"{row['comparison']} {row['bound']:g}",
             "measured": " to ".join(
-                dict.fromkeys(text(v) for v in (min(row["measured"]), max(row["measured"])))
+                dict.fromkeys(text(f(row["measured"] or [np.nan])) for f in (np.min, np.max))
             ),
             "": "holds" if row["holds"] else "**fails**",
         }

@@ -66,7 +66,7 @@ def test_what_differs_is_named(changed, differing):
 
 
 def test_two_seeds_have_no_error_that_counts():
-    a, b = (a_record(C=(20.0, 40.0)), a_record(C=(21.0, 41.0)))
+    a, b = (a_record(C=(20.5, 40.5)), a_record(C=(21.5, 41.5)))
     assert len(check.compare(a, b)[0]) == 2
 
 
