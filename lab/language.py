@@ -6,7 +6,6 @@ active units. The run prints a table, and writes language.json and a figure.
 
 import argparse
 import contextlib
-import io
 import sys
 from copy import deepcopy
 from functools import partial
@@ -407,12 +406,7 @@ def main(arguments=None):
     network = pd.DataFrame([{"seed": 0, "variance held": data.held, "mean ablation": cost}])
     tables = {"results": table, "network": network}
     record.save("language", folder, parameters=parameters, criteria=criteria(table), **tables)
-    fig = figure(table)
-    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=kind, metadata=metadata)
-        record.write(folder / f"language.{kind}", buffer.getvalue())
-    plt.close(fig)
+    record.write_figure(figure(table), "language", folder)
 
 
 if __name__ == "__main__":

@@ -170,15 +170,15 @@ def compare(energies, seeds):
     """A DataFrame with a row for each layer of test energies {(model, change): E (S, N, K)}.
 
     Columns "model", "change", "seed"; `of_energies`; the "spread" of denominators, as it is and
-    "shuffled"; and, unless the change is "nothing", the "agreement" with the layer of the same
-    model and seed in which nothing is changed, and how many of its units are "replaced".
+    "shuffled"; and, unless the change is "unchanged", the "agreement" with the layer of the same
+    model and seed, and how many of its units are "replaced".
     """
     rows = []
     for (model, change), E in energies.items():
-        for seed, own, unchanged in zip(seeds, E, energies[model, "nothing"]):
+        for seed, own, unchanged in zip(seeds, E, energies[model, "unchanged"]):
             row = {"model": model, "change": change, "seed": seed, **of_energies(own)}
             row["spread"], row["shuffled"] = spread_of_denominators(own)
-            if change != "nothing":
+            if change != "unchanged":
                 row["agreement"] = agreement(unchanged, own)
                 row["replaced"] = n_replaced(unchanged, own)
             rows.append(row)

@@ -114,14 +114,18 @@ def plateau(runs, convergence, paper_epochs):
     b.set_ylim(low - 0.2 * span, low + 0.8 * span)  # the same scale as (a)
     label_ends(a)
     most = 1.12 * max(*(convergence.units / convergence.tolerance), *paper_epochs)
-    c.plot([0, most], [0, most], ":", color=GREY, lw=1)
+    c.plot([1, most], [1, most], ":", color=GREY, lw=1)
     for (units, rows), marker in zip(convergence.groupby("units", sort=False), "os^"):
         look = {"ls": "", "marker": marker, "ms": 4, "mew": 0.8, "mfc": "none"}
         c.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
     c.plot([64] * len(paper_epochs), paper_epochs, "kx", ms=5, label="the paper's")
     c.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
-    limits = {"xlim": (0, most), "ylim": (0, most)}
-    frame(c, "(c) convergence", "units / tolerance", "epoch", **limits)
+    least = min(4, (convergence.units / convergence.tolerance).min())
+    limits = {"xlim": (0.8 * least, most), "ylim": (0.8 * least, most)}
+    frame(c, "(c) convergence", "units / tolerance", "epoch", log="xy", **limits)
+    for axis in (c.xaxis, c.yaxis):
+        axis.set_ticks([4, 8, 16, 32, 64], [4, 8, 16, 32, 64])
+        axis.set_minor_formatter(plt.NullFormatter())
     fig.alt = (
         "(a) The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
         "with three numbers of units; straight lines are predicted. (b) The loss without scale on "

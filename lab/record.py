@@ -1,5 +1,6 @@
 """What a notebook saves: its parameters, criteria and numbers."""
 
+import io
 import json
 import operator
 import os
@@ -85,6 +86,14 @@ def read(name, folder=ROOT / "figures"):
     content = json.loads(path.read_text(encoding="utf-8"))
     content["tables"] = {key: pd.DataFrame(rows) for key, rows in content["tables"].items()}
     return content
+
+
+def write_figure(fig, name, folder):
+    """Write <folder>/<name>.png and .pdf. The same figure gives the same bytes."""
+    for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, metadata=metadata)
+        write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
 
 
 def git(*words):

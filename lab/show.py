@@ -1,16 +1,14 @@
 """What a notebook shows: source code, tables, figures, and numbers as text."""
 
 import inspect
-import io
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lab.record import write
+from lab.record import write_figure
 
 NAMES = {  # of columns, as readers know them
     "l0": "L0",
@@ -61,13 +59,10 @@ def _cell(value):
 
 def figure(fig, name=None, folder=None):
     """Show the figure with its description fig.alt, and close it; with a name, write <name>.png and
-    <name>.pdf into the folder. The same figure gives the same bytes.
+    <name>.pdf into the folder.
     """
-    kinds = {"png": {"Software": None}, "pdf": {"CreationDate": None}} if name else {}
-    for kind, metadata in kinds.items():
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=kind, metadata=metadata)
-        write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    if name:
+        write_figure(fig, name, folder)
     display(fig, metadata={"image/png": {"alt": fig.alt}})
     plt.close(fig)
 

@@ -204,7 +204,7 @@ def test_the_run_and_its_record(folder, tmp_path, capsys):
     assert run["parameters"] | parameters | sizes == run["parameters"]
     table = pd.DataFrame(run["tables"]["results"])
     measured = ["l0", "dead", "own", "best", "recovered", "rho"]
-    assert list(table) == ["method", "setting", "seed", *measured]
+    assert list(table) == ["method", "seed", "setting", *measured]
     names, trained = run["parameters"]["rates"], set(table.method)
     # So few tokens are not enough for all methods: those left out are told
     assert {name for name in names if f"{name} is left out: L0" in told} == {*names} - trained

@@ -205,9 +205,9 @@ def test_layers_are_compared_with_those_of_the_same_seed_in_which_nothing_is_cha
     (A, A_other), (B, B_other) = made_to_correlate(0.95, 0.8), made_to_correlate(0.99, 0.99)
     first = {
         ("a", "much"): torch.stack([A, 2 * B]),
-        ("a", "nothing"): torch.stack([A_other, B_other]),
+        ("a", "unchanged"): torch.stack([A_other, B_other]),
     }
-    energies = first | {("b", "nothing"): torch.stack([B, A])}
+    energies = first | {("b", "unchanged"): torch.stack([B, A])}
     table = measures.compare(energies, seeds=[7, 3])
     keys = [(*key, seed) for key in energies for seed in (7, 3)]
     assert [*zip(table.model, table.change, table.seed)] == keys
