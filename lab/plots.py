@@ -102,7 +102,7 @@ def tiles(axis, images, columns, signed=True, names=()):
 def log_l0(axis):
     """A logarithmic axis of active units, with round numbers as its ticks."""
     low, high = axis.get_xlim()
-    ticks = [t for t in (2, 3, 5, 7, 10, 15, 20, 30, 50) if low < t < high]
+    ticks = [t for t in (2, 5, 10, 20, 50) if low < t < high]
     axis.set_xscale("log")
     axis.set_xticks(ticks, ticks)
     axis.xaxis.set_minor_formatter(plt.NullFormatter())

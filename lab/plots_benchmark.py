@@ -21,7 +21,7 @@ SHORT = {"the paper's loss, tuned": "tuned", "the paper's loss + weight decay": 
 @large
 def benchmark(table, pca):
     """table: a row for each layer, see `lab.measures.benchmark`; pca: {L0: variance explained}."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.4, 4.2), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(6, 4.6), sharex=True, sharey=True)
     for axis, column in zip(axes, ("own", "best")):
         for name, of in table.groupby("method", sort=False):
             colour, marker, line = LOOKS.get(name, OWN_LOOK)
@@ -33,11 +33,11 @@ def benchmark(table, pca):
         axis.plot([*pca], [*pca.values()], color=GREY, lw=0.9, label="_")
         log_l0(axis)
         axis.set_xlabel("active units")
-    label(axes[1], "PCA", (12, pca[12] - 0.03), color=GREY, ha="left", va="top", fontsize=12)
+    label(axes[1], "PCA", (12, pca[12] - 0.03), color=GREY, ha="left", va="top", fontsize=13)
     axes[0].set(title="(a) own decoder", ylabel="variance explained")
     axes[1].set_title("(b) best decoder")
-    axes[1].set_ylim(0.2, None)
-    label_ends(axes[0], gap=13, fontsize=12)
+    axes[1].set_ylim(0.3, None)
+    label_ends(axes[0], gap=14, fontsize=13)
     fig.alt = (
         "Variance explained against the number of active units, a line for each method: (a) by the "
         "transpose, or an SAE's own decoder, (b) by the best linear decoder; beside it, principal "

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
+import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
@@ -148,3 +150,43 @@ def test_no_best_decoder_is_worse_than_the_models_own():
             for row in rows:
                 if row.get("best") is not None:
                     assert row["best"] >= row["own"] - 0.005, row
+
+
+def means(name, table, by, column):
+    """{group: mean over seeds} of a column of a table of the record."""
+    return pd.DataFrame(recorded(name)["tables"][table]).groupby(by)[column].mean()
+
+
+def test_the_numbers_of_the_front_page_are_those_of_the_record():
+    benchmark = pd.DataFrame(recorded("3_benchmark")["tables"]["benchmark"])
+    ten = benchmark[benchmark.classifier.notna()].groupby("method")[["own", "classifier"]].mean()
+    own, rho = 100 * ten.own, means("3_benchmark", "balance", "method", ["rho", "own"])
+    longer = 100 * means("3_benchmark", "longer", "method", "own")
+    changes = means("2_ablation", "changes", ["model", "change"], "redundancy")
+    paper = means("3_benchmark", "paper", "method", "classifier")
+    optimisers = pd.DataFrame(recorded("2_ablation")["tables"]["optimisers"])
+    saes, slow, fast = (
+        own[["tied SAE", "L1 SAE", "TopK SAE"]],
+        *(rho.loc[f"centred{name}"] for name in (" pixels", ", biases × 50")),
+    )
+    loss, tuned, revised = "the paper's loss", "the paper's loss, tuned", "the revised loss"
+    decay = "the paper's loss + weight decay"
+    B, C = changes["decorrelation 0"], changes["decorrelation 1"]
+    said = [
+        f"tuned SAEs explain {saes.min():.0f} to {saes.max():.0f}% of the variance",
+        f"$W^\\top$ explains {own[loss]:.0f}% after six epochs and {longer[loss]:.0f}% after thirty",
+        f"with its best optimiser {own[tuned]:.0f} and {longer[tuned]:.0f}%",
+        f"matches SAEs ({ten.classifier[decay]:.1f}%)",
+        f"+ {paper.iloc[1] - paper.iloc[2]:.1f} points; almost half",
+        f"less redundant ({B['without competition']:,.0f} to {B['unchanged']:,.0f})",
+        f"redundancy stays as it is ({C['without competition']:.1f} and {C['unchanged']:.1f})",
+        f"learn too slowly | {slow.rho:.1f} | {100 * slow.own:.0f}% |",
+        f"50 times as fast | {fast.rho:.1f} | {100 * fast.own:.0f}% |",
+        f"come to rest | {rho.rho[decay]:.1f} | {own[decay]:.0f}% |",
+        f"*revised loss* | {rho.rho[revised]:.1f} | {own[revised]:.0f}% |",
+        f"losses {optimisers.loss.max():.0f} to {optimisers.loss.min():.0f}, classifier "
+        f"{optimisers.accuracy.min():.1f} to {optimisers.accuracy.max():.1f}%",
+        f"within {np.ptp(optimisers.rest):.0f} of each other",
+    ]
+    page = read("README.md")
+    assert not [sentence for sentence in said if sentence not in page]
