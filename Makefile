@@ -19,7 +19,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: th
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, or whose code did, into figures/
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): half an hour
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do \
 	  cmp -s notebooks/$$n.ipynb build/$$n.source || { echo "notebooks/$$n.ipynb changed" \
@@ -40,7 +40,7 @@ clean:  ## remove build/, so that `make figures` runs all notebooks; figures/ an
 	rm -rf build
 
 # A notebook is run anew when it changes, or what computes for it does; not when a drawing does.
-SHARED := helpers.py $(addprefix lab/,data.py measures.py parallel.py record.py) data/mnist.npz
+SHARED := helpers.py $(addprefix lab/,data.py measures.py parallel.py record.py show.py) data/mnist.npz
 build/3_benchmark.ipynb: lab/methods.py lab/balance.py $(wildcard figures/language.json)
 build/%.ipynb: notebooks/%.ipynb $(SHARED) | $(INSTALLED)
 	mkdir -p build && rm -f $@ && cp $< build/$*.source

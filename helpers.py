@@ -239,7 +239,9 @@ def layers(model):
         layer = copy.deepcopy(model)
         layer.seed = seed
         for name, p in model.named_parameters():
-            setattr(layer, name, nn.Parameter(p.detach()[i].clone(), p.requires_grad))
+            part, _, last = name.rpartition(".")
+            own = nn.Parameter(p.detach()[i].clone(), p.requires_grad)
+            setattr(layer.get_submodule(part), last, own)
         found.append(layer)
     return found
 
@@ -337,6 +339,10 @@ def fit(
     return torch.stack(history)
 
 
+class L0NotReached(RuntimeError):
+    """No setting that `fit_to_l0` tried gives the L0 that was asked for."""
+
+
 def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     """Find the setting of a loss at which a model has l0 active units per input -> model, setting.
 
@@ -345,7 +351,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     `tries` times, first with setting `start`, until the mean L0 over layers, on (20,000 of) the
     training rows, is within 3% of l0. log L0 is taken as linear in log setting.
 
-    Raises ValueError for an l0 out of range, RuntimeError if L0 is not reached or hardly depends on
+    Raises ValueError for an l0 out of range, L0NotReached if L0 is not reached or hardly depends on
     the setting (it says what was tried), and FloatingPointError if a run diverges.
     """
     n_units = new_model().W.shape[-2]
@@ -376,7 +382,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             break
         setting = math.exp(log_s - min(2, max(-2, distance / slope)))
     said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
-    raise RuntimeError(
+    raise L0NotReached(
         f"L0 {l0:g} was not reached: {said}; try another start, or more tries. If L0 hardly "
         "depends on the setting, see that the loss uses it"
     )
@@ -507,7 +513,8 @@ def variance_explained(sae, x, chunk=4096):
     if hasattr(sae, "encode") and not hasattr(sae, "decode"):
         raise ValueError("the model does not reconstruct; give it a decoder: with_decoder(...)")
     _one_layer(sae)
-    x = _checked_inputs(x, next(iter(sae.state_dict().values()), None))
+    state = (t for t in sae.state_dict().values() if t.is_floating_point())
+    x = _checked_inputs(x, next(state, None))
     mean, error, total = x.double().mean(0), 0.0, 0.0
     for part in x.split(chunk):
         error += (sae(part).double() - part).square().sum()
@@ -521,7 +528,7 @@ def variance_explained(sae, x, chunk=4096):
 def as_tensor(x, like=None):
     """x, a tensor or anything that NumPy takes, as a floating tensor; with the type and the device
     of the tensor `like`."""
-    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.asarray(x))
+    x = x if isinstance(x, torch.Tensor) else torch.as_tensor(np.array(x))
     x = x if x.is_floating_point() else x.to(torch.get_default_dtype())  # pixels, say
     return x if like is None else x.to(like.device, like.dtype)
 

@@ -71,14 +71,14 @@ def rho(model, x, lam, infomax=infomax_loss):
     return float(means(model, x, lam, infomax)["rho"].nanmedian())
 
 
-def table(models, lams, x, x_test):
-    """A DataFrame with a row for each layer of {name: model}, trained with {name: lam}.
+def table(models, lams, x, x_test, infomax):
+    """A DataFrame with a row for each layer of {name: model}, trained with {name: lam} and, where
+    the terms beside the log-sum-exp are not `infomax_loss`, with {name: infomax}.
 
-    Columns "method", "seed"; medians over its living units, on 20,000 rows of x, of "rho" (with the
-    log-determinant for "the revised loss", otherwise with `infomax_loss`), of "step and V", the
-    cosine of what is added to the weights and the row of the best decoder, and of the "inactive
-    part" of V, its length over that of V; and "l0", "own" and "best" of `lab.measures.decoded`,
-    with the "ratio" of the two.
+    Columns "method", "seed"; medians over its living units, on 20,000 rows of x, of "rho", of "step
+    and V", the cosine of what is added to the weights and the row of the best decoder, and of the
+    "inactive part" of V, its length over that of V; and "l0", "own" and "best" of
+    `lab.measures.decoded`, with the "ratio" of the two.
     """
     layers = {
         (name, layer.seed): layer for name, model in models.items() for layer in h.layers(model)
@@ -86,8 +86,8 @@ def table(models, lams, x, x_test):
 
     def row(key):
         name, layer = key[0], layers[key]
-        infomax = h.log_det_loss if name == "the revised loss" else infomax_loss
-        found = means(layer, x[: measures.FITTED], lams[name], infomax)
+        terms = infomax.get(name, infomax_loss)
+        found = means(layer, x[: measures.FITTED], lams[name], terms)
         living, V = found["rho"].isfinite(), found["V"]
         cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
         inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)

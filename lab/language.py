@@ -284,7 +284,7 @@ def train(x, n_units, seeds):
                 return h.fit_to_l0(partial(deepcopy, model), loss, x, l0, **search, **options)
             h.fit(model, loss, x, **options)
             return model, setting
-        except (RuntimeError, FloatingPointError) as error:
+        except (h.L0NotReached, FloatingPointError) as error:
             tqdm.write(f"{name} is left out: {error}", file=sys.stderr)
 
     # The bar expects one training of each method, and goes on beyond its end if there are more

@@ -40,10 +40,12 @@ def side_by_side(function, items, title, epochs=None):
             return dict(zip(items, [run.result() for run in failed or running]))
         finally:  # also on Ctrl-C
             _interrupted.set()
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-            _interrupted.clear()
-            _bars.remove(bar)
+            try:
+                pool.shutdown(cancel_futures=True)
+            finally:  # also on a second Ctrl-C
+                torch.set_num_threads(threads)
+                _interrupted.clear()
+                _bars.remove(bar)
 
 
 def tick(_=None):

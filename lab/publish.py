@@ -20,16 +20,16 @@ def publish(repo, root=ROOT):
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"REPO is owner/name, as on GitHub; got {repo!r}")
-    address = f"https://github.com/{repo}"
+    url = f"https://github.com/{repo}"
     pages = {root / f"notebooks/{name}.ipynb": badges(repo, name) for name in NOTEBOOKS}
     for path, both in pages.items():
-        code = json.dumps(f'ADDRESS = "{address}"')[1:-1]
-        replace(path, r'ADDRESS = \\"[^"\\]*\\"', code)
+        code = json.dumps(f'address = "{url}"')[1:-1]
+        replace(path, r'(?<!\w)address = \\"[^"\\]*\\"', code)
         replace(path, BADGES, both)
     replace(
         root / "README.md", r"(?<=<!-- badges -->).*?(?=<!-- /badges -->)", " ".join(pages.values())
     )
-    replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"', f'repository-code: "{address}"')
+    replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"', f'repository-code: "{url}"')
 
 
 def badges(repo, name):

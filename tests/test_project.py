@@ -87,8 +87,8 @@ def test_publish_writes_one_address_everywhere_and_can_be_run_again(tmp_path):
         assert "me/my.copy" in text and "someone" not in text, path
         if path.suffix == ".ipynb":
             cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"]]
-            setup = next(cell for cell in cells if "ADDRESS" in cell)
-            assert 'ADDRESS = "https://github.com/me/my.copy"' in setup
+            setup = next(cell for cell in cells if "address = " in cell)
+            assert 'address = "https://github.com/me/my.copy"' in setup
             assert cells[0].count("badge") >= 2 and path.name in cells[0]
     assert (tmp_path / "README.md").read_text("utf-8").count("colab-badge") == 3
     with pytest.raises(ValueError, match="owner/name"):
@@ -97,7 +97,7 @@ def test_publish_writes_one_address_everywhere_and_can_be_run_again(tmp_path):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_without_the_repository_the_first_cell_says_what_to_do(name, tmp_path, monkeypatch):
-    setup = next(cell for cell in sources(name) if "ADDRESS" in cell)
+    setup = next(cell for cell in sources(name) if "address = " in cell)
     setup = re.sub(r"(?m)^( *)!", r"\1#", setup.partition("import warnings")[0]).replace(
         '= "https', '= "" and "https'
     )
@@ -174,7 +174,7 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     B, C = changes["decorrelation 0"], changes["decorrelation 1"]
     said = [
         f"tuned SAEs explain {saes.min():.0f} to {saes.max():.0f}% of the variance",
-        f"$W^\\top$ explains {own[loss]:.0f}% after six epochs and {longer[loss]:.0f}% after thirty",
+        f"explains {own[loss]:.0f}% after six epochs and {longer[loss]:.0f}% after thirty",
         f"with its best optimiser {own[tuned]:.0f} and {longer[tuned]:.0f}%",
         f"matches SAEs ({ten.classifier[decay]:.1f}%)",
         f"+ {paper.iloc[1] - paper.iloc[2]:.1f} points; almost half",
