@@ -129,3 +129,9 @@ def test_the_exit_status_says_whether_all_that_was_compared_agrees(
     out = capsys.readouterr().out
     assert said in out and out.count("the committed record itself") >= 3
     assert ("Nothing was compared" in out) == (status == 2)
+
+
+def test_negative_numbers_may_differ_by_three_percent_too():
+    for sign in (1, -1):
+        assert check.agree([sign * 1000.5], [sign * 1010.5])
+        assert not check.agree([sign * 1000.5], [sign * 1040.5])

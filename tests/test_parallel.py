@@ -140,3 +140,11 @@ def test_under_make_the_bar_is_on_its_terminal_which_is_closed_again(monkeypatch
     assert b"3/3" in os.read(ours, 10_000)
     os.close(ours)
     os.close(terminal)
+
+
+def test_threads_of_openmp_and_of_mkl_are_given_back():
+    torch.set_num_threads(2)
+    side_by_side(lambda item: item, [1, 2], "runs")
+    counts = re.findall(r"max_threads\(\) : (\d+)", torch.__config__.parallel_info())
+    torch.set_num_threads(1)
+    assert {*counts} == {"2"}

@@ -225,3 +225,11 @@ def test_means_and_units_show_what_they_are_given():
     (axis,) = checked(plots_benchmark.units(rows))
     assert_pictures(pictures(axis, 3), torch.cat([*rows.values()]).numpy())
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+
+
+def test_benchmark_dots_are_of_their_panels_column():
+    rows = [("L1 SAE", s, 9.0 + s, 0.5 + s / 10, 0.8 + s / 50) for s in (1, 1, 2)]
+    table = pd.DataFrame(rows, columns=["method", "setting", "l0", "own", "best"])
+    fig = plots_benchmark.benchmark(table, {2: 0.1, 12: 0.5, 50: 0.9})
+    for axis, column in zip(fig.axes, ("own", "best")):
+        assert axis.lines[0].get_ydata().tolist() == table[column].tolist()

@@ -95,6 +95,22 @@ def test_publish_writes_one_address_everywhere_and_can_be_run_again(tmp_path):
         publish.publish("https://github.com/me/copy", tmp_path)
 
 
+def test_badges_lead_to_the_notebook():
+    links = re.findall(r"\]\((https://[^)]+)\)", publish.badges("me/copy", "1_theorem"))
+    assert [link for link in links if "badge" not in link] == [
+        "https://mybinder.org/v2/gh/me/copy/HEAD?labpath=notebooks/1_theorem.ipynb",
+        "https://colab.research.google.com/github/me/copy/blob/main/notebooks/1_theorem.ipynb",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "a = 1\na = 1\n"])
+def test_a_file_without_one_place_is_refused_and_left(text, tmp_path):
+    (path := tmp_path / "file").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match="not one place"):
+        publish.replace(path, "a = .", "a = 2")
+    assert path.read_text("utf-8") == text
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_without_the_repository_the_first_cell_says_what_to_do(name, tmp_path, monkeypatch):
     setup = next(cell for cell in sources(name) if "address = " in cell)

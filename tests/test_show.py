@@ -84,3 +84,8 @@ def test_the_same_figure_gives_the_same_files(tmp_path, shown):
     assert b"CreationDate" not in found["1_theorem.pdf"]  # which two files of a second share
     assert found["1_theorem.png"][:4] == b"\x89PNG" and found["1_theorem.pdf"][:4] == b"%PDF"
     assert shown[0][1] == {"metadata": {"image/png": {"alt": "A line."}}}
+
+
+def test_large_negative_numbers_are_rounded_as_positive_ones():
+    frame = pd.DataFrame({"a": [-12345.6], "b": [-0.12345]})
+    assert show.markdown(frame).splitlines()[-1] == "| -12,346 | -0.1235 |"
