@@ -22,7 +22,7 @@ for name, parameters in SCALES.items():
     cells = []
     for cell in notebook.cells:
         again = cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", [])
-        cells += [cell, cell | {"id": f"{cell.id}-again"}] if again else [cell]
+        cells += [cell, nbformat.from_dict(cell | {"id": f"{cell.id}-2"})] if again else [cell]
     notebook.cells = cells
     nbformat.write(notebook, folder / f"{name}.doubled.ipynb")
     papermill.execute_notebook(
