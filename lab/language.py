@@ -250,16 +250,16 @@ def methods(x, n_units, k=L0):
     tuned = {"optimizer": partial(torch.optim.SGD, momentum=0.9)}
     tuned["schedule"] = h.rate_schedule(EPOCHS, slow_start=True)
     return {
-        "the paper's loss": (raw, paper, 0.017, 0.001, {}),
-        "the paper's loss, centred": (centred, paper, 0.017, 0.001, {}),
-        "the paper's loss, biases x 10": (centred, paper, 0.017, 0.001, faster),
+        "the paper's loss": (raw, paper, 0.0185, 0.001, {}),
+        "the paper's loss, centred": (centred, paper, 0.00275, 0.001, {}),
+        "the paper's loss, biases x 10": (centred, paper, 0.012, 0.001, faster),
         "the paper's loss, biases x 50": (centred, paper, 0.017, 0.001, fastest),
-        "the paper's loss, tuned": (raw, paper, 0.027, 0.01, tuned),
-        "the paper's loss + weight decay": (centred, decayed, 0.023, 0.016, {}),
+        "the paper's loss, tuned": (raw, paper, 0.0303, 0.01, tuned),
+        "the paper's loss + weight decay": (centred, decayed, 0.0254, 0.016, {}),
         "the revised loss": (centred, revised, 0.0165, 0.016, {}),
         "the revised loss, no competition": (centred, pooled, 0.0165, 0.016, {}),
-        "tied SAE": (partial(sae, tied=True), h.sae_loss, 1.2, 0.008, {}),
-        "L1 SAE": (sae, h.sae_loss, 1.9, 0.004, {}),
+        "tied SAE": (partial(sae, tied=True), h.sae_loss, 1.636, 0.008, {}),
+        "L1 SAE": (sae, h.sae_loss, 2.1, 0.004, {}),
         "TopK SAE": (partial(sae, k=k), h.sae_loss, k, 0.004, {}),
     }
 

@@ -195,7 +195,7 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
         f"with its best optimiser {own[tuned]:.0f} and {longer[tuned]:.0f}%",
         f"matches SAEs ({ten.classifier[decay]:.1f}%)",
         f"+ {gain:.1f} points; almost half",
-        f"less redundant ({B['without competition']:,.0f} to {B['unchanged']:,.0f})",
+        f"less redundant ({B['without competition']:,.0f} to {B['unchanged']:,.0f}, after",
         f"redundancy stays as it is ({C['without competition']:.1f} and {C['unchanged']:.1f})",
         f"learn too slowly | {slow.rho:.1f} | {100 * slow.own:.0f}% |",
         f"50 times as fast | {fast.rho:.1f} | {100 * fast.own:.0f}% |",
