@@ -146,5 +146,4 @@ def test_threads_of_openmp_and_of_mkl_are_given_back():
     torch.set_num_threads(2)
     side_by_side(lambda item: item, [1, 2], "runs")
     counts = re.findall(r"max_threads\(\) : (\d+)", torch.__config__.parallel_info())
-    torch.set_num_threads(1)
     assert {*counts} == {"2"}
