@@ -340,7 +340,8 @@ def fit(
 
 
 class L0NotReached(RuntimeError):
-    """No setting that `fit_to_l0` tried gives the L0 that was asked for."""
+    """No setting that `fit_to_l0` tried gives the L0 that was asked for. Its attributes `model` and
+    `setting` are what comes nearest."""
 
 
 def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
@@ -371,6 +372,8 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
         if abs(reached / l0 - 1) <= 0.03:
             return model, setting
         tried.append((math.log(setting), math.log(max(reached, 0.01) / l0)))
+        if abs(tried[-1][1]) == min(abs(distance) for _, distance in tried):
+            nearest = model, setting
         (log_s, distance), *others = sorted(tried, key=lambda point: abs(point[1]))
         if not others:
             setting *= 2
@@ -382,10 +385,12 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             break
         setting = math.exp(log_s - min(2, max(-2, distance / slope)))
     said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
-    raise L0NotReached(
+    error = L0NotReached(
         f"L0 {l0:g} was not reached: {said}; try another start, or more tries. If L0 hardly "
         "depends on the setting, see that the loss uses it"
     )
+    error.model, error.setting = nearest
+    raise error
 
 
 @torch.no_grad()

@@ -71,23 +71,20 @@ def rho(model, x, lam, infomax=infomax_loss):
     return float(means(model, x, lam, infomax)["rho"].nanmedian())
 
 
-def table(models, lams, x, x_test, infomax):
-    """A DataFrame with a row for each layer of {name: model}, trained with {name: lam} and, where
-    the terms beside the log-sum-exp are not `infomax_loss`, with {name: infomax}.
+def table(models, x, x_test, infomax):
+    """A DataFrame with a row for each layer of {(name, lam): model}; infomax: {name: the terms
+    beside the log-sum-exp}, where they are not `infomax_loss`.
 
-    Columns "method", "seed"; medians over its living units, on 20,000 rows of x, of "rho", of "step
-    and V", the cosine of what is added to the weights and the row of the best decoder, and of the
-    "inactive part" of V, its length over that of V; and "l0", "own" and "best" of
-    `lab.measures.decoded`, with the "ratio" of the two.
+    Columns "method", "setting" (lam), "seed"; medians over its living units, on 20,000 rows of x,
+    of "rho", of "step and V", the cosine of what is added to the weights and the row of the best
+    decoder, and of the "inactive part" of V, its length over that of V; and "l0", "own" and "best"
+    of `lab.measures.decoded`, with the "ratio" of the two.
     """
-    layers = {
-        (name, layer.seed): layer for name, model in models.items() for layer in h.layers(model)
-    }
+    layers = {(*key, layer.seed): layer for key in models for layer in h.layers(models[key])}
 
     def row(key):
-        name, layer = key[0], layers[key]
-        terms = infomax.get(name, infomax_loss)
-        found = means(layer, x[: measures.FITTED], lams[name], terms)
+        (name, lam, _), layer = key, layers[key]
+        found = means(layer, x[: measures.FITTED], lam, infomax.get(name, infomax_loss))
         living, V = found["rho"].isfinite(), found["V"]
         cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
         inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)
@@ -97,5 +94,5 @@ def table(models, lams, x, x_test, infomax):
         return measured | {"ratio": measured["own"] / measured["best"]}
 
     rows = side_by_side(row, layers, "balance")
-    keys = [dict(zip(("method", "seed"), key)) for key in rows]
+    keys = [dict(zip(("method", "setting", "seed"), key)) for key in rows]
     return pd.DataFrame(key | row for key, row in zip(keys, rows.values()))

@@ -252,8 +252,8 @@ def methods(x, n_units, k=L0):
     return {
         "the paper's loss": (raw, paper, 0.0185, 0.001, {}),
         "the paper's loss, centred": (centred, paper, 0.00275, 0.001, {}),
-        "the paper's loss, biases x 10": (centred, paper, 0.012, 0.001, faster),
-        "the paper's loss, biases x 50": (centred, paper, 0.017, 0.001, fastest),
+        "the paper's loss, centred, biases x 10": (centred, paper, 0.012, 0.001, faster),
+        "the paper's loss, centred, biases x 50": (centred, paper, 0.017, 0.001, fastest),
         "the paper's loss, tuned": (raw, paper, 0.0303, 0.01, tuned),
         "the paper's loss + weight decay": (centred, decayed, 0.0254, 0.016, {}),
         "the revised loss": (centred, revised, 0.0165, 0.016, {}),
@@ -405,7 +405,7 @@ def main(arguments=None):
     }
     network = pd.DataFrame([{"seed": 0, "variance held": data.held, "mean ablation": cost}])
     tables = {"results": table, "network": network}
-    record.save("language", folder, parameters=parameters, criteria=criteria(table), **tables)
+    record.save("language", folder, parameters, criteria(table), **tables)
     record.write_figure(figure(table), "language", folder)
 
 

@@ -79,31 +79,31 @@ def competition(rows, agreements):
 
 
 def plateau(runs, convergence, paper_epochs):
-    """runs: {name: {"losses" (T,), "rest" (T,), its loss without scale, and "model"}}, of Adam
-    first, then of SGD, for each number of units three rates; convergence: a row of "units",
-    "tolerance" and "epoch" for each run of SGD; paper_epochs: the paper's, of 64 units."""
+    """runs: {(optimizer, rate, units): {"losses" (T,), "rest" (T,), loss without scale}}, of Adam
+    and of SGD; convergence: a row of "units", "rate", "tolerance" and "epoch" for each run of SGD;
+    paper_epochs: the paper's, of 64 units. Of fewer units only the second rate is drawn."""
     fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.5), width_ratios=[1.4, 1.4, 1])
-    first, *others = runs
-    n_units = {name: len(run["model"].W) for name, run in runs.items()}
-    most_units = max(n_units.values())
-    rate = others[1].split(", ")[1]  # at which smaller layers are shown
-    shown = [name for name in others if n_units[name] == most_units or f", {rate}," in name]
-    colours = {units: f"C{i}" for i, units in enumerate(dict.fromkeys(n_units.values()))}
-    for name, line in zip([first, *shown], ["-", "-", "--", "-.", "-", "-"]):
-        losses = np.asarray(runs[name]["losses"])
+    sizes = list(dict.fromkeys(units for _, _, units in runs))
+    rates = list(dict.fromkeys(rate for optimizer, rate, _ in runs if optimizer == "SGD"))
+    for (optimizer, rate, units), run in runs.items():
+        losses, sgd, full = np.asarray(run["losses"]), optimizer == "SGD", units == sizes[0]
         middle = np.arange(len(losses)) + 0.5  # a mean over epoch t stands for its middle
-        look = {"color": colours[n_units[name]], "ls": line, "lw": 1, "label": name}
-        if name == first:
+        line = ("-", "--", "-.")[rates.index(rate)] if sgd and full else "-"
+        name = f"{optimizer}, {rate:g}" + f", {units} units" * (not full)
+        look = {"ls": line, "lw": 1, "label": name, "color": f"C{sizes.index(units)}"}
+        if not sgd:
             look["color"] = "k"
-        else:
-            predicted = -n_units[name] * np.log(middle)
+        elif full or rate == rates[1]:
+            predicted = -units * np.log(middle)
             half = len(middle) // 2
             predicted += np.mean(losses[half:] - predicted[half:])
             a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)
-        a.plot(middle, losses, **look)
-        if n_units[name] == most_units:
-            b.plot(middle, runs[name]["rest"], **look)
-    a.set_ylim(None, max(runs[name]["losses"][1] for name in shown))
+        if full or rate == rates[1]:
+            a.plot(middle, losses, **look)
+        if full:
+            b.plot(middle, run["rest"], **look)
+    highest = [run["losses"][1] for (_, rate, units), run in runs.items() if rate == rates[1]]
+    a.set_ylim(None, max(highest))
     for axis, title in ((a, "(a) loss"), (b, "(b) loss without scale")):
         frame(axis, title, "epoch", log="x")
         ticks = [t for t in (1, 3, 10, 30, 100) if t < 1.1 * axis.dataLim.x1]
@@ -113,14 +113,15 @@ def plateau(runs, convergence, paper_epochs):
     low = min(line.get_ydata().min() for line in b.lines)
     b.set_ylim(low - 0.2 * span, low + 0.8 * span)  # the same scale as (a)
     label_ends(a)
-    most = 1.12 * max(*(convergence.units / convergence.tolerance), *paper_epochs)
+    expected = convergence.units / convergence.tolerance
+    most = 1.12 * max(*expected, *convergence.epoch.dropna(), *paper_epochs)
     c.plot([1, most], [1, most], ":", color=GREY, lw=1)
     for (units, rows), marker in zip(convergence.groupby("units", sort=False), "os^"):
         look = {"ls": "", "marker": marker, "ms": 4, "mew": 0.8, "mfc": "none"}
         c.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
     c.plot([64] * len(paper_epochs), paper_epochs, "kx", ms=5, label="the paper's")
     c.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
-    least = min(4, (convergence.units / convergence.tolerance).min())
+    least = min(4, expected.min())
     limits = {"xlim": (0.8 * least, most), "ylim": (0.8 * least, most)}
     frame(c, "(c) convergence", "units / tolerance", "epoch", log="xy", **limits)
     for axis in (c.xaxis, c.yaxis):

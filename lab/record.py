@@ -62,7 +62,7 @@ def criterion(claim, measured, comparison, bound):
     return row | {"measured": values, "holds": holds}
 
 
-def save(name, folder, *, parameters, criteria, **tables):
+def save(name, folder, parameters, criteria, **tables):
     """Write the record <folder>/<name>.json.
 
     criteria: rows of `criterion`. tables: DataFrames with a row for each model or run: columns

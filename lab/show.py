@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lab.record import write_figure
+from lab import record
 
 NAMES = {  # of columns, as readers know them
     "l0": "L0",
@@ -21,6 +21,10 @@ NAMES = {  # of columns, as readers know them
     "cut": "cut to ten",
     "ratio": "share of the best decoder's",
     "rho": "$\\rho$",
+    "spread": "spread of $Z$",
+    "replaced": "units replaced",
+    "recovered": "loss recovered, %",
+    "step and V": "cosine of what is added and V",
 }
 
 
@@ -62,7 +66,7 @@ def figure(fig, name=None, folder=None):
     <name>.pdf into the folder.
     """
     if name:
-        write_figure(fig, name, folder)
+        record.write_figure(fig, name, folder)
     display(fig, metadata={"image/png": {"alt": fig.alt}})
     plt.close(fig)
 
@@ -101,22 +105,26 @@ def _rounded(number, digits):
     return f"{round(number, digits) + 0:,.{digits}f}"
 
 
-def summary(table, by, digits, paper=None, text=spread):
-    """`text`, `spread` or `span`, of the columns {name: decimals} over the rows of each group, as a
-    DataFrame.
+def summary(table, by, digits, title=None, paper=None, text=spread):
+    """`text` (`spread`, `span` or `mean`) of the columns {name: decimals} over the rows of each
+    group: a DataFrame with columns as `NAMES` has them, to be shown by `table`.
 
-    paper: {column: {group: text}}, the paper's numbers, which are added in brackets.
+    title: in place of the name of its index. paper: {column: {group: text}}, the paper's numbers,
+    which are added in brackets.
     """
     groups = table.groupby(by, sort=False)
     shown = pd.DataFrame({name: groups[name].apply(text, d) for name, d in digits.items()})
     for column, values in (paper or {}).items():
         for group, text in values.items():
             shown.loc[group, column] += f" ({text})"
-    return shown
+    shown = shown.rename(columns=NAMES)
+    return shown if title is None else shown.rename_axis(title)
 
 
 def criteria(rows):
-    """Show a table of criteria, rows of `record.criterion`."""
+    """Show a table of criteria, and return what `record.save` takes. rows: lists of a claim, the
+    numbers measured, a comparison and a bound, see `lab.record.criterion`."""
+    found = [record.criterion(*row) for row in rows]
 
     def text(number):
         return f"{number:,.3g}" if abs(number) < 1000 else f"{number:,.0f}"
@@ -130,6 +138,7 @@ def criteria(rows):
             ),
             "": "holds" if row["holds"] else "**fails**",
         }
-        for row in rows
+        for row in found
     ]
     table(pd.DataFrame(shown))
+    return found

@@ -79,18 +79,15 @@ def test_dead_units_have_no_rho_and_do_not_count():
     found = balance.means(model, X, LAM)["rho"]
     assert found.isfinite().tolist() == K * [True] + [False]
     assert balance.rho(model, X, LAM, h.log_det_loss) == pytest.approx(np.median(found[:K]))
-    table = balance.table({"a": model}, {"a": LAM}, X, X, {"a": h.log_det_loss})
+    table = balance.table({("a", LAM): model}, X, X, {"a": h.log_det_loss})
     assert table.rho[0] == pytest.approx(np.median(found[:K])) and table.dead[0] == 1
 
 
 def test_a_table_has_medians_over_units_of_each_layer():
-    models = {"b": h.Encoder(D, K, mean=MEAN, seed=[4, 3]), "a": encoder()}
-    table = balance.table(models, {"a": 1.0, "b": LAM}, X, X, {"b": h.log_det_loss})
-    assert [*zip(table.method, table.seed)] == [
-        ("b", 4),
-        ("b", 3),
-        ("a", 3),
-    ]
+    models = {("b", LAM): h.Encoder(D, K, mean=MEAN, seed=[4, 3]), ("a", 1.0): encoder()}
+    table = balance.table(models, X, X, {"b": h.log_det_loss})
+    keys = [("b", LAM, 4), ("b", LAM, 3), ("a", 1, 3)]
+    assert [*zip(table.method, table.setting, table.seed)] == keys
     assert table.rho[2] == balance.rho(encoder(), X, 1.0, balance.infomax_loss)
     found = {name: value.numpy() for name, value in balance.means(encoder(MEAN), X, LAM).items()}
     A, V = found["sum_A"], found["V"]

@@ -432,6 +432,14 @@ def test_a_search_that_fails_ends_and_says_why(curve, l0, options, error, said):
         search(curve, l0, **options)
 
 
+def test_a_search_that_fails_keeps_the_model_that_came_nearest():
+    for curve, l0, nearest in ((lambda s: 4 if s < 1.5 else 8, 5, 1), (lambda s: 3 * s, 9.5, 2)):
+        with pytest.raises(h.L0NotReached) as raised:
+            search(curve, l0, tries=2)
+        assert raised.value.setting == nearest
+        assert raised.value.model.b[0].item() == pytest.approx(curve(nearest) / 10 - 1)
+
+
 # --- Decoders -----------------------------------------------------------------------------------
 
 

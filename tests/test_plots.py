@@ -158,26 +158,28 @@ def test_competition_shows_rows_of_weights_and_means_over_seeds():
 def test_plateau_shows_losses_predictions_and_epochs():
     epochs = np.arange(1, 21)
     runs = {}
-    for i, name in enumerate(("Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units")):
-        units = 32 if "32" in name else 64
-        losses = torch.tensor(-units * np.log(epochs - 0.5) - 10.0 * i)
-        runs[name] = {"losses": losses, "rest": -0.1 * epochs - i}
-        runs[name]["model"] = h.Encoder(2, units)
+    keys = [("Adam", 0.001, 64), ("SGD", 0.1, 64), ("SGD", 0.01, 64)]
+    for i, key in enumerate([*keys, ("SGD", 0.01, 32), ("SGD", 0.1, 32)]):
+        losses = torch.tensor(-key[2] * np.log(epochs - 0.5) - 10.0 * i)
+        runs[key] = {"losses": losses, "rest": -0.1 * epochs - i}
     convergence = pd.DataFrame(
-        [(64, 0.1, 4, 17.0), (32, 0.01, 1, 33.0)], columns=["units", "rate", "tolerance", "epoch"]
+        [(64, 0.1, 4, 17.0), (32, 0.01, 1, 99.0)], columns=["units", "rate", "tolerance", "epoch"]
     )
     a, b, c = checked(plots_ablation.plateau(runs, convergence, (70, 72)))
-    for name, run in runs.items():
+    names = ["Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units"]
+    assert [line.get_label() for line in a.lines if line.get_linewidth() == 1] == names
+    for name, run in zip(names, runs.values()):  # of fewer units one rate
         assert_allclose(line(a, name).get_ydata(), run["losses"])
     predicted = [line for line in a.lines if line.get_linewidth() == 4]
     assert len(predicted) == 3
     for grey, run in zip(predicted, [*runs.values()][1:]):
         assert_allclose(grey.get_ydata(), run["losses"][1:], atol=1e-9)
-    assert [line.get_label() for line in b.lines] == [*runs][:3]
-    assert_allclose(b.lines[1].get_ydata(), runs["SGD, 0.1"]["rest"])
+    assert [line.get_label() for line in b.lines] == names[:3]
+    assert_allclose(b.lines[1].get_ydata(), runs["SGD", 0.1, 64]["rest"])
     assert np.ptp(a.get_ylim()) == pytest.approx(np.ptp(b.get_ylim()))
     assert_allclose(line(c, "64 units").get_xydata(), [[16, 17]])
-    assert_allclose(line(c, "32 units").get_xydata(), [[32, 33]])
+    assert_allclose(line(c, "32 units").get_xydata(), [[32, 99]])
+    assert c.get_ylim()[1] > 99
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_results_are_read_as_they_were_saved(tmp_path):
     frame = pd.DataFrame({"method": ["λ", "b"], "seed": [0, 1], "l0": [1.5, NAN], "dead": [3, 0]})
     parameters = {"SEEDS": [0, np.int64(1)], "LAMS": (0.5, np.float32(0.25), math.inf)}
     criteria = [record.criterion("It is good.", [NAN, np.float64(1)], ">", 0)]
-    record.save("2_ablation", tmp_path, parameters=parameters, criteria=criteria, runs=frame)
+    record.save("2_ablation", tmp_path, parameters, criteria, runs=frame)
     assert "NaN" not in (tmp_path / "2_ablation.json").read_text()
     found = record.read("2_ablation", tmp_path)
     assert found["parameters"] == {"SEEDS": [0, 1], "LAMS": [0.5, 0.25, None]}

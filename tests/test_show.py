@@ -36,10 +36,12 @@ def test_numbers_of_seeds_as_text():
 
 def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers():
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    found = show.summary(frame, "run", {"dead": 0, "l0": 1}, paper={"l0": {"A": "4"}})
-    assert list(found.index) == ["B", "A"] and list(found) == ["dead", "l0"]
+    found = show.summary(frame, "run", {"dead": 0, "l0": 1}, "runs", {"l0": {"A": "4"}})
+    assert list(found.index) == ["B", "A"] and found.index.name == "runs"
+    assert list(found) == ["dead units", "L0"]
     assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4)"]]
-    assert [*show.summary(frame, "run", {"l0": 0}, text=show.span).l0] == ["1 to 3", "5"]
+    spans = show.summary(frame, "run", {"l0": 0}, text=show.span)
+    assert [*spans.L0] == ["1 to 3", "5"] and spans.index.name == "run"
 
 
 def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
@@ -54,7 +56,7 @@ def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
 
 def test_criteria_show_their_bound_what_was_measured_and_whether_they_hold(shown):
     rows = [("It is good.", [0.96123, 0.9, 0.95], ">=", 0.9), ("It is fast.", 1234.5, "<", 1000)]
-    show.criteria([criterion(*row) for row in rows])
+    assert show.criteria(rows) == [criterion(*row) for row in rows]
     assert shown[0][0].data.splitlines()[2:] == [
         "| It is good. | >= 0.9 | 0.9 to 0.961 | holds |",
         "| It is fast. | < 1000 | 1,234 | **fails** |",
@@ -63,7 +65,7 @@ def test_criteria_show_their_bound_what_was_measured_and_whether_they_hold(shown
 
 @pytest.mark.parametrize("measured", [[NAN, 1.0], [1.0, NAN], [NAN], []])
 def test_criteria_do_not_hide_that_a_number_is_missing(measured, shown):
-    show.criteria([criterion("It is good.", measured, ">", 0)])
+    show.criteria([("It is good.", measured, ">", 0)])
     assert "| **fails** |" in shown[0][0].data
     assert "nan" in shown[0][0].data or "–" in shown[0][0].data
 
