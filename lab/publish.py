@@ -26,9 +26,7 @@ def publish(repo, root=ROOT):
         code = json.dumps(f'address = "{url}"')[1:-1]
         replace(path, r'(?<!\w)address = \\"[^"\\]*\\"', code)
         replace(path, BADGES, both)
-    replace(
-        root / "README.md", r"(?<=<!-- badges -->).*?(?=<!-- /badges -->)", " ".join(pages.values())
-    )
+    replace(root / "README.md", BADGES, " ".join(pages.values()))
     replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"', f'repository-code: "{url}"')
 
 

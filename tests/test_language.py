@@ -156,7 +156,7 @@ def test_a_language_model_that_is_missing_or_damaged(tmp_path, monkeypatch):
 def test_each_method_learns_as_its_name_says():
     x = torch.randn(720, 8, generator=torch.Generator().manual_seed(0)) ** 3 + 1
     chosen, lam, kappa = language.methods(x, 16), 0.02, float(x.var(0).sum()) / 16
-    E = (model := chosen["the revised loss"][0](seed=3)).encode(x).detach()
+    E = (model := chosen["the revised loss"].new_model(seed=3)).encode(x).detach()
     decay = kappa * model.W.square().sum()
     infomax = h.variance_loss(E) + h.decorrelation_loss(E)
     for name, penalty, terms in (
@@ -165,13 +165,13 @@ def test_each_method_learns_as_its_name_says():
         ("the revised loss", h.lse_loss, h.log_det_loss(E) + decay),
         ("the revised loss, no competition", h.pooled_lse_loss, h.log_det_loss(E) + decay),
     ):
-        found = chosen[name][1](model, x, lam).detach()
+        found = chosen[name].loss(model, x, lam).detach()
         assert_allclose(found, (penalty(E) + lam * 720 / 128 * terms).detach(), 1e-5, err_msg=name)
-    for name, (new_model, *_, options) in chosen.items():
+    for name, method in chosen.items():
         raw = name in ("the paper's loss", "the paper's loss, tuned")
-        assert (new_model(seed=0).mean is None) == raw
+        assert (method.new_model(seed=0).mean is None) == raw
         if "biases" in name:
-            groups = options["optimizer"](model.parameters(), lr=0.001).param_groups
+            groups = method.optimizer(model.parameters(), lr=0.001).param_groups
             assert [group["params"] for group in groups] == [[model.W], [model.b]]
             assert groups[1]["lr"] / groups[0]["lr"] == pytest.approx(int(name.split()[-1]))
 
