@@ -85,12 +85,12 @@ def norm_matched_mean(x, x_test):
 
 
 def pca_explained(x, x_test, counts):
-    """Variance of x_test that the leading principal components of x explain: a list."""
+    """{n: variance of x_test that the n leading principal components of x explain} for counts n."""
     mean = x.mean(0)
     axes = torch.linalg.eigh(torch.cov(x.T))[1].flip(1)
     errors = ((x_test - mean) @ axes).square().sum(0)
     total = (x_test - x_test.mean(0)).square().sum()
-    return [float(1 - errors[n:].sum() / total) for n in counts]
+    return {n: float(1 - errors[n:].sum() / total) for n in counts}
 
 
 # --- What units represent -----------------------------------------------------------------------
@@ -258,9 +258,8 @@ def at_ten(table):
 
 def paper_benchmark(models, x, y, x_test, y_test):
     """A row for each layer of {method: model}, with what the paper compares in its benchmark:
-    "parameters", "l0", "dead", "classifier" in %, "norm-matched" MSE; our "MSE" per pixel, with one
-    gain and an offset, and the variance "explained" by the same."""
-    variance = float(x_test.var(0, correction=0).mean())
+    "parameters", "l0", "dead", "classifier" in %, "norm-matched" MSE; and the variance
+    "explained" with one gain and an offset."""
 
     def measure(layer):
         found = decoded(layer, x, x_test)
@@ -272,7 +271,6 @@ def paper_benchmark(models, x, y, x_test, y_test):
             "dead": found["dead"],
             "classifier": accuracy(A, y, A_test, y_test),
             "norm-matched": norm_matched_error(layer, x_test),
-            "MSE": (1 - found["own"]) * variance,
             "explained": found["own"],
         }
 

@@ -109,14 +109,14 @@ def summary(table, by, digits, title=None, paper=None, text=spread):
     """`text` (`spread`, `span` or `mean`) of the columns {name: decimals} over the rows of each
     group: a DataFrame with columns as `NAMES` has them, to be shown by `table`.
 
-    title: in place of the name of its index. paper: {column: {group: text}}, the paper's numbers,
+    title: in place of the name of its index. paper: {column: {group: number}}, the paper's numbers,
     which are added in brackets.
     """
     groups = table.groupby(by, sort=False)
     shown = pd.DataFrame({name: groups[name].apply(text, d) for name, d in digits.items()})
     for column, values in (paper or {}).items():
-        for group, text in values.items():
-            shown.loc[group, column] += f" ({text})"
+        for group, number in values.items():
+            shown.loc[group, column] += f" ({number})"
     shown = shown.rename(columns=NAMES)
     return shown if title is None else shown.rename_axis(title)
 
