@@ -69,6 +69,7 @@ def competition(rows, agreements):
     frame(b, "(b) agreement of units", "weight of decorrelation")
     low, high = b.get_ylim()
     b.set_ylim(low, high + 0.15 * (high - low))
+    b.set_yticks([tick for tick in b.get_yticks() if low <= tick <= 1])
     fig.alt = (
         "(a) Pictures of the weights of eight units, in three lines: of C, of C without "
         "competition, and of C with another seed. (b) Agreement of units trained with competition "
@@ -79,8 +80,8 @@ def competition(rows, agreements):
 
 
 def plateau(runs, convergence, paper_epochs):
-    """runs: {(optimizer, rate, units): {"losses" (T,), "rest" (T,), loss without scale}}, of Adam
-    and of SGD; convergence: a row of "units", "rate", "tolerance" and "epoch" for each run of SGD;
+    """runs: {(optimizer, rate, units): {"losses" (T,), "without scale" (T,)}}, of Adam and of
+    SGD; convergence: a row of "units", "rate", "tolerance" and "epoch" for each run of SGD;
     paper_epochs: the paper's, of 64 units. Of fewer units only the second rate is drawn."""
     fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.5), width_ratios=[1.4, 1.4, 1])
     sizes = list(dict.fromkeys(units for _, _, units in runs))
@@ -101,7 +102,7 @@ def plateau(runs, convergence, paper_epochs):
         if full or rate == rates[1]:
             a.plot(middle, losses, **look)
         if full:
-            b.plot(middle, run["rest"], **look)
+            b.plot(np.arange(len(losses)) + 1, run["without scale"], **look)
     highest = [run["losses"][1] for (_, rate, units), run in runs.items() if rate == rates[1]]
     a.set_ylim(None, max(highest))
     for axis, title in ((a, "(a) loss"), (b, "(b) loss without scale")):
@@ -114,12 +115,12 @@ def plateau(runs, convergence, paper_epochs):
     b.set_ylim(low - 0.2 * span, low + 0.8 * span)  # the same scale as (a)
     label_ends(a)
     expected = convergence.units / convergence.tolerance
-    most = 1.12 * max(*expected, *convergence.epoch.dropna(), *paper_epochs)
+    most = 1.2 * max(*expected, *convergence.epoch.dropna(), *paper_epochs)
     c.plot([1, most], [1, most], ":", color=GREY, lw=1)
     for (units, rows), marker in zip(convergence.groupby("units", sort=False), "os^"):
         look = {"ls": "", "marker": marker, "ms": 4, "mew": 0.8, "mfc": "none"}
         c.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
-    c.plot([64] * len(paper_epochs), paper_epochs, "kx", ms=5, label="the paper's")
+    c.plot([70] * len(paper_epochs), paper_epochs, "kx", ms=4, label="the paper's")  # beside ours
     c.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
     least = min(4, expected.min())
     limits = {"xlim": (0.8 * least, most), "ylim": (0.8 * least, most)}

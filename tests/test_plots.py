@@ -161,7 +161,7 @@ def test_plateau_shows_losses_predictions_and_epochs():
     keys = [("Adam", 0.001, 64), ("SGD", 0.1, 64), ("SGD", 0.01, 64)]
     for i, key in enumerate([*keys, ("SGD", 0.01, 32), ("SGD", 0.1, 32)]):
         losses = torch.tensor(-key[2] * np.log(epochs - 0.5) - 10.0 * i)
-        runs[key] = {"losses": losses, "rest": -0.1 * epochs - i}
+        runs[key] = {"losses": losses, "without scale": -0.1 * epochs - i}
     convergence = pd.DataFrame(
         [(64, 0.1, 4, 17.0), (32, 0.01, 1, 99.0)], columns=["units", "rate", "tolerance", "epoch"]
     )
@@ -175,7 +175,8 @@ def test_plateau_shows_losses_predictions_and_epochs():
     for grey, run in zip(predicted, [*runs.values()][1:]):
         assert_allclose(grey.get_ydata(), run["losses"][1:], atol=1e-9)
     assert [line.get_label() for line in b.lines] == names[:3]
-    assert_allclose(b.lines[1].get_ydata(), runs["SGD", 0.1, 64]["rest"])
+    assert_allclose(b.lines[1].get_ydata(), runs["SGD", 0.1, 64]["without scale"])
+    assert_allclose(b.lines[1].get_xdata(), epochs)
     assert np.ptp(a.get_ylim()) == pytest.approx(np.ptp(b.get_ylim()))
     assert_allclose(line(c, "64 units").get_xydata(), [[16, 17]])
     assert_allclose(line(c, "32 units").get_xydata(), [[32, 99]])

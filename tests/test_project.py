@@ -202,7 +202,7 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
         f"% | {C['without competition']:.1f} | {C['unchanged']:.1f} |",
         *(f"| {rho.rho[row]:.1f} | {100 * rho.own[row]:.0f}% |" for row in rows),
         f"({optimisers.loss.max():.0f} to {optimisers.loss.min():.0f}, one seed)",
-        f"within {np.ptp(optimisers['the rest']):.0f} of each other",
+        f"within {np.ptp(optimisers['without scale']):.0f} of each other",
     ]
     page = read("README.md")
     assert not [sentence for sentence in said if sentence not in page]
