@@ -77,8 +77,9 @@ def table(models, x, x_test, infomax):
 
     Columns "method", "setting" (lam), "seed"; medians over its living units, on 20,000 rows of x,
     of "rho", of "step and V", the cosine of what is added to the weights and the row of the best
-    decoder, and of the "inactive part" of V, its length over that of V; and "l0", "own" and "best"
-    of `lab.measures.decoded`, with the "ratio" of the two.
+    decoder, of the "inactive part" of V, its length over that of V, and of "x_R and x_A", "x_R over
+    x_A", the cosine and the ratio of lengths of these; and "l0", "own" and "best" of
+    `lab.measures.decoded`, with the "ratio" of the two.
     """
     layers = {(*key, layer.seed): layer for key in models for layer in h.layers(models[key])}
 
@@ -87,8 +88,11 @@ def table(models, x, x_test, infomax):
         found = means(layer, x[: measures.FITTED], lam, infomax.get(name, infomax_loss))
         living, V = found["rho"].isfinite(), found["V"]
         cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
+        x_A, x_R = found["x_A"], found["x_R"]
         inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)
         values = {"rho": found["rho"], "step and V": cosine, "inactive part": inactive}
+        values["x_R and x_A"] = torch.cosine_similarity(x_R, x_A, dim=1)
+        values["x_R over x_A"] = x_R.norm(dim=1) / x_A.norm(dim=1)
         measured = {name: float(value[living].median()) for name, value in values.items()}
         measured |= measures.decoded(layer, x, x_test)
         return measured | {"ratio": measured["own"] / measured["best"]}

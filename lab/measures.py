@@ -126,7 +126,8 @@ def kmeans_purity(x, x_test, y_test, n_units, seed, l0=10):
 
 
 def pair_units(A, B):
-    """Pair the units of A (N, K) and B (N, K) one to one, so that their correlations are highest.
+    """Pair the units of A (N, K) one to one with units of B (N, K or more), so that the sum of
+    their correlations is highest.
 
     -> for each unit of A the unit of B (K,), and their correlations (K,); 0 for a constant unit.
     """
@@ -188,14 +189,16 @@ def compare(energies, seeds):
 @torch.no_grad()
 def paired_rows(models, x, n=8):
     """Rows of W and of the decoder, of the first n units of the first of {name: model}, and of the
-    units of the others that `pair_units` pairs with them by the activations of x: {name: ((n, D),
-    (n, D))}."""
-    first, *_ = models.values()
-    A, found = first.encode(x), {}
-    for name, model in models.items():
-        units = pair_units(A, model.encode(x))[0][:n]
-        found[name] = model.W.detach()[units], model.decoder.detach()[units]
-    return found
+    living units of the others that `pair_units` pairs with these by the activations of x:
+    {name: ((n, D), (n, D))}."""
+    first, *others = models
+    A, units = models[first].encode(x)[:, :n], {first: torch.arange(n)}
+    for name in others:
+        B = models[name].encode(x)
+        living = (B > 0).any(0).nonzero().flatten()
+        units[name] = living[pair_units(A, B[:, living])[0]]
+    rows = {name: (model.W.detach(), model.decoder.detach()) for name, model in models.items()}
+    return {name: (W[units[name]], V[units[name]]) for name, (W, V) in rows.items()}
 
 
 # --- Tables of models that hold a layer for each seed -------------------------------------------
@@ -259,7 +262,7 @@ def at_ten(table):
 def paper_benchmark(models, x, y, x_test, y_test):
     """A row for each layer of {method: model}, with what the paper compares in its benchmark:
     "parameters", "l0", "dead", "classifier" in %, "norm-matched" MSE; and the variance
-    "explained" with one gain and an offset."""
+    "explained" with one gain and an offset, and "purity"."""
 
     def measure(layer):
         found = decoded(layer, x, x_test)
@@ -272,6 +275,7 @@ def paper_benchmark(models, x, y, x_test, y_test):
             "classifier": accuracy(A, y, A_test, y_test),
             "norm-matched": norm_matched_error(layer, x_test),
             "explained": found["own"],
+            "purity": purity(A_test, y_test),
         }
 
     return _rows(models, measure, "the paper's measures")

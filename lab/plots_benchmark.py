@@ -36,7 +36,8 @@ def benchmark(table, pca):
     label(axes[1], "PCA", (12, pca[12] - 0.03), color=GREY, ha="left", va="top", fontsize=13)
     axes[0].set(title="(a) own decoder", ylabel="variance explained")
     axes[1].set_title("(b) best decoder")
-    axes[1].set_ylim(min(0.3, table[["own", "best"]].min().min() - 0.02), None)
+    low, high = table[["own", "best"]].min().min(), table[["own", "best"]].max().max()
+    axes[1].set_ylim(min(0.3, low - 0.02), high + 0.06)  # with room for labels
     label_ends(axes[0], gap=14, fontsize=13)
     fig.alt = (
         "Variance explained against the number of active units, a line for each method: (a) by the "

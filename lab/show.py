@@ -24,7 +24,10 @@ NAMES = {  # of columns, as readers know them
     "spread": "spread of $Z$",
     "replaced": "units replaced",
     "recovered": "loss recovered, %",
-    "step and V": "cosine of what is added and V",
+    "step and V": "cosine of what is added and decoder row",
+    "inactive part": "inactive part of decoder row, length",
+    "x_R and x_A": "cosine of $\\bar x_R$ and $\\bar x_A$",
+    "x_R over x_A": "length of $\\bar x_R$ over $\\bar x_A$",
 }
 
 

@@ -97,4 +97,9 @@ def test_a_table_has_medians_over_units_of_each_layer():
     close(row["step and V"], np.median((A * V).sum(1) / np.linalg.norm(A, axis=1) / lengths))
     inactive = np.linalg.norm(V - found["V_active"], axis=1) / lengths
     close(row["inactive part"], np.median(inactive), atol=1e-5)
+    x_A, x_R = found["x_A"], found["x_R"]
+    fainter = np.linalg.norm(x_R, axis=1) / np.linalg.norm(x_A, axis=1)
+    close(row["x_R over x_A"], np.median(fainter), atol=1e-5)
+    lengths = np.linalg.norm(x_R, axis=1) * np.linalg.norm(x_A, axis=1)
+    close(row["x_R and x_A"], np.median((x_R * x_A).sum(1) / lengths), atol=1e-5)
     close(row.ratio, decoded["own"] / decoded["best"], atol=1e-4)

@@ -76,6 +76,7 @@ def test_decoders_are_fitted_on_the_first_training_rows_and_judged_on_test_input
             "classifier": measures.accuracy(A, Y_TRAIN, A_test, Y_TEST),
             "norm-matched": pytest.approx(matched, rel=1e-5),
             "explained": pytest.approx(explained(x_hat), abs=1e-5),
+            "purity": measures.purity(A_test, Y_TEST),
         }
     ]
 
@@ -174,17 +175,17 @@ def test_a_unit_is_replaced_if_its_partner_correlates_with_it_by_less_than_nine_
     assert measures.n_replaced(A, B) == 2
 
 
-def test_paired_rows_are_of_the_same_units():
-    one, other, order = (
-        h.SparseAutoencoder(D, K, seed=1),
-        h.SparseAutoencoder(D, K),
-        [3, 0, 4, 2, 1],
-    )
+def test_paired_rows_are_of_the_same_units_and_of_living_ones():
+    one, other = h.SparseAutoencoder(D, K, seed=1), h.SparseAutoencoder(D, K)
+    order = [3, 0, 4, 2, 1]
     other.W.data, other.b.data = one.W.data[order], one.b.data[order]
     found = measures.paired_rows({"a": one, "b": other}, TEST, n=2)
     assert found["a"][0].equal(one.W.data[:2]) and found["a"][1].equal(one.V.data[:2])
     assert found["b"][0].equal(one.W.data[:2])
     assert found["b"][1].equal(other.V.data[[1, 4]])  # where units 0 and 1 have gone
+    other.b.data[1] = -100
+    rows = measures.paired_rows({"a": one, "b": other}, TEST, n=2)["b"][0]
+    assert rows[1].equal(one.W.data[1]) and not (rows == other.W.data[1]).all(1).any()
 
 
 # --- The paper's measures -----------------------------------------------------------------------
