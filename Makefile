@@ -32,7 +32,7 @@ check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
 test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
-language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: half an hour
+language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: a quarter of an hour
 	$(PYTHON) -m lab.language
 publish: $(INSTALLED)  ## REPO=owner/name: write its address and badges into the notebooks and README
 	$(PYTHON) -m lab.publish $(REPO)
