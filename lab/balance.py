@@ -26,8 +26,7 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, chunk=4096):
     their ratio, a mean: what is added to the bias and to the weights;
     "m_R", "sum_R", "x_R": the same with q r_ij for g_ij: what is subtracted;
     "rho" (K,): m_R / m_A, NaN for a dead unit;
-    "V" (K, D): the ridge regression of x on E, (Cov(E) + s I)^-1 Cov(E, x), and "V_active", its
-    part over active inputs;
+    "V" (K, D): the ridge regression of x on E, (Cov(E) + s I)^-1 Cov(E, x);
     "x_I" (K, D): the mean of inactive inputs, with minus V's coefficients; "W" (K, D).
 
     For infomax = log_det_loss with this s the coefficients of V are the g_ij, so that
@@ -49,11 +48,7 @@ def means(model, x, lam, infomax=h.log_det_loss, s=1e-3, chunk=4096):
     active, q = E > 0, h.BATCH_SIZE / (2 * lam * len(x))
     cov = torch.cov(E.T) + s * torch.eye(len(W)).to(E)
     coefficients = torch.linalg.solve(cov, (E - E.mean(0)).T).T / (len(x) - 1)
-    found = {
-        "W": W,
-        "V": weighted_sum(coefficients),
-        "V_active": weighted_sum(coefficients * active),
-    }
+    found = {"W": W, "V": weighted_sum(coefficients)}
     for name, weights in {
         "A": g * active,  # an inactive unit learns nothing
         "R": q * h.responsibilities(E) * active,
@@ -76,23 +71,17 @@ def table(models, x, x_test, infomax):
     beside the log-sum-exp}, where they are not `infomax_loss`.
 
     Columns "method", "setting" (lam), "seed"; medians over its living units, on 20,000 rows of x,
-    of "rho", of "step and V", the cosine of what is added to the weights and the row of the best
-    decoder, of the "inactive part" of V, its length over that of V, and of "x_R and x_A", "x_R over
-    x_A", the cosine and the ratio of lengths of these; and "l0", "own" and "best" of
-    `lab.measures.decoded`, with the "ratio" of the two.
+    of "rho", and of "step and V", the cosine of what is added to the weights and the row of the
+    best decoder; "l0", "own" and "best" of `lab.measures.decoded`, and the "ratio" of the two.
     """
     layers = {(*key, layer.seed): layer for key in models for layer in h.layers(models[key])}
 
     def row(key):
         (name, lam, _), layer = key, layers[key]
         found = means(layer, x[: measures.FITTED], lam, infomax.get(name, infomax_loss))
-        living, V = found["rho"].isfinite(), found["V"]
-        cosine = torch.cosine_similarity(found["sum_A"], V, dim=1)
-        x_A, x_R = found["x_A"], found["x_R"]
-        inactive = (V - found["V_active"]).norm(dim=1) / V.norm(dim=1)
-        values = {"rho": found["rho"], "step and V": cosine, "inactive part": inactive}
-        values["x_R and x_A"] = torch.cosine_similarity(x_R, x_A, dim=1)
-        values["x_R over x_A"] = x_R.norm(dim=1) / x_A.norm(dim=1)
+        living = found["rho"].isfinite()
+        cosine = torch.cosine_similarity(found["sum_A"], found["V"], dim=1)
+        values = {"rho": found["rho"], "step and V": cosine}
         measured = {name: float(value[living].median()) for name, value in values.items()}
         measured |= measures.decoded(layer, x, x_test)
         return measured | {"ratio": measured["own"] / measured["best"]}

@@ -186,6 +186,42 @@ def compare(energies, seeds):
     return pd.DataFrame(rows)
 
 
+def parts_of_loss(model, x):
+    """Of the paper's loss, means over minibatches of 128 of x (N, D), two floats: the variance
+    term, and what is left without it, with -sum_i log(K - n_i) in place of the log-sum-exp, where
+    n_i of the K units are active on input i."""
+    E = model.encode(x[: len(x) // 128 * 128]).detach().unflatten(-2, (-1, 128))
+    without_scale = h.decorrelation_loss(E) - torch.log((E == 0).sum(-1)).sum(-1)
+    return float(h.variance_loss(E).mean()), float(without_scale.mean())
+
+
+def optimisers(runs, late, x, y, x_test, y_test):
+    """A DataFrame with a row for each of {name: (losses, models)}, of each epoch of a run.
+
+    Columns "run", "seed"; "loss", of the last epoch; of its model, on 10,000 rows of x, "variance
+    term" and "without scale" (`parts_of_loss`); "classifier" (`accuracy`); and, since epoch number
+    `late`, the "growth" of the length of W, and how many units are "replaced".
+    """
+
+    def row(name):
+        losses, models = runs[name]
+        model, before = models[-1], models[late - 1]
+        variance, without_scale = parts_of_loss(model, x[:10_000])
+        A, A_test = model.encode(x), model.encode(x_test).detach()
+        return {
+            "seed": model.seed,
+            "loss": float(losses[-1]),
+            "variance term": variance,
+            "without scale": without_scale,
+            "classifier": accuracy(A, y, A_test, y_test),
+            "growth": (model.W.norm() / before.W.norm()).item(),
+            "replaced": n_replaced(before.encode(x_test), A_test),
+        }
+
+    rows = side_by_side(row, runs, "optimisers")
+    return pd.DataFrame({"run": name} | row for name, row in rows.items())
+
+
 @torch.no_grad()
 def paired_rows(models, x, n=8):
     """Rows of W and of the decoder, of the first n units of the first of {name: model}, and of the

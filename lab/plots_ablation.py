@@ -47,20 +47,21 @@ def configurations(energies):
     return fig
 
 
-def competition(rows, agreements):
-    """rows: {name: W (8, D)}, the same units in each; agreements: a row of "decorrelation",
-    "change" ("without competition" or "a millionth"), "seed" and "agreement" for each run."""
+def competition(rows, changes):
+    """rows: {name: W (8, D)}, the same units in each; changes: a row of "model", that is
+    "decorrelation <weight>", "change", "seed" and "agreement" for each run."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.05), width_ratios=[1.75, 1])
     tiles(a, torch.cat([*rows.values()]), 8, names=[name.replace(" ", "\n") for name in rows])
     a.set_title("(a) weights of eight units")
-    weights = sorted(agreements.decorrelation.unique())
+    by_weight = changes.assign(weight=changes.model.str.split().str[1].astype(float))
+    weights = sorted(by_weight.weight.unique())
     looks = {
         "without competition": ("C1", "-", "o", "without\ncompetition", (0.6, 0.5)),
         "a millionth": ("0.3", ":", "", "start moved by a millionth", (0.5, 0.97)),
     }
     for change, (colour, line, marker, text, at) in looks.items():
-        by_weight = agreements[agreements.change == change].groupby("decorrelation").agreement
-        mean, low, high = (getattr(by_weight, f)().reindex(weights) for f in ("mean", "min", "max"))
+        agreement = by_weight[by_weight.change == change].groupby("weight").agreement
+        mean, low, high = (getattr(agreement, f)().reindex(weights) for f in ("mean", "min", "max"))
         places = np.arange(len(weights))
         b.fill_between(places, low, high, color=colour, alpha=0.25, lw=0)
         b.plot(places, mean, line, marker=marker, color=colour, mfc="w", ms=4.5)
@@ -79,59 +80,53 @@ def competition(rows, agreements):
     return fig
 
 
-def plateau(runs, convergence, paper_epochs):
-    """runs: {(optimizer, rate, units): {"losses" (T,), "without scale" (T,)}}, of Adam and of
-    SGD; convergence: a row of "units", "rate", "tolerance" and "epoch" for each run of SGD;
-    paper_epochs: the paper's, of 64 units. Of fewer units only the second rate is drawn."""
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.5), width_ratios=[1.4, 1.4, 1])
-    sizes = list(dict.fromkeys(units for _, _, units in runs))
-    rates = list(dict.fromkeys(rate for optimizer, rate, _ in runs if optimizer == "SGD"))
-    for (optimizer, rate, units), run in runs.items():
-        losses, sgd, full = np.asarray(run["losses"]), optimizer == "SGD", units == sizes[0]
-        middle = np.arange(len(losses)) + 0.5  # a mean over epoch t stands for its middle
+def plateau(losses, convergence, paper_epochs):
+    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD; convergence: a
+    row of "units", "rate", "tolerance" and "epoch" for each run of SGD; paper_epochs: the paper's,
+    of 64 units. Of fewer units only the second rate is drawn."""
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.5), width_ratios=[1.75, 1])
+    sizes = list(dict.fromkeys(units for _, _, units in losses))
+    rates = list(dict.fromkeys(rate for optimizer, rate, _ in losses if optimizer == "SGD"))
+    highest = []
+    for (optimizer, rate, units), values in losses.items():
+        values, sgd, full = np.asarray(values), optimizer == "SGD", units == sizes[0]
+        if not full and rate != rates[1]:
+            continue
+        middle = np.arange(len(values)) + 0.5  # a mean over epoch t stands for its middle
         line = ("-", "--", "-.")[rates.index(rate)] if sgd and full else "-"
         name = f"{optimizer}, {rate:g}" + f", {units} units" * (not full)
-        look = {"ls": line, "lw": 1, "label": name, "color": f"C{sizes.index(units)}"}
-        if not sgd:
-            look["color"] = "k"
-        elif full or rate == rates[1]:
+        color = f"C{sizes.index(units)}" if sgd else "k"
+        a.plot(middle, values, ls=line, lw=1, label=name, color=color)
+        if sgd:
             predicted = -units * np.log(middle)
             half = len(middle) // 2
-            predicted += np.mean(losses[half:] - predicted[half:])
+            predicted += np.mean(values[half:] - predicted[half:])
             a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)
-        if full or rate == rates[1]:
-            a.plot(middle, losses, **look)
-        if full:
-            b.plot(np.arange(len(losses)) + 1, run["without scale"], **look)
-    highest = [run["losses"][1] for (_, rate, units), run in runs.items() if rate == rates[1]]
-    a.set_ylim(None, max(highest))
-    for axis, title in ((a, "(a) loss"), (b, "(b) loss without scale")):
-        frame(axis, title, "epoch", log="x")
-        ticks = [t for t in (1, 3, 10, 30, 100) if t < 1.1 * axis.dataLim.x1]
-        axis.set_xticks(ticks, ticks)
-        axis.xaxis.set_minor_formatter(plt.NullFormatter())
-    span = np.subtract(*a.get_ylim()[::-1])
-    low = min(line.get_ydata().min() for line in b.lines)
-    b.set_ylim(low - 0.2 * span, low + 0.8 * span)  # the same scale as (a)
+            highest.append(values[1])
+    low = min(line.get_ydata().min() for line in a.lines)
+    a.set_ylim(low - 40, max(highest) + 40)
+    frame(a, "(a) loss", "epoch", log="x")
+    ticks = [t for t in (1, 3, 10, 30, 100) if t < 1.1 * a.dataLim.x1]
+    a.set_xticks(ticks, ticks)
+    a.xaxis.set_minor_formatter(plt.NullFormatter())
     label_ends(a)
     expected = convergence.units / convergence.tolerance
     most = 1.2 * max(*expected, *convergence.epoch.dropna(), *paper_epochs)
-    c.plot([1, most], [1, most], ":", color=GREY, lw=1)
+    b.plot([1, most], [1, most], ":", color=GREY, lw=1)
     for (units, rows), marker in zip(convergence.groupby("units", sort=False), "os^"):
         look = {"ls": "", "marker": marker, "ms": 4, "mew": 0.8, "mfc": "none"}
-        c.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
-    c.plot([70] * len(paper_epochs), paper_epochs, "kx", ms=4, label="the paper's")  # beside ours
-    c.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
+        b.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
+    b.plot([70] * len(paper_epochs), paper_epochs, "kx", ms=4, label="the paper's")  # beside ours
+    b.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
     least = min(4, expected.min())
     limits = {"xlim": (0.8 * least, most), "ylim": (0.8 * least, most)}
-    frame(c, "(c) convergence", "units / tolerance", "epoch", log="xy", **limits)
-    for axis in (c.xaxis, c.yaxis):
+    frame(b, "(b) convergence", "units / tolerance", "epoch", log="xy", **limits)
+    for axis in (b.xaxis, b.yaxis):
         axis.set_ticks([4, 8, 16, 32, 64], [4, 8, 16, 32, 64])
         axis.set_minor_formatter(plt.NullFormatter())
     fig.alt = (
         "(a) The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
-        "with three numbers of units; straight lines are predicted. (b) The loss without scale on "
-        "the same scale. (c) The epochs at which runs are declared converged, against the number "
-        "of units over the tolerance."
+        "with three numbers of units; straight lines are predicted. (b) The epochs at which runs "
+        "are declared converged, against the number of units over the tolerance."
     )
     return fig

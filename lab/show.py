@@ -10,24 +10,29 @@ from IPython.display import Markdown, display
 
 from lab import record
 
-NAMES = {  # of columns, as readers know them
-    "l0": "L0",
-    "dead": "dead units",
-    "classifier": "classifier, %",
-    "norm-matched": "MSE, norm-matched",
-    "explained": "variance explained",
-    "own": "variance explained",
-    "best": "with the best linear decoder",
-    "cut": "cut to ten",
-    "ratio": "share of the best decoder's",
-    "rho": "$\\rho$",
-    "spread": "spread of $Z$",
-    "replaced": "units replaced",
-    "recovered": "loss recovered, %",
-    "step and V": "cosine of what is added and decoder row",
-    "inactive part": "inactive part of decoder row, length",
-    "x_R and x_A": "cosine of $\\bar x_R$ and $\\bar x_A$",
-    "x_R over x_A": "length of $\\bar x_R$ over $\\bar x_A$",
+COLUMNS = {  # measured: the name that readers know, and decimals
+    "parameters": ("parameters", 0),
+    "l0": ("L0", 1),
+    "dead": ("dead units", 0),
+    "redundancy": ("redundancy", 1),
+    "entropy": ("entropy", 2),
+    "agreement": ("agreement", 3),
+    "replaced": ("units replaced", 0),
+    "loss": ("loss", 0),
+    "variance term": ("variance term", 0),
+    "without scale": ("without scale", 0),
+    "growth": ("growth of $W$", 3),
+    "classifier": ("classifier, %", 1),
+    "norm-matched": ("MSE, norm-matched", 3),
+    "explained": ("variance explained", 3),
+    "own": ("variance explained", 3),
+    "best": ("with the best linear decoder", 3),
+    "cut": ("cut to ten", 3),
+    "purity": ("purity", 3),
+    "ratio": ("share of the best decoder's", 2),
+    "rho": ("$\\rho$", 2),
+    "step and V": ("cosine of what is added and decoder row", 2),
+    "recovered": ("loss recovered, %", 1),
 }
 
 
@@ -108,19 +113,19 @@ def _rounded(number, digits):
     return f"{round(number, digits) + 0:,.{digits}f}"
 
 
-def summary(table, by, digits, title=None, paper=None, text=spread):
-    """`text` (`spread`, `span` or `mean`) of the columns {name: decimals} over the rows of each
-    group: a DataFrame with columns as `NAMES` has them, to be shown by `table`.
+def summary(table, by, columns, title=None, paper=None, text=spread):
+    """`text` (`spread`, `span` or `mean`) of columns over the rows of each group, by one column or
+    several: a DataFrame with names and decimals as `COLUMNS` has them, to be shown by `table`.
 
     title: in place of the name of its index. paper: {column: {group: number}}, the paper's numbers,
     which are added in brackets.
     """
     groups = table.groupby(by, sort=False)
-    shown = pd.DataFrame({name: groups[name].apply(text, d) for name, d in digits.items()})
+    shown = pd.DataFrame({name: groups[name].apply(text, COLUMNS[name][1]) for name in columns})
     for column, values in (paper or {}).items():
         for group, number in values.items():
             shown.loc[group, column] += f" ({number})"
-    shown = shown.rename(columns=NAMES)
+    shown = shown.rename(columns={name: COLUMNS[name][0] for name in columns})
     return shown if title is None else shown.rename_axis(title)
 
 

@@ -38,7 +38,7 @@ def notebook(name, **names):
 
 THEOREM = notebook("1_theorem")
 ABLATION = notebook("2_ablation", SHORT_EPOCHS=1)
-BENCHMARK = notebook("3_benchmark", mean=X.mean(0))
+BENCHMARK = notebook("3_benchmark", centred=partial(h.Encoder, D, K, X.mean(0)))
 
 
 @pytest.fixture
@@ -139,24 +139,36 @@ def test_changed_runs_change_what_they_say(monkeypatch):
     assert 1e-7 < moved < 1e-3
     sparse = h.Encoder(D, K, seed=[0, 1])
     h.fit(sparse, partial(h.paper_loss, lam=0.3), X, epochs=2, seed=[5, 6])
-    model, _ = train(epochs=2, variance=0.3, decorrelation=0.3, order=5)
+    model, _ = train(epochs=2, weights=(0.3, 0.3), order=5)
     assert_allclose(model.W.detach(), sparse.W.detach(), atol=1e-9)
     model, E = train(epochs=1, energy=torch.abs)
     assert_allclose(E, model.pre_activations(X).abs().detach())
 
+    def weighted(model, x, **weights):
+        return ABLATION["loss"](model.encode(x), **weights)
 
-def test_the_parts_of_the_loss_are_means_over_minibatches(model):
-    x = normal(256, D, seed=3)
-    model.b.data -= 1  # on every input some unit is inactive
-    variance, rest = ABLATION["parts"](model, x)
-    E = model(x).detach()
-    halves = E[:128], E[128:]
-    assert (E == 0).any(1).all() and variance == pytest.approx(
-        np.mean([h.variance_loss(e).item() for e in halves])
-    )
-    counts = [-np.log((e == 0).sum(1).numpy()).sum() for e in halves]
-    redundancies = [h.decorrelation_loss(e).item() for e in halves]
-    assert rest == pytest.approx(np.mean(np.add(counts, redundancies)))
+    for variance, decorrelation in ((3, 1), (1, 3)):
+        expected = partial(weighted, variance=variance, decorrelation=decorrelation)
+        h.fit(plain := h.Encoder(D, K, seed=[0, 1]), expected, X, epochs=1)
+        model, _ = train(epochs=1, weights=(variance, decorrelation))
+        assert_allclose(model.W.detach(), plain.W.detach(), atol=1e-9)
+
+
+def test_models_after_each_epoch_are_kept_as_they_were(monkeypatch):
+    names = {"D": D, "SEEDS": [3], "x": X, "RUNS": {("SGD", 0.01, K): 2, ("Adam", 0.01, K): 1}}
+    for name, value in names.items():
+        monkeypatch.setitem(ABLATION, name, value)
+    losses, after = ABLATION["train_by"](("SGD", 0.01, K))
+    for epochs, kept in enumerate(after, 1):
+        model = h.Encoder(D, K, seed=3)
+        how = {"optimizer": torch.optim.SGD, "lr": 0.01}
+        expected = h.fit(model, h.paper_loss, X, epochs=epochs, **how)
+        assert_allclose(kept.W.detach(), model.W.detach(), atol=1e-9)
+        assert_allclose(losses[:epochs], expected, rtol=1e-9)
+    assert len(after) == 2
+    _, (by_adam,) = ABLATION["train_by"](("Adam", 0.01, K))
+    h.fit(model := h.Encoder(D, K, seed=3), h.paper_loss, X, epochs=1, lr=0.01)
+    assert_allclose(by_adam.W.detach(), model.W.detach(), atol=1e-9)
 
 
 def test_converged_is_the_first_of_five_small_changes_in_a_row():
@@ -184,13 +196,18 @@ def test_penalties_of_the_benchmark():
     assert_allclose(BENCHMARK["l1"](E), E.numpy().sum((1, 2)) / K)
 
 
-def test_weights_without_their_part_along_the_mean():
-    model = BENCHMARK["Orthogonal"](D, K, seed=0)
-    mean = X.mean(0)
-    assert_allclose((model.decoder @ mean).detach(), np.zeros(K), atol=1e-12)
-    along = mean / mean.norm()
-    flat = X - (X @ along)[:, None] * along
-    assert_allclose(model(X).detach(), torch.relu(flat @ model.W.T + model.b).detach(), atol=1e-12)
+def test_biases_learn_as_fast_as_they_are_told_and_frozen_weights_stay(monkeypatch):
+    for name, value in {"SEEDS": [0, 1], "FEW": 2, "x": X, "EPOCHS": 1, "D": D, "K": K}.items():
+        monkeypatch.setitem(BENCHMARK, name, value)
+    start, train = h.Encoder(D, K, seed=[0, 1]), BENCHMARK["train_balance"]
+    new_model = partial(h.Encoder, D, K)
+    slow, fast = (train(0.5, new_model, bias_rate=rate, sgd=True) for rate in (1, 7))
+    assert_allclose(slow.W.detach(), fast.W.detach())  # an epoch is one step here
+    assert_allclose((fast.b - start.b).detach(), 7 * (slow.b - start.b).detach(), rtol=1e-6)
+    slow.W.requires_grad_(False)
+    W, b = slow.W.clone(), slow.b.detach().clone()
+    settled = train(0.5, lambda seed: slow, bias_rate=10)
+    assert settled.W.equal(W) and not settled.b.equal(b)
 
 
 def test_a_balanced_step_divides_what_the_log_sum_exp_subtracts():

@@ -202,6 +202,41 @@ def test_spread_of_denominators_as_it_is_and_of_shuffled_units():
     assert expected[1] < 0.8 * expected[0]
 
 
+def test_the_parts_of_the_loss_are_means_over_minibatches():
+    model, x = h.Encoder(D, K, seed=1), normal(300, D, seed=3)
+    model.b.data -= 1  # on every input some unit is inactive
+    variance, rest = measures.parts_of_loss(model, x)
+    E = model(x).detach()
+    halves = E[:128], E[128:256]
+    assert (E == 0).any(1).all()
+    assert variance == pytest.approx(np.mean([h.variance_loss(e).item() for e in halves]))
+    counts = [-np.log((e == 0).sum(1).numpy()).sum() for e in halves]
+    redundancies = [h.decorrelation_loss(e).item() for e in halves]
+    assert rest == pytest.approx(np.mean(np.add(counts, redundancies)))
+
+
+def test_optimisers_are_compared_at_their_last_epoch_and_with_an_earlier_one():
+    models = [h.Encoder(D, K, seed=seed) for seed in (1, 2, 1)]
+    models[2].W.data *= 3
+    models[2].b.data *= 3
+    runs = {"a": (torch.tensor([3.0, 2, 1]), models), "b": (torch.tensor([5.0]), models[:1])}
+    found = measures.optimisers({"a": runs["a"]}, 1, TRAIN, Y_TRAIN, TEST, Y_TEST).iloc[0]
+    A, A_test = (torch.from_numpy(part) for part in codes(models[2], TRAIN, TEST))
+    assert dict(found) == {
+        "run": "a",
+        "seed": 1,
+        "loss": 1,
+        **dict(zip(("variance term", "without scale"), measures.parts_of_loss(models[2], TRAIN))),
+        "classifier": measures.accuracy(A, Y_TRAIN, A_test, Y_TEST),
+        "growth": pytest.approx(3),
+        "replaced": 0,  # its energies are three times those of the first epoch
+    }
+    later = measures.optimisers({"a": runs["a"]}, 2, TRAIN, Y_TRAIN, TEST, Y_TEST).iloc[0]
+    assert later.replaced > 0
+    both = measures.optimisers(runs, 1, TRAIN, Y_TRAIN, TEST, Y_TEST)
+    assert [*both.run] == ["a", "b"] and [*both.loss] == [1, 5]
+
+
 def test_layers_are_compared_with_those_of_the_same_seed_in_which_nothing_is_changed():
     (A, A_other), (B, B_other) = made_to_correlate(0.95, 0.8), made_to_correlate(0.99, 0.99)
     first = {

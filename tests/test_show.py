@@ -36,12 +36,12 @@ def test_numbers_of_seeds_as_text():
 
 def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers():
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    found = show.summary(frame, "run", {"dead": 0, "l0": 1}, "runs", {"l0": {"A": "4"}})
+    found = show.summary(frame, "run", ["dead", "l0"], "runs", {"l0": {"A": "4"}})
     assert list(found.index) == ["B", "A"] and found.index.name == "runs"
     assert list(found) == ["dead units", "L0"]
     assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4)"]]
-    spans = show.summary(frame, "run", {"l0": 0}, text=show.span)
-    assert [*spans.L0] == ["1 to 3", "5"] and spans.index.name == "run"
+    spans = show.summary(frame, "run", ["l0"], text=show.span)
+    assert [*spans.L0] == ["1.0 to 3.0", "5.0"] and spans.index.name == "run"
 
 
 def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
