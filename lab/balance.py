@@ -71,17 +71,19 @@ def table(models, x, x_test, infomax):
     beside the log-sum-exp}, where they are not `infomax_loss`.
 
     Columns "method", "setting" (lam), "seed"; medians over its living units, on 20,000 rows of x,
-    of "rho", and of "step and V", the cosine of what is added to the weights and the row of the
-    best decoder; "l0", "own" and "best" of `lab.measures.decoded`, and the "ratio" of the two.
+    of "rho", and of two cosines with the row of the best decoder: "added and V", of what is added
+    to the weights, "step and V", of that less what is subtracted; "l0", "own" and "best" of
+    `lab.measures.decoded`, and the "ratio" of the two.
     """
     layers = {(*key, layer.seed): layer for key in models for layer in h.layers(models[key])}
 
     def row(key):
         (name, lam, _), layer = key, layers[key]
         found = means(layer, x[: measures.FITTED], lam, infomax.get(name, infomax_loss))
-        living = found["rho"].isfinite()
-        cosine = torch.cosine_similarity(found["sum_A"], found["V"], dim=1)
-        values = {"rho": found["rho"], "step and V": cosine}
+        living, added = found["rho"].isfinite(), found["sum_A"]
+        values = {"rho": found["rho"]}
+        for what, direction in {"added": added, "step": added - found["sum_R"]}.items():
+            values[f"{what} and V"] = torch.cosine_similarity(direction, found["V"], dim=1)
         measured = {name: float(value[living].median()) for name, value in values.items()}
         measured |= measures.decoded(layer, x, x_test)
         return measured | {"ratio": measured["own"] / measured["best"]}

@@ -187,32 +187,31 @@ def compare(energies, seeds):
 
 
 def parts_of_loss(model, x):
-    """Of the paper's loss, means over minibatches of 128 of x (N, D), two floats: the variance
-    term, and what is left without it, with -sum_i log(K - n_i) in place of the log-sum-exp, where
-    n_i of the K units are active on input i."""
+    """Of the paper's loss, means over minibatches of 128 of x (N, D): the variance term, and the
+    rest, log-sum-exp and decorrelation: two floats."""
     E = model.encode(x[: len(x) // 128 * 128]).detach().unflatten(-2, (-1, 128))
-    without_scale = h.decorrelation_loss(E) - torch.log((E == 0).sum(-1)).sum(-1)
-    return float(h.variance_loss(E).mean()), float(without_scale.mean())
+    rest = h.lse_loss(E) + h.decorrelation_loss(E)
+    return float(h.variance_loss(E).mean()), float(rest.mean())
 
 
 def optimisers(runs, late, x, y, x_test, y_test):
     """A DataFrame with a row for each of {name: (losses, models)}, of each epoch of a run.
 
     Columns "run", "seed"; "loss", of the last epoch; of its model, on 10,000 rows of x, "variance
-    term" and "without scale" (`parts_of_loss`); "classifier" (`accuracy`); and, since epoch number
+    term" and "the rest" (`parts_of_loss`); "classifier" (`accuracy`); and, since epoch number
     `late`, the "growth" of the length of W, and how many units are "replaced".
     """
 
     def row(name):
         losses, models = runs[name]
         model, before = models[-1], models[late - 1]
-        variance, without_scale = parts_of_loss(model, x[:10_000])
+        variance, rest = parts_of_loss(model, x[:10_000])
         A, A_test = model.encode(x), model.encode(x_test).detach()
         return {
             "seed": model.seed,
             "loss": float(losses[-1]),
             "variance term": variance,
-            "without scale": without_scale,
+            "the rest": rest,
             "classifier": accuracy(A, y, A_test, y_test),
             "growth": (model.W.norm() / before.W.norm()).item(),
             "replaced": n_replaced(before.encode(x_test), A_test),

@@ -73,31 +73,32 @@ def one_digit(digit, codes):
     return fig
 
 
-def means(found, units):
-    """A row for each of some units: the means of `lab.balance.means`, their differences, and the
-    weights."""
-    A, R, inactive = (found[name] for name in ("x_A", "x_R", "x_I"))
-    columns = {
-        "strongly active\n$\\bar x_A$": A,
-        "barely active\n$\\bar x_R$": R,
-        "inactive\n$\\bar x_I$": inactive,
-        "step\n$\\bar x_A-\\bar x_R$": A - R,
-        "decoder row\n$\\bar x_A-\\bar x_I$": A - inactive,
-        "weights\n$w_j$": found["W"],
-    }
-    fig, grid = plt.subplots(len(units), 6, figsize=(TWO, 1.15 * len(units)), squeeze=False)
-    for row, unit in zip(grid, units):
-        shared = float(torch.stack([part[unit] for part in (A, R, inactive)]).abs().max())
-        for i, (axis, part) in enumerate(zip(row, columns.values())):
-            # The three means of a unit have one scale; differences and weights have their own
-            limit = shared if i < 3 else float(part[unit].abs().quantile(0.995))
-            picture(axis, part[unit], None, cmap="RdBu_r", vmin=-limit, vmax=limit)
+def means(models, shown):
+    """models: {name: what `lab.balance.means` found}; shown (D,): True where weights are drawn.
+
+    A line each for two units, the one with the longest row of the best decoder, and one of middle
+    length: means of its inputs, the step, that row and the weights."""
+    lines = []
+    for name, found in models.items():
+        units = found["V"].norm(dim=1).argsort(descending=True)
+        lines += [(name, found, int(unit)) for unit in (units[0], units[len(units) // 2])]
+    fig, grid = plt.subplots(len(lines), 5, figsize=(TWO, 1.15 * len(lines)), squeeze=False)
+    for row, (name, found, unit) in zip(grid, lines):
+        A, R = found["x_A"][unit], found["x_R"][unit]
+        parts = [A, R, A - found["rho"][unit] * R, found["V"][unit], found["W"][unit] * shown]
+        for i, (axis, part) in enumerate(zip(row, parts)):
+            # The two means of a unit have one scale; the others have their own
+            limit = float(max(A.abs().max(), R.abs().max()) if i < 2 else part.abs().quantile(0.99))
+            picture(axis, part, None, cmap="RdBu_r", vmin=-limit, vmax=limit)
             axis.spines[:].set_visible(False)
-    for axis, name in zip(grid[0], columns):
+        row[0].set_ylabel(f"{name}\n$\\rho_j$ = {found['rho'][unit]:.1f}", fontsize=8)
+    names = ("strongly active\n$\\bar x_A$", "barely active\n$\\bar x_R$")
+    names += ("step\n$\\bar x_A-\\rho_j\\bar x_R$", "decoder row\n$V_j$", "weights\n$w_j$")
+    for axis, name in zip(grid[0], names):
         axis.set_title(name, loc="center")
     fig.alt = (
-        "For four units, six pictures each: the means of strongly active, barely active and "
-        "inactive inputs; the first minus the second, and the first minus the third; the weights."
+        "For two units of each model five pictures: the means of strongly and of barely active "
+        "inputs, the step, the row of the best decoder, and the weights."
     )
     return fig
 

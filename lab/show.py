@@ -20,7 +20,7 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "replaced": ("units replaced", 0),
     "loss": ("loss", 0),
     "variance term": ("variance term", 0),
-    "without scale": ("without scale", 0),
+    "the rest": ("the rest", 0),
     "growth": ("growth of $W$", 3),
     "classifier": ("classifier, %", 1),
     "norm-matched": ("MSE, norm-matched", 3),
@@ -31,7 +31,8 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "purity": ("purity", 3),
     "ratio": ("share of the best decoder's", 2),
     "rho": ("$\\rho$", 2),
-    "step and V": ("cosine of what is added and decoder row", 2),
+    "added and V": ("cosine of what is added and decoder row", 2),
+    "step and V": ("cosine of step and decoder row", 2),
     "recovered": ("loss recovered, %", 1),
 }
 

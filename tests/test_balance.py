@@ -89,9 +89,10 @@ def test_a_table_has_medians_over_units_of_each_layer():
     assert [*zip(table.method, table.setting, table.seed)] == keys
     assert table.rho[2] == balance.rho(encoder(), X, 1.0, balance.infomax_loss)
     found = {name: value.numpy() for name, value in balance.means(encoder(MEAN), X, LAM).items()}
-    A, V = found["sum_A"], found["V"]
-    lengths = np.linalg.norm(V, axis=1)
     row, decoded = table.iloc[1], measures.decoded(encoder(MEAN), X, X)
     close(row.rho, np.median(found["rho"]), atol=1e-5)
-    close(row["step and V"], np.median((A * V).sum(1) / np.linalg.norm(A, axis=1) / lengths))
+    A, V = found["sum_A"], found["V"]
+    for name, step in {"added and V": A, "step and V": A - found["sum_R"]}.items():
+        lengths = np.linalg.norm(step, axis=1) * np.linalg.norm(V, axis=1)
+        close(row[name], np.median((step * V).sum(1) / lengths), atol=1e-5)
     close(row.ratio, decoded["own"] / decoded["best"], atol=1e-4)

@@ -216,12 +216,22 @@ def test_one_digit_shows_its_active_units_by_their_part_in_the_sum():
 
 
 def test_means_and_units_show_what_they_are_given():
-    names = ("x_A", "x_R", "x_I", "W")
-    found = {name: torch.randn(5, 9, generator=RANDOM) for name in names}
-    grid = np.reshape(checked(plots_benchmark.means(found, [3, 0])), (2, 6))
-    A, R, inactive, W = (found[name][3] for name in names)
-    for axis, part in zip(grid[0], (A, R, inactive, A - R, A - inactive, W)):
-        assert_allclose(axis.images[0].get_array().ravel(), part)
+    def found():
+        parts = {name: torch.randn(5, 9, generator=RANDOM) for name in ("x_A", "x_R", "V", "W")}
+        return parts | {"rho": torch.rand(5, generator=RANDOM)}
+
+    a, b = found(), found()
+    a["V"][3] *= 100
+    fig = plots_benchmark.means({"a": a, "b": b}, torch.arange(9) > 1)
+    grid = np.reshape(checked(fig), (4, 5))
+    middle = int(b["V"].norm(dim=1).argsort()[2])
+    for line, parts, unit in ((grid[0], a, 3), (grid[3], b, middle)):
+        A, R, V, W = (parts[name][unit] for name in ("x_A", "x_R", "V", "W"))
+        W = torch.where(torch.arange(9) > 1, W, 0)
+        for axis, part in zip(line, (A, R, A - parts["rho"][unit] * R, V, W)):
+            assert_allclose(axis.images[0].get_array().ravel(), part)
+        assert line[0].images[0].get_clim() == line[1].images[0].get_clim()
+        assert f"{parts['rho'][unit]:.1f}" in line[0].get_ylabel()
     rows = {name: torch.randn(8, 9, generator=RANDOM) for name in "ab"}
     (axis,) = checked(plots_benchmark.units(rows))
     assert_pictures(pictures(axis, 3), torch.cat([*rows.values()]).numpy())
