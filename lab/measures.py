@@ -188,8 +188,10 @@ def compare(energies, seeds):
 
 def parts_of_loss(model, x):
     """Of the paper's loss, means over minibatches of 128 of x (N, D): the variance term, and the
-    rest, log-sum-exp and decorrelation: two floats."""
-    E = model.encode(x[: len(x) // 128 * 128]).detach().unflatten(-2, (-1, 128))
+    rest, log-sum-exp and decorrelation: two floats. As in training rows are in a random order: in
+    the order of MNIST's files digits of a minibatch are more alike."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    E = model.encode(x[order[: len(x) // 128 * 128]]).detach().unflatten(-2, (-1, 128))
     rest = h.lse_loss(E) + h.decorrelation_loss(E)
     return float(h.variance_loss(E).mean()), float(rest.mean())
 
@@ -197,25 +199,33 @@ def parts_of_loss(model, x):
 def optimisers(runs, late, x, y, x_test, y_test):
     """A DataFrame with a row for each of {name: (losses, models)}, of each epoch of a run.
 
-    Columns "run", "seed"; "loss", of the last epoch; of its model, on 10,000 rows of x, "variance
-    term" and "the rest" (`parts_of_loss`); "classifier" (`accuracy`); and, since epoch number
-    `late`, the "growth" of the length of W, and how many units are "replaced".
+    Columns "run", "seed"; "loss", of the last epoch; of its model, "variance term" and "the rest"
+    (`parts_of_loss`), "classifier" (`accuracy`), "dead" units, the "log variance" of a living unit,
+    a mean, and the "derivative" of the loss on a minibatch by the logarithm of the scale of a unit,
+    a median; and, since epoch number `late`, the "growth" of the length of W, and how many of the
+    units that lived then are "replaced".
     """
 
     def row(name):
         losses, models = runs[name]
         model, before = models[-1], models[late - 1]
-        variance, rest = parts_of_loss(model, x[:10_000])
-        A, A_test = model.encode(x), model.encode(x_test).detach()
-        return {
-            "seed": model.seed,
-            "loss": float(losses[-1]),
-            "variance term": variance,
-            "the rest": rest,
-            "classifier": accuracy(A, y, A_test, y_test),
-            "growth": (model.W.norm() / before.W.norm()).item(),
-            "replaced": n_replaced(before.encode(x_test), A_test),
-        }
+        variance, rest = parts_of_loss(model, x)
+        dW, db = torch.autograd.grad(h.paper_loss(model, x[: h.BATCH_SIZE]), (model.W, model.b))
+        with torch.no_grad():
+            A, A_test, A_before = model.encode(x), model.encode(x_test), before.encode(x_test)
+            living = A_test[:, (A_test > 0).any(0)]
+            return {
+                "seed": model.seed,
+                "loss": float(losses[-1]),
+                "variance term": variance,
+                "the rest": rest,
+                "classifier": accuracy(A, y, A_test, y_test),
+                "dead": h.dead(A_test),
+                "log variance": float(living.var(0).log().mean()),
+                "derivative": float(((dW * model.W).sum(1) + db * model.b).median()),
+                "growth": float(model.W.norm() / before.W.norm()),
+                "replaced": n_replaced(A_before[:, (A_before > 0).any(0)], A_test),
+            }
 
     rows = side_by_side(row, runs, "optimisers")
     return pd.DataFrame({"run": name} | row for name, row in rows.items())

@@ -21,6 +21,8 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "loss": ("loss", 0),
     "variance term": ("variance term", 0),
     "the rest": ("the rest", 0),
+    "log variance": ("log variance of a living unit", 2),
+    "derivative": ("derivative by $\\log c$", 2),
     "growth": ("growth of $W$", 3),
     "classifier": ("classifier, %", 1),
     "norm-matched": ("MSE, norm-matched", 3),

@@ -202,28 +202,46 @@ def test_spread_of_denominators_as_it_is_and_of_shuffled_units():
     assert expected[1] < 0.8 * expected[0]
 
 
-def test_the_parts_of_the_loss_are_means_over_minibatches():
-    model, x = h.Encoder(D, K, seed=1), normal(300, D, seed=3)
+def test_the_parts_of_the_loss_are_means_over_minibatches_in_a_random_order():
+    model, x = h.Encoder(D, K, seed=1), normal(300, D, seed=3).sort(0).values
     variance, rest = measures.parts_of_loss(model, x)
-    halves = [model(part).detach() for part in (x[:128], x[128:256])]
-    assert variance == pytest.approx(np.mean([h.variance_loss(E).item() for E in halves]))
-    losses = [h.paper_loss(model, part).item() for part in (x[:128], x[128:256])]
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    parts = x[order[:128]], x[order[128:256]]
+    variances = [h.variance_loss(model(part)).item() for part in parts]
+    assert variance == pytest.approx(np.mean(variances))
+    losses = [h.paper_loss(model, part).item() for part in parts]
     assert variance + rest == pytest.approx(np.mean(losses))
 
 
 def test_optimisers_are_compared_at_their_last_epoch_and_with_an_earlier_one():
     models = [h.Encoder(D, K, seed=seed) for seed in (1, 2, 1)]
-    models[2].W.data *= 3
-    models[2].b.data *= 3
+    for model in (models[0], models[2]):
+        model.b.data[3] = -100  # dead, and not counted as replaced
+    for parameter in models[2].parameters():
+        parameter.data *= 3
     runs = {"a": (torch.tensor([3.0, 2, 1]), models), "b": (torch.tensor([5.0]), models[:1])}
     found = measures.optimisers({"a": runs["a"]}, 1, TRAIN, Y_TRAIN, TEST, Y_TEST).iloc[0]
     A, A_test = (torch.from_numpy(part) for part in codes(models[2], TRAIN, TEST))
+    variances = A_test.numpy()[:, [0, 1, 2, 4]].var(0, ddof=1)
+    by_scale = []
+    for unit in range(K):  # a difference quotient in float64
+        losses = []
+        for log_c in (-1e-5, 1e-5):
+            model = h.Encoder(D, K, seed=1).double()
+            model.load_state_dict(models[2].state_dict())
+            model.W.data[unit] *= np.exp(log_c)
+            model.b.data[unit] *= np.exp(log_c)
+            losses.append(h.paper_loss(model, TRAIN[:128].double()).item())
+        by_scale.append(np.diff(losses)[0] / 2e-5)
     assert dict(found) == {
         "run": "a",
         "seed": 1,
         "loss": 1,
         **dict(zip(("variance term", "the rest"), measures.parts_of_loss(models[2], TRAIN))),
         "classifier": measures.accuracy(A, Y_TRAIN, A_test, Y_TEST),
+        "dead": 1,
+        "log variance": pytest.approx(np.log(variances).mean(), rel=1e-5),
+        "derivative": pytest.approx(np.median(by_scale), rel=1e-3),
         "growth": pytest.approx(3),
         "replaced": 0,  # its energies are three times those of the first epoch
     }
