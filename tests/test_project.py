@@ -63,7 +63,7 @@ def test_notebooks_hold_no_errors_and_no_paths():
 
 def test_each_figure_of_a_notebook_has_files():
     cells = "\n".join(text for name in NOTEBOOKS for text in sources(name))
-    shown = {*re.findall(r'show\.figure\([^"]*"(\w+)", output\)', cells)} | {"language"}
+    shown = {*re.findall(r'show\.figure\([^"]*"(\w+)", output\s*\)', cells)} | {"language"}
     for kind in ("png", "pdf"):
         assert {path.stem for path in ROOT.glob(f"figures/*.{kind}")} == shown  # and no old ones
 
