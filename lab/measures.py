@@ -186,12 +186,13 @@ def compare(energies, seeds):
     return pd.DataFrame(rows)
 
 
+@torch.no_grad()
 def parts_of_loss(model, x):
     """Of the paper's loss, means over minibatches of 128 of x (N, D): the variance term, and the
     rest, log-sum-exp and decorrelation: two floats. As in training rows are in a random order: in
     the order of MNIST's files digits of a minibatch are more alike."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    E = model.encode(x[order[: len(x) // 128 * 128]]).detach().unflatten(-2, (-1, 128))
+    E = model.encode(x)[order[: len(x) // 128 * 128]].unflatten(-2, (-1, 128))
     rest = h.lse_loss(E) + h.decorrelation_loss(E)
     return float(h.variance_loss(E).mean()), float(rest.mean())
 
