@@ -114,6 +114,16 @@ def purity(A, y):
     return float((a.amax(1) / a.sum(1)).mean())
 
 
+@torch.no_grad()
+def of_units(model, x, x_test, y_test):
+    """ "purity", of activations of x_test with labels y_test; and the "cosine" of a row of W and of
+    the decoder, mean of the units that are not dead, over entries with a standard deviation above
+    .1 in x, as weights of others can be anything: a dict."""
+    A, varies = model.encode(x_test), x.std(0) > 0.1
+    cosine = torch.cosine_similarity(model.W[:, varies], model.decoder[:, varies])
+    return {"purity": purity(A, y_test), "cosine": float(cosine[(A > 0).any(0)].mean())}
+
+
 def kmeans_purity(x, x_test, y_test, n_units, seed, l0=10):
     """`purity` of units whose weights are the centroids of k-means on (20,000 rows of) centred x,
     at norm 1, with one bias for all that gives the L0: -> float."""
@@ -202,31 +212,27 @@ def optimisers(runs, late, x, y, x_test, y_test):
 
     Columns "run", "seed"; "loss", of the last epoch; of its model, "variance term" and "the rest"
     (`parts_of_loss`), "classifier" (`accuracy`), "dead" units, the "log variance" of a living unit,
-    a mean, and the "derivative" of the loss on a minibatch by the logarithm of the scale of a unit,
-    a median; and, since epoch number `late`, the "growth" of the length of W, and how many of the
+    a mean; and, since epoch number `late`, the "growth" of the length of W, and how many of the
     units that lived then are "replaced".
     """
 
+    @torch.no_grad()
     def row(name):
         losses, models = runs[name]
         model, before = models[-1], models[late - 1]
         variance, rest = parts_of_loss(model, x)
-        dW, db = torch.autograd.grad(h.paper_loss(model, x[: h.BATCH_SIZE]), (model.W, model.b))
-        with torch.no_grad():
-            A, A_test, A_before = model.encode(x), model.encode(x_test), before.encode(x_test)
-            living = A_test[:, (A_test > 0).any(0)]
-            return {
-                "seed": model.seed,
-                "loss": float(losses[-1]),
-                "variance term": variance,
-                "the rest": rest,
-                "classifier": accuracy(A, y, A_test, y_test),
-                "dead": h.dead(A_test),
-                "log variance": float(living.var(0).log().mean()),
-                "derivative": float(((dW * model.W).sum(1) + db * model.b).median()),
-                "growth": float(model.W.norm() / before.W.norm()),
-                "replaced": n_replaced(A_before[:, (A_before > 0).any(0)], A_test),
-            }
+        A, A_test, A_before = model.encode(x), model.encode(x_test), before.encode(x_test)
+        return {
+            "seed": model.seed,
+            "loss": float(losses[-1]),
+            "variance term": variance,
+            "the rest": rest,
+            "classifier": accuracy(A, y, A_test, y_test),
+            "dead": h.dead(A_test),
+            "log variance": float(A_test[:, (A_test > 0).any(0)].var(0).log().mean()),
+            "growth": float(model.W.norm() / before.W.norm()),
+            "replaced": n_replaced(A_before[:, (A_before > 0).any(0)], A_test),
+        }
 
     rows = side_by_side(row, runs, "optimisers")
     return pd.DataFrame({"run": name} | row for name, row in rows.items())
@@ -264,16 +270,14 @@ def _rows(models, measure, title):
 
 def benchmark(models, x, y, x_test, y_test, l0=10, with_classifier=True):
     """A row for each layer of {(method, setting): model}: "l0", "dead", "own", "best" (`decoded`),
-    "parameters" and "purity"; and, of the settings of each method whose mean L0 is nearest l0,
-    "classifier" (`accuracy`), and "cut" to l0, of the layer of the same seed in the setting of the
-    largest L0.
+    "parameters", "purity" and "cosine" (`of_units`); and, of the settings of each method whose mean
+    L0 is nearest l0, "classifier" (`accuracy`), and "cut" to l0, of the layer of the same seed in
+    the setting of the largest L0.
     """
 
     def measure(layer):
-        with torch.no_grad():
-            specific = purity(layer.encode(x_test), y_test)
-        n = sum(p.numel() for p in layer.parameters())
-        return {"parameters": n, **decoded(layer, x, x_test), "purity": specific}
+        found = {"parameters": sum(p.numel() for p in layer.parameters())}
+        return found | decoded(layer, x, x_test) | of_units(layer, x, x_test, y_test)
 
     table = _rows(models, measure, "decoders")
     mean_l0 = table.groupby(["method", "setting"], sort=False).l0.mean()
@@ -308,7 +312,7 @@ def at_ten(table):
 def paper_benchmark(models, x, y, x_test, y_test):
     """A row for each layer of {method: model}, with what the paper compares in its benchmark:
     "parameters", "l0", "dead", "classifier" in %, "norm-matched" MSE; and the variance
-    "explained" with one gain and an offset, and "purity"."""
+    "explained" with one gain and an offset, "purity" and "cosine" (`of_units`)."""
 
     def measure(layer):
         found = decoded(layer, x, x_test)
@@ -321,7 +325,7 @@ def paper_benchmark(models, x, y, x_test, y_test):
             "classifier": accuracy(A, y, A_test, y_test),
             "norm-matched": norm_matched_error(layer, x_test),
             "explained": found["own"],
-            "purity": purity(A_test, y_test),
+            **of_units(layer, x, x_test, y_test),
         }
 
     return _rows(models, measure, "the paper's measures")

@@ -80,11 +80,10 @@ def competition(rows, changes):
     return fig
 
 
-def plateau(losses, convergence, paper_epochs):
-    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD; convergence: a
-    row of "units", "rate", "tolerance" and "epoch" for each run of SGD; paper_epochs: the paper's,
-    of 64 units. Of fewer units only the second rate is drawn."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.5), width_ratios=[1.75, 1])
+def plateau(losses):
+    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD. Of fewer units
+    only the second rate is drawn."""
+    fig, a = plt.subplots(figsize=(0.75 * TWO, 2.5))
     sizes = list(dict.fromkeys(units for _, _, units in losses))
     rates = list(dict.fromkeys(rate for optimizer, rate, _ in losses if optimizer == "SGD"))
     highest = []
@@ -105,28 +104,13 @@ def plateau(losses, convergence, paper_epochs):
             highest.append(values[1])
     low = min(line.get_ydata().min() for line in a.lines)
     a.set_ylim(low - 40, max(highest) + 40)
-    frame(a, "(a) loss", "epoch", log="x")
+    frame(a, "loss", "epoch", log="x")
     ticks = [t for t in (1, 3, 10, 30, 100) if t < 1.1 * a.dataLim.x1]
     a.set_xticks(ticks, ticks)
     a.xaxis.set_minor_formatter(plt.NullFormatter())
     label_ends(a)
-    expected = convergence.units / convergence.tolerance
-    most = 1.2 * max(*expected, *convergence.epoch.dropna(), *paper_epochs)
-    b.plot([1, most], [1, most], ":", color=GREY, lw=1)
-    for (units, rows), marker in zip(convergence.groupby("units", sort=False), "os^"):
-        look = {"ls": "", "marker": marker, "ms": 4, "mew": 0.8, "mfc": "none"}
-        b.plot(rows.units / rows.tolerance, rows.epoch, **look, label=f"{units} units")
-    b.plot([70] * len(paper_epochs), paper_epochs, "kx", ms=4, label="the paper's")  # beside ours
-    b.legend(loc="upper left", handletextpad=0.2, borderpad=0, labelspacing=0.3)
-    least = min(4, expected.min())
-    limits = {"xlim": (0.8 * least, most), "ylim": (0.8 * least, most)}
-    frame(b, "(b) convergence", "units / tolerance", "epoch", log="xy", **limits)
-    for axis in (b.xaxis, b.yaxis):
-        axis.set_ticks([4, 8, 16, 32, 64], [4, 8, 16, 32, 64])
-        axis.set_minor_formatter(plt.NullFormatter())
     fig.alt = (
-        "(a) The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
-        "with three numbers of units; straight lines are predicted. (b) The epochs at which runs "
-        "are declared converged, against the number of units over the tolerance."
+        "The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
+        "with three numbers of units; straight lines are predicted."
     )
     return fig

@@ -103,10 +103,15 @@ def means(models, shown):
     return fig
 
 
-def units(rows):
-    """rows: {name: rows of eight units (8, D)}."""
-    fig, axis = plt.subplots(figsize=(TWO, 0.72 * len(rows)), layout="compressed")
-    tiles(axis, torch.cat([*rows.values()]), 8, names=[*rows])
+def units(rows, shown):
+    """rows: {name: rows of W and of the decoder (8, D), of eight units}, a line for each, or one if
+    they are the same; shown (D,): True where weights are drawn."""
+    lines = {}
+    for name, (W, V) in rows.items():
+        same = W.equal(V)
+        lines |= {name: W} if same else {f"{name}:\nencoder": W, f"{name}:\ndecoder": V}
+    fig, axis = plt.subplots(figsize=(TWO, 0.72 * len(lines)), layout="compressed")
+    tiles(axis, torch.cat([*lines.values()]) * shown, 8, names=[*lines])
     fig.alt = "Eight rows of weights for each method, as pictures."
     return fig
 

@@ -22,7 +22,6 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "variance term": ("variance term", 0),
     "the rest": ("the rest", 0),
     "log variance": ("log variance of a living unit", 2),
-    "derivative": ("derivative by $\\log c$", 2),
     "growth": ("growth of $W$", 3),
     "classifier": ("classifier, %", 1),
     "norm-matched": ("MSE, norm-matched", 3),
@@ -31,6 +30,7 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "best": ("with the best linear decoder", 3),
     "cut": ("cut to ten", 3),
     "purity": ("purity", 3),
+    "cosine": ("cosine of encoder and decoder row", 2),
     "ratio": ("share of the best decoder's", 2),
     "rho": ("$\\rho$", 2),
     "added and V": ("cosine of what is added and decoder row", 2),
@@ -51,13 +51,16 @@ def table(frame):
 
 
 def markdown(frame):
-    """A DataFrame as a Markdown table, its index as the first column if it has a name.
+    """A DataFrame as a Markdown table, its index as the first column if it has a name, or as the
+    first columns; of these, a name that stands in the line above is left out, but for the last.
 
     Text is shown as it is, numbers have four significant digits, and undefined ones are a dash.
     The name of an index may be "".
     """
     if any(name is not None for name in frame.index.names):
-        frame = frame.reset_index()
+        outer, frame = frame.index.names[:-1], frame.reset_index()
+        for name in outer:
+            frame[name] = frame[name].where(frame[name].ne(frame[name].shift()), "")
     rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(object).values.tolist()]
     return "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
 
