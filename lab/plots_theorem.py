@@ -84,7 +84,7 @@ def active_units(points, cluster, W, b, r, x, layer):
         foot = centre - (W[j] @ centre + b[j]) / W[j].square().sum() * W[j]
         a.axline(foot, foot + W[j].flip(0) * W[j].new_tensor([-1, 1]), lw=1.2, **look)
         a.annotate("", foot + 1.7 * W[j], foot, arrowprops={"arrowstyle": "-|>", **look})
-        heights = 2.8 * r[cluster == j].mean(0)
+        heights = 2.8 * r[cluster == j].mean(0).numpy()
         bars = a.bar(left + 1.3 * np.arange(3), heights, 1, base, color=["C0", "C1", "C2"])
         a.bar_label(bars, ["$r_1$", "$r_2$", "$r_3$"], fontsize=7, padding=0)
     a.set_title("(a) three units, and $r$")
