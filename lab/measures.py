@@ -182,7 +182,7 @@ def compare(energies, seeds):
 
     Columns "model", "change", "seed"; `of_energies`; the "spread" of denominators, as it is and
     "shuffled"; and, unless the change is "unchanged", the "agreement" with the layer of the same
-    model and seed, and how many of its units are "replaced".
+    model and seed.
     """
     rows = []
     for (model, change), E in energies.items():
@@ -191,7 +191,6 @@ def compare(energies, seeds):
             row["spread"], row["shuffled"] = spread_of_denominators(own)
             if change != "unchanged":
                 row["agreement"] = agreement(unchanged, own)
-                row["replaced"] = n_replaced(unchanged, own)
             rows.append(row)
     return pd.DataFrame(rows)
 

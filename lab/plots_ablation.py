@@ -56,8 +56,9 @@ def competition(rows, changes):
     by_weight = changes.assign(weight=changes.model.str.split().str[1].astype(float))
     weights = sorted(by_weight.weight.unique())
     looks = {
-        "without competition": ("C1", "-", "o", "without\ncompetition", (0.6, 0.5)),
-        "a millionth": ("0.3", ":", "", "start moved by a millionth", (0.5, 0.97)),
+        "without competition": ("C1", "-", "o", "without competition", (0.68, 0.35)),
+        "noise": ("C0", "--", "s", "noise", (0.68, 0.5)),
+        "a millionth": ("0.3", ":", "", "a millionth", (0.5, 0.97)),
     }
     for change, (colour, line, marker, text, at) in looks.items():
         agreement = by_weight[by_weight.change == change].groupby("weight").agreement
@@ -73,16 +74,16 @@ def competition(rows, changes):
     b.set_yticks([tick for tick in b.get_yticks() if low <= tick <= 1])
     fig.alt = (
         "(a) Pictures of the weights of eight units, in three lines: of C, of C without "
-        "competition, and of C with another seed. (b) Agreement of units trained with competition "
-        "and without it, against the weight of decorrelation, beside that of a start moved by a "
-        "millionth."
+        "competition, and of C with another seed. (b) Agreement of units with those of the same "
+        "model trained without competition, with noise, and from a start moved by a millionth, "
+        "against the weight of decorrelation."
     )
     return fig
 
 
-def plateau(losses):
-    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD. Of fewer units
-    only the second rate is drawn."""
+def plateau(losses, convergence):
+    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD; convergence: of
+    the same runs, the epoch of a circle, or NaN. Of fewer units only the second rate is drawn."""
     fig, a = plt.subplots(figsize=(0.75 * TWO, 2.5))
     sizes = list(dict.fromkeys(units for _, _, units in losses))
     rates = list(dict.fromkeys(rate for optimizer, rate, _ in losses if optimizer == "SGD"))
@@ -102,6 +103,9 @@ def plateau(losses):
             predicted += np.mean(values[half:] - predicted[half:])
             a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)
             highest.append(values[1])
+            if (epoch := convergence[optimizer, rate, units]) == epoch:
+                at = int(epoch) - 1
+                a.plot(middle[at], values[at], "o", color=color, mfc="w", ms=4.5)
     low = min(line.get_ydata().min() for line in a.lines)
     a.set_ylim(low - 40, max(highest) + 40)
     frame(a, "loss", "epoch", log="x")
@@ -111,6 +115,6 @@ def plateau(losses):
     label_ends(a)
     fig.alt = (
         "The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
-        "with three numbers of units; straight lines are predicted."
+        "with three numbers of units; straight lines are predicted. Circles mark convergence."
     )
     return fig

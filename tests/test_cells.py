@@ -116,8 +116,8 @@ def test_the_penalty_has_the_denominator_that_is_asked_for():
         ({}, e / Z),
         ({"competition": 0}, pooled),
         ({"competition": 10}, pooled + 10 * (e / Z - pooled)),
-        ({"competition": 0, "another_input": True}, e / np.roll(Z, 1, axis=-2)),
-        ({"another_input": True}, e / Z * Z.mean(-2, keepdims=True) / np.roll(Z, 1, axis=-2)),
+        ({"competition": 0, "noise": True}, e / np.roll(Z, 1, axis=-2)),
+        ({"noise": True}, e / Z * Z.mean(-2, keepdims=True) / np.roll(Z, 1, axis=-2)),
     ):
         inputs = E.clone().requires_grad_()
         value = ABLATION["penalty"](inputs, **changed)

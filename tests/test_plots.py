@@ -144,15 +144,18 @@ def test_competition_shows_rows_of_weights_and_means_over_seeds():
         [
             (f"decorrelation {weight}", change, seed, value + 0.1 * seed)
             for weight, value in ((10, 0.7), (0.5, 0.2))
-            for change in ("unchanged", "without competition", "a millionth")
+            for change in ("unchanged", "without competition", "noise", "a millionth")
             for seed in (0, 1)
         ],
         columns=["model", "change", "seed", "agreement"],
     )
+    table.loc[table.change == "noise", "agreement"] += 0.01
     table.loc[table.change == "a millionth", "agreement"] += 0.05
     a, b = checked(plots_ablation.competition(rows, table))
     assert_pictures(pictures(a, 3), torch.cat([*rows.values()]).numpy())
-    assert_allclose([line.get_ydata() for line in b.lines], [[0.25, 0.75], [0.3, 0.8]])
+    assert_allclose(
+        [line.get_ydata() for line in b.lines], [[0.25, 0.75], [0.26, 0.76], [0.3, 0.8]]
+    )
 
 
 def test_plateau_shows_losses_and_predictions():
@@ -162,11 +165,14 @@ def test_plateau_shows_losses_and_predictions():
     losses = {
         key: torch.tensor(-key[2] * np.log(epochs - 0.5) - 10.0 * i) for i, key in enumerate(keys)
     }
-    (a,) = checked(plots_ablation.plateau(losses))
+    converged = dict(zip(keys, (3.0, np.nan, 20.0, 7.0, 8.0)))
+    (a,) = checked(plots_ablation.plateau(losses, converged))
     names = ["Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units"]
     assert [line.get_label() for line in a.lines if line.get_linewidth() == 1] == names
     for name, values in zip(names, losses.values()):  # of fewer units one rate
         assert_allclose(line(a, name).get_ydata(), values)
+    circles = [line.get_xydata()[0].tolist() for line in a.lines if line.get_marker() == "o"]
+    assert circles == [[19.5, losses[keys[2]][19]], [6.5, losses[keys[3]][6]]]
     predicted = [line for line in a.lines if line.get_linewidth() == 4]
     assert len(predicted) == 3
     for grey, values in zip(predicted, [*losses.values()][1:]):
