@@ -56,8 +56,8 @@ def competition(rows, changes):
     by_weight = changes.assign(weight=changes.model.str.split().str[1].astype(float))
     weights = sorted(by_weight.weight.unique())
     looks = {
-        "without competition": ("C1", "-", "o", "without competition", (0.68, 0.35)),
-        "noise": ("C0", "--", "s", "noise", (0.68, 0.5)),
+        "without competition": ("C1", "-", "o", "without competition", (0.68, 0.45)),
+        "noise": ("C0", "--", "s", "noise", (0.2, 0.72)),
         "a millionth": ("0.3", ":", "", "a millionth", (0.5, 0.97)),
     }
     for change, (colour, line, marker, text, at) in looks.items():
