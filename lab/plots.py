@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from sklearn.isotonic import isotonic_regression
 from torch.nn.functional import pad
 
 TWO = 6.9  # inches: two columns of a journal
@@ -62,17 +63,20 @@ def label(axis, text, at, **look):
 
 def label_ends(axis, gap=9, **look):
     """Write the label of each line beside its last point, in its colour; where labels would
-    overlap, above one another. gap: the height of a line of text, in points."""
+    overlap, moved apart as little as possible. gap: the height of a line of text, in points."""
     axis.figure.draw_without_rendering()  # the scales must be known
-    last = {line: line.get_xydata()[-1] for line in axis.lines if line.get_label()[0] != "_"}
-    points, at = axis.figure.dpi / 72, -np.inf
-    for line, (x, y) in sorted(last.items(), key=lambda item: item[1][1]):
-        height = axis.transData.transform((x, y))[1] / points
-        at = max(height, at + gap)  # from below
+    lines = [line for line in axis.lines if line.get_label()[0] != "_"]
+    lines.sort(key=lambda line: line.get_xydata()[-1, 1])
+    ends = np.stack([line.get_xydata()[-1] for line in lines])
+    heights = axis.transData.transform(ends)[:, 1] * 72 / axis.figure.dpi
+    stacked = gap * np.arange(len(lines))
+    for line, end, up in zip(
+        lines, ends, isotonic_regression(heights - stacked) + stacked - heights
+    ):
         colour = {"color": line.get_color(), "va": "center", "path_effects": RIM}
-        place = {"xytext": (6, at - height), "textcoords": "offset points"}
+        place = {"xytext": (6, up), "textcoords": "offset points"}
         look = {"fontsize": 7} | look
-        axis.annotate(line.get_label(), (x, y), **place, **colour, **look, annotation_clip=False)
+        axis.annotate(line.get_label(), end, **place, **colour, **look, annotation_clip=False)
 
 
 def tiles(axis, images, columns, signed=True, names=()):

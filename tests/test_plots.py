@@ -71,6 +71,8 @@ def test_labels_at_the_ends_of_lines_do_not_overlap():
     boxes = [text.get_window_extent() for text in axis.texts]
     assert [text.get_text() for text in axis.texts] == [f"line {i}" for i in range(4)]
     assert all(not a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    moved = [text.xyann[1] for text in axis.texts]
+    assert_allclose(moved, [-13.5, -4.5, 4.5, 13.5], atol=0.1)  # to both sides
 
 
 # --- Notebook 1 ---------------------------------------------------------------------------------
