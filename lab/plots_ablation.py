@@ -83,7 +83,8 @@ def competition(rows, changes):
 
 def plateau(losses, convergence):
     """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD; convergence: of
-    the same runs, the epoch of a circle, or NaN. Of fewer units only the second rate is drawn."""
+    those by SGD, the epoch of a circle, counted from 0, or NaN. Of fewer units only the second rate
+    is drawn."""
     fig, a = plt.subplots(figsize=(0.75 * TWO, 2.5))
     sizes = list(dict.fromkeys(units for _, _, units in losses))
     rates = list(dict.fromkeys(rate for optimizer, rate, _ in losses if optimizer == "SGD"))
@@ -103,8 +104,8 @@ def plateau(losses, convergence):
             predicted += np.mean(values[half:] - predicted[half:])
             a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)
             highest.append(values[1])
-            if (epoch := convergence[optimizer, rate, units]) == epoch:
-                at = int(epoch) - 1
+            if np.isfinite(epoch := convergence[optimizer, rate, units]):
+                at = int(epoch)
                 a.plot(middle[at], values[at], "o", color=color, mfc="w", ms=4.5)
     low = min(line.get_ydata().min() for line in a.lines)
     a.set_ylim(low - 40, max(highest) + 40)

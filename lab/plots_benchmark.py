@@ -112,7 +112,7 @@ def units(rows, shown):
         lines |= {name: W} if same else {f"{name}:\nencoder": W, f"{name}:\ndecoder": V}
     fig, axis = plt.subplots(figsize=(TWO, 0.72 * len(lines)), layout="compressed")
     tiles(axis, torch.cat([*lines.values()]) * shown, 8, names=[*lines])
-    fig.alt = "Eight rows of weights for each method, as pictures."
+    fig.alt = "Eight rows of weights for each method, of SAEs of encoder and decoder, as pictures."
     return fig
 
 

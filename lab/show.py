@@ -51,16 +51,13 @@ def table(frame):
 
 
 def markdown(frame):
-    """A DataFrame as a Markdown table, its index as the first column if it has a name, or as the
-    first columns; of these, a name that stands in the line above is left out, but for the last.
+    """A DataFrame as a Markdown table, its index as the first column if it has a name.
 
     Text is shown as it is, numbers have four significant digits, and undefined ones are a dash.
     The name of an index may be "".
     """
     if any(name is not None for name in frame.index.names):
-        outer, frame = frame.index.names[:-1], frame.reset_index()
-        for name in outer:
-            frame[name] = frame[name].where(frame[name].ne(frame[name].shift()), "")
+        frame = frame.reset_index()
     rows = [list(frame.columns), ["---"] * frame.shape[1], *frame.astype(object).values.tolist()]
     return "\n".join("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)
 

@@ -201,8 +201,7 @@ def test_biases_learn_as_fast_as_they_are_told_and_weights_of_rate_zero_stay(mon
         monkeypatch.setitem(BENCHMARK, name, value)
     start, train = h.Encoder(D, K, seed=[0, 1]), BENCHMARK["train_balance"]
     new_model = partial(h.Encoder, D, K)
-    sgd = {"optimizer": torch.optim.SGD, "lr": 0.01}
-    slow, fast = (train(0.5, new_model, rates=(1, rate), **sgd) for rate in (1, 7))
+    slow, fast = (train(0.5, new_model, rates=(1, rate), sgd=True) for rate in (1, 7))
     assert_allclose(slow.W.detach(), fast.W.detach())  # an epoch is one step here
     assert_allclose((fast.b - start.b).detach(), 7 * (slow.b - start.b).detach(), rtol=1e-6)
     W, b = slow.W.detach().clone(), slow.b.detach().clone()

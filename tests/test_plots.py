@@ -167,14 +167,14 @@ def test_plateau_shows_losses_and_predictions():
     losses = {
         key: torch.tensor(-key[2] * np.log(epochs - 0.5) - 10.0 * i) for i, key in enumerate(keys)
     }
-    converged = dict(zip(keys, (3.0, np.nan, 20.0, 7.0, 8.0)))
+    converged = dict(zip(keys[1:], (np.nan, 14.0, 6.0, 8.0)))  # epochs from 0
     (a,) = checked(plots_ablation.plateau(losses, converged))
     names = ["Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units"]
     assert [line.get_label() for line in a.lines if line.get_linewidth() == 1] == names
     for name, values in zip(names, losses.values()):  # of fewer units one rate
         assert_allclose(line(a, name).get_ydata(), values)
     circles = [line.get_xydata()[0].tolist() for line in a.lines if line.get_marker() == "o"]
-    assert circles == [[19.5, losses[keys[2]][19]], [6.5, losses[keys[3]][6]]]
+    assert circles == [[14.5, losses[keys[2]][14]], [6.5, losses[keys[3]][6]]]
     predicted = [line for line in a.lines if line.get_linewidth() == 4]
     assert len(predicted) == 3
     for grey, values in zip(predicted, [*losses.values()][1:]):

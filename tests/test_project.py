@@ -198,8 +198,8 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     loss, tuned = "the paper's loss", "the paper's loss, tuned"
     said = [
         f"tuned SAEs explain {saes.min():.0f} to {saes.max():.0f}% of the variance",
-        f"explains {own[loss]:.0f}% after six epochs and {longer[loss]:.0f}% after thirty",
-        f"with a tuned optimiser {own[tuned]:.0f} and {longer[tuned]:.0f}%",
+        f"After six epochs $W^\\top$ explains {own[loss]:.0f}%, after thirty {longer[loss]:.0f}%; "
+        f"with a tuned optimiser it is {own[tuned]:.0f}% and {longer[tuned]:.0f}%.",
         f"activations explain {best[loss]:.0f}%, those of an L1 SAE {best['L1 SAE']:.0f}%",
         f"matches them ({ten.classifier[f'{loss} + weight decay']:.1f}%)",
         f"+ {gain:.1f} points; almost half",

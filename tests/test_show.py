@@ -49,9 +49,6 @@ def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
     named = "|  | \\|W\\| | r |\n| --- | --- | --- |\n| C | 50,240 | 0.6241 |\n| D\\|E | 3 | – |"
     show.table(frame.rename_axis(""))
     assert shown[0][0].data == named
-    runs = pd.DataFrame({"run": list("AAB"), "change": list("aba"), "n": [1, 2, 3]})
-    rows = ["| A | a | 1 |", "|  | b | 2 |", "| B | a | 3 |"]
-    assert show.markdown(runs.set_index(["run", "change"])).splitlines()[2:] == rows
     others = pd.DataFrame({"a": [1234.5, 0.00001234, True, None]}, dtype=object)
     rows = ["| a |", "| --- |", "| 1,234 |", "| 1.234e-05 |", "| True |", "| – |"]
     assert show.markdown(others).splitlines() == rows
