@@ -2,7 +2,7 @@
 # Packages go into .venv; `PYTHON=python make quick` uses the active environment as it is.
 PYTHON ?= .venv/bin/python
 INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
-NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
+NOTEBOOKS := $(sort $(basename $(notdir $(wildcard notebooks/[0-9]*.ipynb))))
 
 # Notebooks draw their progress on this terminal, so that no bar is saved in them. To glibc: one
 # heap for all threads, which keeps what a step of training frees: less memory, and less time.
@@ -19,7 +19,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: th
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): half an hour
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): about 20 minutes
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do \
 	  cmp -s notebooks/$$n.ipynb build/$$n.source || { echo "notebooks/$$n.ipynb changed" \
@@ -30,21 +30,21 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	  cp notebooks/$$n.ipynb build/$$n.source && touch build/$$n.ipynb || exit 1; done
 check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
-test: $(INSTALLED)  ## run the tests: half a minute
+test: $(INSTALLED)  ## run the tests: 20 seconds
 	$(PYTHON) -m pytest -q tests
-language: $(INSTALLED:%=%-language)  ## repeat the benchmark on a language model: a quarter of an hour
-	$(PYTHON) -m lab.language
-publish: $(INSTALLED)  ## REPO=owner/name: write its address and badges into the notebooks and README
-	$(PYTHON) -m lab.publish $(REPO)
+language: $(INSTALLED:%=%-language)  ## the benchmark on a language model; ARGS="--model NAME_OR_FOLDER --site residual|mlp": on yours, into build/language
+	$(PYTHON) -m lab.language $(ARGS)
+publish:  ## REPO=owner/name [BRANCH=main]: write its address and badges into the notebooks and README
+	@python3 -m lab.publish "$(REPO)" $(BRANCH)
 clean:  ## remove build/, so that `make figures` runs all notebooks; figures/ and .venv stay
 	rm -rf build
 
 # A notebook is run anew when it changes, or what computes for it does; not when a drawing does.
-SHARED := helpers.py $(addprefix lab/,data.py measures.py parallel.py record.py show.py) data/mnist.npz
-build/3_benchmark.ipynb: lab/methods.py lab/balance.py $(wildcard figures/language.json)
+SHARED := helpers.py $(addprefix lab/,data.py measures.py parallel.py record.py) data/mnist.npz
+build/3_benchmark.ipynb: lab/methods.py $(wildcard figures/language.json)
 build/%.ipynb: notebooks/%.ipynb $(SHARED) | $(INSTALLED)
 	mkdir -p build && rm -f $@ && cp $< build/$*.source
-	$(RUN) $< build/$*.running.ipynb
+	FIGURES=figures $(RUN) $< build/$*.running.ipynb
 	mv build/$*.running.ipynb $@
 
 .venv/installed: requirements.txt

@@ -7,9 +7,9 @@ Symbols: x (N, D) inputs; W (K, D) and b (K,) weights and biases; E (N, K) energ
 energy means a good fit; r (N, K) responsibilities; A (N, K) activations, which for an `Encoder` are
 its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 
-A model made with a list of S seeds holds S layers, W (S, K, D), which train at once, each as if it
-were alone. Losses, `encode`, `decode`, `fit` and `l0` take any leading dimensions, written "..."
-below. What measures takes one layer: `layers(model)` gives them.
+A model made with a list of S seeds is a stack of S models, W (S, K, D), which train at once, each
+as if it were alone. Losses, `encode`, `decode`, `fit` and `l0` take any leading dimensions, written
+"..." below. Decoders and measures take one model: `unstack(model)` gives a list of them.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
     arXiv 2601.06478.
@@ -39,20 +39,21 @@ def responsibilities(E):
     return torch.softmax(-_energies(E), dim=-1)
 
 
-def lse_loss(E):
-    """-sum_i log sum_j exp(-E_ij), in nats: (..., N, K) -> (...). Its gradient is r. [P, 2]"""
-    return -torch.logsumexp(-_energies(E), dim=-1).sum(-1)
+def lse_loss(E, competition=1):
+    """-sum_i log Z_i with Z_i = sum_j exp(-E_ij), in nats: (..., N, K) -> (...). [P, 2]
 
+    Its gradient is r. Units influence each other through Z_i, the denominator of r. competition, a
+    factor of that influence, is not in [P]: with Zm the mean of Z_i over the inputs, the loss is
 
-def pooled_lse_loss(E):
-    """-N log mean_i sum_j exp(-E_ij), the log-sum-exp without competition: (..., N, K) -> (...).
+        -N log Zm + competition sum_i log(Zm / Z_i),
 
-    All inputs have one common denominator: the gradient is exp(-E_ij) / mean_i sum_k exp(-E_ik).
-    Not in [P].
+    and with competition = 0 all inputs have the one denominator Zm.
     """
-    E = _energies(E)
-    N = E.shape[-2]
-    return -N * (torch.logsumexp(-E, dim=(-2, -1)) - math.log(N))
+    log_Z = torch.logsumexp(-_energies(E), dim=-1)
+    if competition == 1:
+        return -log_Z.sum(-1)
+    log_mean = torch.logsumexp(log_Z, dim=-1) - math.log(log_Z.shape[-1])
+    return -log_Z.shape[-1] * log_mean + competition * (log_mean.unsqueeze(-1) - log_Z).sum(-1)
 
 
 def variance_loss(E, eps=1e-6):
@@ -82,8 +83,13 @@ def decorrelation_loss(E):
     return R.square().sum((-2, -1)) - diagonal.square().sum(-1)
 
 
+def infomax_loss(E):
+    """`variance_loss` + `decorrelation_loss`: (..., N, K) -> (...). [P, 3]"""
+    return variance_loss(E) + decorrelation_loss(E)
+
+
 def log_det_loss(E, s=1e-3):
-    """-log det(Cov(E) + s I), in place of variance and decorrelation: (..., N, K) -> (...).
+    """-log det(Cov(E) + s I), which `infomax_loss` approximates: (..., N, K) -> (...).
 
     s is in units of squared energy. The determinant is computed in float64: in float32, large
     energies would drown s. Warns where there are fewer than half as many rows as units: Cov(E) is
@@ -105,27 +111,21 @@ def log_det_loss(E, s=1e-3):
 # --- Losses of a model: loss(model, x), x (..., N, D) a minibatch -> (...) --------------------
 
 
-def paper_loss(model, x, lam=1.0, kappa=0.0, penalty=lse_loss):
-    """The paper's loss, penalty(E) + lam N / 128 (variance + decorrelation + kappa ||W||_F^2).
+def decoder_free_loss(model, x, lam=1.0, decay=0.0, infomax=infomax_loss, sparsity=lse_loss):
+    """sparsity(E) + lam N / 128 (infomax(E) + decay ||W||_F^2), E = model.encode(x): -> (...).
 
-    -> (...). The paper has lam = 1, N = 128 and no weight decay. A larger lam gives more active
-    units; the log-sum-exp grows with the minibatch and the other terms do not, hence N / 128.
-    [P, 3]
+    With lam = 1, N = 128 and no decay it is the paper's loss. [P, 3] A larger lam gives more active
+    units. The log-sum-exp grows with the minibatch and the other terms do not, hence N / 128.
+
+    decay: `variance_per_unit` of the training inputs is a strength that fits them. With it, infomax
+    = `log_det_loss` and a model that takes the mean off its inputs it is the companion's revised
+    loss, with which W^T decodes better. Not in [P].
     """
     E = model.encode(x)
-    infomax = variance_loss(E) + decorrelation_loss(E)
-    decay = kappa * model.W.square().sum((-2, -1))
-    return penalty(E) + lam * E.shape[-2] / BATCH_SIZE * (infomax + decay)
-
-
-def revised_loss(model, x, lam, kappa, penalty=lse_loss):
-    """penalty(E) + lam N / 128 (log-determinant + kappa ||W||_F^2): -> (...). Not in [P].
-
-    kappa: weight decay, `variance_per_unit` of the training inputs.
-    """
-    E = model.encode(x)
-    decay = kappa * model.W.square().sum((-2, -1))
-    return penalty(E) + lam * E.shape[-2] / BATCH_SIZE * (log_det_loss(E) + decay)
+    infomax_and_decay = infomax(E)
+    if decay:
+        infomax_and_decay = infomax_and_decay + decay * model.W.square().sum((-2, -1))
+    return sparsity(E) + lam * E.shape[-2] / BATCH_SIZE * infomax_and_decay
 
 
 def sae_loss(model, x, weight=0.0):
@@ -142,10 +142,12 @@ def sae_loss(model, x, weight=0.0):
 
 
 def variance_per_unit(x, n_units):
-    """tr Cov(x) / K of training inputs x (N, D): kappa, the weight decay of `revised_loss`.
+    """tr Cov(x) / K of training inputs x (N, D), a weight decay that fits them: -> float.
 
-    With it the result does not depend on the scale of x. Raises ValueError if x is not a
-    table of finite numbers, or is constant.
+    Where training is at rest, W^T is then near the best linear decoder, without a gain. It does not
+    make training independent of the scale of x: rates, initial weights and the s of `log_det_loss`
+    are for inputs whose entries have a standard deviation of about 1, so divide x by x.std() first.
+    Raises ValueError if x is not a table of finite numbers, or is constant.
     """
     return float(_checked_inputs(x).double().var(0).sum()) / n_units
 
@@ -157,9 +159,10 @@ class Encoder(nn.Module):
     """E = relu(W (x - mean) + b): x (..., N, D) -> energies (..., N, K). No decoder. [P, 3]
 
     mean: D numbers, taken off the inputs; None takes off nothing, as in the paper. seed: a number,
-    or a list of one for each layer; W is (K, D), or (S, K, D). Weights and biases start uniform in
-    +-1/sqrt(D), as PyTorch's layers do. Raises ValueError for sizes below 1, and for a mean of
-    another length.
+    or a list of S numbers, which makes a stack of S models: W is then (S, K, D), and the energies
+    of x (N, D) are (S, N, K). Weights and biases start uniform in +-1/sqrt(D), as PyTorch's layers
+    do. Raises ValueError for sizes below 1, for a mean of another length, and for an x that is not
+    a table.
     """
 
     def __init__(self, n_inputs, n_units, mean=None, seed=0):
@@ -173,6 +176,8 @@ class Encoder(nn.Module):
     def pre_activations(self, x):
         """W (x - mean) + b: (..., N, D) -> (..., N, K)."""
         x = as_tensor(x, self.W)
+        if x.dim() < 2:  # one input alone would cross the models of a stack
+            raise ValueError(f"x is a table (..., N, D), got shape {tuple(x.shape)}: take x[None]")
         if x.shape[-1] != self.W.shape[-1]:
             raise ValueError(f"x has {x.shape[-1]} columns, the model {self.W.shape[-1]} inputs")
         x = x if self.mean is None else x - self.mean
@@ -230,20 +235,20 @@ class SparseAutoencoder(Encoder):
         return self.W if self.tied else self.V
 
 
-def layers(model):
-    """The layers of a model, a list of models of one layer each; of one layer, the model itself."""
+def unstack(model):
+    """The models of a stack, one for each seed, as a list; of one model, a list of itself."""
     if not isinstance(model.seed, list):
         return [model]
-    found = []
+    models = []
     for i, seed in enumerate(model.seed):
-        layer = copy.deepcopy(model)
-        layer.seed = seed
+        one = copy.deepcopy(model)
+        one.seed = seed
         for name, p in model.named_parameters():
             part, _, last = name.rpartition(".")
             own = nn.Parameter(p.detach()[i].clone(), p.requires_grad)
-            setattr(layer.get_submodule(part), last, own)
-        found.append(layer)
-    return found
+            setattr(one.get_submodule(part), last, own)
+        models.append(one)
+    return models
 
 
 def _weights(n_inputs, n_units, seed):
@@ -288,12 +293,18 @@ def fit(
 ):
     """Train a model in place. loss(model, x) -> () is the loss of a minibatch x (batch_size, D).
 
-    For a model of S layers it gives a value for each, (S,), of a minibatch for each, (S,
-    batch_size, D). Their sum is minimised, so no layer sees another. x moves to the device of the
-    model. optimizer(parameters, lr=lr). schedule: a factor of lr for each epoch, see
-    `rate_schedule`. seed: of the order of the inputs, a number or a list of one for each layer;
-    None takes the model's. The last rows of an epoch, too few for a minibatch, are dropped.
-    after_epoch(model) is called after each epoch. An interrupted model keeps what it has learned.
+    For a stack of S models it gives a value for each, (S,), of a minibatch for each, (S,
+    batch_size, D). Their sum is minimised: with an optimizer that treats each number by itself
+    (Adam, SGD; not Adafactor, Muon or L-BFGS), no model sees another.
+
+    x moves to the device of the model. optimizer(parameters, lr=lr). schedule: a factor of lr for
+    each epoch, see `rate_schedule`. seed: of the order of the inputs, a number or a list of one for
+    each model; None takes the model's. The last rows of an epoch, too few for a minibatch, are
+    dropped. after_epoch(model) is called after each epoch.
+
+    An interrupted model keeps what it has learned. A second call goes on from there with a new
+    optimizer, the first order of the inputs and the first factor of the schedule: twice two epochs
+    are not four.
 
     Returns the mean loss of a minibatch in each epoch, (epochs,) or (epochs, S). Raises ValueError
     for inputs that cannot be learned from and for a loss of another shape, and FloatingPointError
@@ -324,7 +335,7 @@ def fit(
             if value.shape != shape:
                 raise ValueError(
                     f"the loss has shape {tuple(value.shape)} and not {shape}, a value for each "
-                    "layer: sum over inputs and units, dim=(-2, -1), and not over layers"
+                    "model: sum over inputs and units, dim=(-2, -1), and not over a stack"
                 )
             opt.zero_grad()
             value.sum().backward()
@@ -348,9 +359,9 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     """Find the setting of a loss at which a model has l0 active units per input -> model, setting.
 
     new_model() gives an untrained model, loss(model, x, setting) is its loss: setting is the lam
-    of `paper_loss`, the weight of `sae_loss`, ... Trains with `fit(..., **fit_options)` at most
-    `tries` times, first with setting `start`, until the mean L0 over layers, on (20,000 of) the
-    training rows, is within 3% of l0. log L0 is taken as linear in log setting.
+    of `decoder_free_loss`, the weight of `sae_loss`, ... Trains with `fit(..., **fit_options)` at
+    most `tries` times, first with setting `start`, until the mean L0 on the training rows, of a
+    stack over its models, is within 3% of l0. log L0 is taken as linear in log setting.
 
     Raises ValueError for an l0 out of range, L0NotReached if L0 is not reached or hardly depends on
     the setting (it says what was tried), and FloatingPointError if a run diverges.
@@ -368,7 +379,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             fit(model, lambda model, x, s=setting: loss(model, x, s), x, **fit_options)
         except FloatingPointError as error:
             raise FloatingPointError(f"with the setting {setting:.3g} {error}") from None
-        reached = _mean_l0(model, x[:20_000])
+        reached = _mean_l0(model, x)
         if abs(reached / l0 - 1) <= 0.03:
             return model, setting
         tried.append((math.log(setting), math.log(max(reached, 0.01) / l0)))
@@ -381,8 +392,11 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
         # The nearest on the other side, if there is one, encloses the l0
         other_s, other = min(others, key=lambda point: point[1] * distance > 0)
         slope = (distance - other) / (log_s - other_s)
-        if abs(slope) < 0.02:
-            break
+        if abs(slope) < 0.02:  # of two near settings chance alone; the two furthest apart tell
+            (low_s, low), *_, (high_s, high) = sorted(tried)
+            slope = (high - low) / (high_s - low_s)
+            if abs(slope) < 0.02:
+                break
         setting = math.exp(log_s - min(2, max(-2, distance / slope)))
     said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
     error = L0NotReached(
@@ -399,10 +413,10 @@ def _mean_l0(model, x, chunk=4096):
     return float(sum(l0(model.encode(part)).mean() * len(part) for part in parts) / len(x))
 
 
-# --- Decoders of one layer: x_hat = A V + offset, fitted to inputs x (N, D) after training ----
+# --- Decoders of one model: x_hat = A V + offset, fitted to inputs x (N, D) after training ----
 
 
-def fit_decoder(model, x, fewest=10):
+def best_decoder(model, x, fewest=10):
     """The best linear decoder, by least squares of x on A = model.encode(x).
 
     -> V (K, D) and offset (D,), in float64. Units that are constant, or active on fewer than
@@ -419,22 +433,27 @@ def fit_decoder(model, x, fewest=10):
     return V, x_mean - A_mean @ V
 
 
-def transpose_decoder(model, x):
-    """W^T (of a SparseAutoencoder: its decoder) times one gain, and an offset, by least squares.
+def own_decoder(model, x, gain_per_unit=False):
+    """W^T (of a SparseAutoencoder: its decoder) times a gain, and an offset, by least squares.
 
-    -> V (K, D) and offset (D,), in float64: x_hat = mean of x + gain (A - mean of A) W.
+    -> V (K, D) and offset (D,), in float64: x_hat = mean of x + (A - mean of A) (gain * W), with
+    one gain for all units, or with gain_per_unit one for each, which is 0 for a dead unit.
     """
     _, A_mean, x_mean, cov, cross = _moments(model, x)
     W = model.decoder.detach().double()
-    power = ((cov @ W) * W).sum()
-    V = W * ((W * cross).sum() / power if power > 0 else 0)
+    power, target = cov * (W @ W.T), (W * cross).sum(1)  # minus the error: 2 g @ target - g power g
+    if gain_per_unit:
+        gain = torch.linalg.pinv(power, hermitian=True) @ target
+    else:
+        gain = target.sum().div(power.sum()).nan_to_num(0).expand(len(W))
+    V = gain[:, None] * W
     return V, x_mean - A_mean @ V
 
 
 @torch.no_grad()
 def _moments(model, x, chunk=4096):
     """A = model.encode(x), the means (K,) and (D,) of A and x, Cov(A) and Cov(A, x). In float64."""
-    _one_layer(model)
+    _not_a_stack(model)
     x = _checked_inputs(x, model.W)
     A = torch.cat([model.encode(part) for part in x.split(chunk)]).double()
     A_mean = A.mean(0)
@@ -465,13 +484,14 @@ class _Decoded(nn.Module):
         return self.decode(self.encode(x))
 
 
-def with_decoder(model, x, decoder=fit_decoder):
-    """A trained model of one layer with a decoder fitted to x (N, D): a module with `encode` and
-    `decode`, whose `forward` reconstructs. Some 20,000 rows of x are enough."""
+def with_decoder(model, x, decoder=best_decoder):
+    """A trained model with a decoder fitted to x (N, D): a module with `encode` and `decode`, whose
+    `forward` reconstructs. Some 20,000 random rows of x are enough. Where the model is trained
+    further, its decoder is out of date: call this again."""
     return _Decoded(model, *decoder(model, x))
 
 
-# --- Measures, on held-out inputs. All but l0 take one layer ----------------------------------
+# --- Measures, on held-out inputs. All but l0 take one model, not a stack ---------------------
 
 
 def l0(A):
@@ -479,9 +499,14 @@ def l0(A):
     return (_energies(A) > 0).double().sum(-1).mean(-1)
 
 
-def dead(A):
+def n_dead(A):
     """Number of units of A (N, K) that are active on no input: -> int."""
-    return int((_of_one_layer(A) <= 0).all(0).sum())
+    return int((_of_one_model(A) <= 0).all(0).sum())
+
+
+def usage(A):
+    """On what share of the inputs each unit is active: A (N, K) -> (K,), from 0 to 1."""
+    return (_of_one_model(A) > 0).double().mean(0)
 
 
 @torch.no_grad()
@@ -490,7 +515,7 @@ def redundancy(E):
 
     NaN if fewer than two units vary.
     """
-    R = correlation(_of_one_layer(E).double())
+    R = correlation(_of_one_model(E).double())
     varying = int((R.diagonal() > 0).sum())
     return float(R.square().sum() - R.diagonal().square().sum()) if varying > 1 else math.nan
 
@@ -498,14 +523,8 @@ def redundancy(E):
 @torch.no_grad()
 def responsibility_entropy(E):
     """Mean over the inputs of E (N, K) of -sum_j r_j log r_j, in nats, from 0 to log K. [P, 4]"""
-    r = responsibilities(_of_one_layer(E).double())
+    r = responsibilities(_of_one_model(E).double())
     return float(torch.special.entr(r).sum(1).mean())
-
-
-@torch.no_grad()
-def usage(E):
-    """Mean responsibility of each unit over the inputs: E (N, K) -> (K,), which sum to 1. [P, 4]"""
-    return responsibilities(_of_one_layer(E).double()).mean(0)
 
 
 @torch.no_grad()
@@ -517,7 +536,7 @@ def variance_explained(sae, x, chunk=4096):
     """
     if hasattr(sae, "encode") and not hasattr(sae, "decode"):
         raise ValueError("the model does not reconstruct; give it a decoder: with_decoder(...)")
-    _one_layer(sae)
+    _not_a_stack(sae)
     state = (t for t in sae.state_dict().values() if t.is_floating_point())
     x = _checked_inputs(x, next(state, None))
     mean, error, total = x.double().mean(0), 0.0, 0.0
@@ -548,19 +567,19 @@ def _energies(E, rows=1):
     return E
 
 
-def _of_one_layer(E):
+def _of_one_model(E):
     E = _energies(E)
     if E.dim() > 2:
         raise ValueError(
-            f"takes the energies of one layer (N, K), got shape {tuple(E.shape)}: measure each of "
-            "layers(model)"
+            f"takes the energies of one model (N, K), got shape {tuple(E.shape)}: measure each of "
+            "unstack(model)"
         )
     return E
 
 
-def _one_layer(model):
+def _not_a_stack(model):
     if isinstance(seeds := getattr(model, "seed", 0), list):
-        raise ValueError(f"takes one layer, and the model holds {len(seeds)}: take layers(model)")
+        raise ValueError(f"takes one model, and this is a stack of {len(seeds)}: unstack(model)")
 
 
 def _checked_inputs(x, like=None, rows=2):

@@ -1,32 +1,34 @@
 """Whether two runs agree: `python -m lab.check` compares the run in figures/ with the record.
 
-The record is figures/ as committed at HEAD. Another machine amounts to other seeds, so two numbers,
-means over seeds, agree if they differ by at most 3%; or, where there are three seeds or more, by at
-most five standard errors of the difference. Counts may differ by one. A verdict counts as changed
-if it flips and its number does not agree. Exit status: 0 if all that was compared agrees, 1 if
-something does not, 2 if nothing could be compared.
+The record is figures/ as committed at HEAD. Numbers are compared by equal seeds: the differences
+agree with zero if their mean is at most 3% of the record's mean, or, with three seeds or more, at
+most five of its standard errors. Counts may differ by one, the number of parameters not at all. A
+criterion that flips differs unless its numbers agree. Exit status: 0 if all that was compared
+agrees, 1 if something does not, 2 if nothing could be compared.
 """
 
 import json
 import sys
-from math import hypot
 
-import pandas as pd
+import numpy as np
 
-from lab import ROOT
-from lab.record import git
+from lab import NOTEBOOKS, ROOT
+from lab.record import KEYS, git
 
-RECORDS = ("1_theorem", "2_ablation", "3_benchmark", "language")
-KEYS_END = "seed"  # the last of the columns of a table that say which row it is
+RECORDS = (*NOTEBOOKS, "language")
 
 
 def check():
     """Compare figures/ with the record, print what differs -> exit status."""
+    if not git("ls-tree", "HEAD", "figures/"):
+        print("This needs git and the repository's history, which holds the record: use a clone")
+        return 2
     compared, differing = 0, 0
     for name in RECORDS:
-        lines, n = compare_file(name)
-        print(f"figures/{name}.json: {lines[0]}", *lines[1:], sep="\n  ")
-        compared, differing = compared + n, differing + (len(lines) - 1) * (n > 0)
+        (head, *lines), n = compare_file(name)
+        print(f"figures/{name}.json: {head}", *lines, sep="\n  ")
+        compared += n
+        differing += sum(not line.startswith("note: ") for line in lines)
     if not compared:
         print("Nothing was compared: run `make figures` first, with the record's parameters")
         return 2
@@ -35,7 +37,7 @@ def check():
 
 
 def compare_file(name):
-    """(lines of a report, how many numbers and verdicts were compared) of figures/<name>.json."""
+    """What `compare` returns, of figures/<name>.json."""
     path = f"figures/{name}.json"
     committed = git("show", f"HEAD:./{path}")
     if not committed or not (ROOT / path).exists():
@@ -50,54 +52,63 @@ def compare_file(name):
 
 
 def compare(record, run):
-    """(lines: a head, and one for each difference; how many were compared), of two records."""
+    """(lines: a head, and one for each difference or note; how many were compared), of two
+    records."""
     a, b = record["parameters"], run["parameters"]
-    if other := [key for key in {**a, **b} if a.get(key) != b.get(key) and key != "OUTPUT"]:
+    if other := [key for key in {**a, **b} if a.get(key) != b.get(key)]:
         return [f"of other parameters than the record: {', '.join(other)}"], 0
-    numbers, others = all_numbers(record), all_numbers(run)
     lines = [f"compared with a run of commit {record['environment']['commit']}"]
-    for key in {**numbers, **others}:
-        if not agree(numbers.get(key), others.get(key)):
-            there, here = (_mean(side.get(key)) for side in (numbers, others))
-            lines.append(f"{', '.join(map(str, key))}: {there} in the record, {here} in your run")
-    verdicts, here = ({row["claim"]: row for row in r["criteria"]} for r in (record, run))
-    for claim in {**verdicts, **here}:
-        row, other = (
-            side.get(claim, {"holds": None, "measured": None}) for side in (verdicts, here)
-        )
-        if row["holds"] != other["holds"] and not agree(row["measured"], other["measured"]):
-            lines.append(f"criterion: {claim}: another verdict")
-    return lines, len({**numbers, **others}) + len({**verdicts, **here})
+    a, b = all_numbers(record), all_numbers(run)
+    for key in {**a, **b}:
+        there, here = a.get(key, {}), b.get(key, {})
+        if not agree(there, here, exactly=key[-1] == "parameters"):
+            name = ", ".join(map(str, key))
+            lines.append(f"{name}: {_mean(there)} in the record, {_mean(here)} in your run")
+            lines[-1] += ", of other seeds" * (there.keys() != here.keys())
+    verdicts, others = ({row["claim"]: row for row in r["criteria"]} for r in (record, run))
+    for claim in {**verdicts, **others}:
+        lines += _flip(claim, verdicts.get(claim), others.get(claim))
+    return lines, len({**a, **b}) + len({**verdicts, **others})
+
+
+def _flip(claim, *rows):
+    """A line if a criterion holds in one record only, or is in one only: a note, if its numbers
+    agree."""
+    there, here = (row and row["holds"] for row in rows)
+    if there == here:
+        return []
+    by_a_hair = all(rows) and agree(*(dict(enumerate(row["measured"])) for row in rows))
+    words = {True: "holds", False: "fails", None: "is missing"}
+    line = f"criterion {claim} {words[there]} in the record"
+    line = f"note: {line} by a hair" if by_a_hair else line
+    return [f"{line} and {words[here]} in your run"]
 
 
 def all_numbers(record):
-    """{(table, which row, column): a list of a value for each seed} of a record."""
+    """{(table, which row, column): {seed: number}} of a record, without NaN."""
     found = {}
-    for name, rows in record["tables"].items():
-        table = pd.DataFrame(rows)
-        last = list(table.columns).index(KEYS_END)
-        keys, measured = list(table.columns[:last]), table.columns[last + 1 :]
-        groups = table.groupby(keys, sort=False, dropna=False) if keys else [((), table)]
-        for key, group in groups:
-            for column in measured:
-                if len(values := group[column].dropna()):
-                    found[(name, *key, column)] = list(values)
+    for table, rows in record["tables"].items():
+        for row in rows:
+            keys = [row[name] for name in KEYS if name in row and name != "seed"]
+            for column, value in row.items():
+                if column not in KEYS and value is not None:
+                    found.setdefault((table, *keys, column), {})[row["seed"]] = value
     return found
 
 
-def agree(a, b):
-    """Whether two lists of a value for each seed agree. Counts are whole numbers."""
-    if a is None or b is None or len(a) != len(b):
-        return False
-    a, b = pd.Series(a), pd.Series(b)
-    difference = abs(a.mean(skipna=False) - b.mean(skipna=False))
-    error = hypot(a.sem(), b.sem()) if len(a) >= 3 else 0
-    counts = (a % 1 == 0).all() and (b % 1 == 0).all()
-    return difference <= max(0.03 * abs(a.mean()), 5 * error, float(counts))
+def agree(record, run, exactly=False):
+    """Whether {seed: number} of a record and of a run agree. Counts are whole numbers."""
+    if record.keys() != run.keys() or exactly:
+        return record == run
+    a, b = (np.array([side[seed] for seed in record], float) for side in (record, run))
+    difference = b - a  # NaN agrees with nothing
+    error = difference.std(ddof=1) / len(a) ** 0.5 if len(a) >= 3 else 0
+    one = np.all([a % 1 == 0, b % 1 == 0])
+    return abs(difference.mean()) <= max(0.03 * abs(a.mean()), 5 * error, one)
 
 
 def _mean(values):
-    return "nothing" if values is None else f"{sum(values) / len(values):.4g}"
+    return f"{np.mean([*values.values()]):.4g}" if values else "nothing"
 
 
 if __name__ == "__main__":

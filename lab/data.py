@@ -28,8 +28,8 @@ def load_images(path=""):
     """x_train (N, D) and y_train, x_test (M, D) and y_test: pixels in [0, 1], float32, and labels.
 
     path: an .npz of arrays of these names, seen from the repository: square images of bytes
-    (N, side, side), and labels; "": MNIST, with x_train (60000, 784). Raises ValueError, which says
-    what is wrong.
+    (N, side, side), and labels; training rows are shuffled, since a file may be sorted by label.
+    "": MNIST in its own order, x_train (60000, 784). Raises ValueError, which says what is wrong.
     """
     file = ROOT / path if path else verified("MNIST")
     if not file.exists():
@@ -52,6 +52,9 @@ def load_images(path=""):
             )
     x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ARRAYS)
     x_train, x_test = (x.flatten(1).float() / 255 for x in (x_train, x_test))
+    if path:
+        order = torch.randperm(len(x_train), generator=torch.Generator().manual_seed(0))
+        x_train, y_train = x_train[order], y_train[order]
     return x_train, y_train.long(), x_test, y_test.long()
 
 

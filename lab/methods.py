@@ -1,4 +1,4 @@
-"""The methods of the benchmark: what they learn with, and their training in notebook 3."""
+"""The methods of the benchmark: what each learns with, and their training at a given L0."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,44 +11,77 @@ from lab.parallel import side_by_side, tick
 
 
 class Method(NamedTuple):
-    """A model new_model(seed=...), its loss, and the argument that sets how many units are active:
-    `k` of the model, or `lam` or `weight` of the loss, with a value for each trained model."""
+    """A model new_model(seed=...), its loss, and the setting that gives ten active units: `lam` or
+    `weight` of the loss, or `k` of the model, as `argument` says."""
 
     new_model: Callable
     loss: Callable
-    lr: float
-    argument: str
-    settings: tuple
+    setting: float
+    argument: str = "lam"
+    lr: float = 0.001
     optimizer: Callable = h.ADAM
-    slow_start: bool = False  # the first epoch has a twentieth of the rate
+    slow_start: bool = False  # the first epoch has a twentieth of the rate: SGD then kills no units
+
+    def fit(self, x, l0, *, seeds, epochs, tries=6, **options):
+        """Train a stack of models, one a seed, with l0 active units -> model, setting.
+
+        The setting is searched from the method's own on; with tries=1 that one is taken. The model
+        keeps its loss, with the setting, as `model.loss`. Raises what `helpers.fit_to_l0` raises.
+        """
+        how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, **options}
+        how |= {"schedule": h.rate_schedule(epochs, self.slow_start), "after_epoch": tick}
+
+        def new_model(**k):
+            return self.new_model(seed=seeds, **k).to(x.device)
+
+        def loss(model, x, setting):
+            return self.loss(model, x, **{self.argument: setting})
+
+        if self.argument == "k":
+            model, setting = new_model(k=l0), l0
+            h.fit(model, self.loss, x, **how)
+            model.loss = self.loss
+            return model, setting
+        model, setting = new_model(), self.setting
+        if tries == 1:
+            h.fit(model, partial(loss, setting=setting), x, **how)
+        else:
+            how |= {"start": setting, "tries": tries}
+            model, setting = h.fit_to_l0(new_model, loss, x, l0, **how)
+        model.loss = partial(self.loss, **{self.argument: setting})
+        return model, setting
 
 
-def train(methods, x, seeds, epochs):
-    """Train each of {name: Method} with each setting -> {(name, setting): a layer for each seed}.
+def train(methods, x, seeds, epochs, l0=10, **options):
+    """Train {name: Method} side by side -> {name: a stack of models with l0 active units}.
 
-    The last epoch, of six, has a tenth of the rate: see `helpers.rate_schedule`.
+    options: of `Method.fit`. The last of six epochs has a tenth of the rate.
     """
-
-    def train_one(run):
-        name, setting = run
-        method, option = methods[name], {methods[name].argument: setting}
-        in_model = method.argument == "k"
-        model = method.new_model(seed=seeds, **(option if in_model else {}))
-        loss = method.loss if in_model else partial(method.loss, **option)
-        schedule = h.rate_schedule(epochs, method.slow_start)
-        how = {"lr": method.lr, "optimizer": method.optimizer, "schedule": schedule}
-        h.fit(model, loss, x, epochs=epochs, **how, after_epoch=tick)
-        return model
-
-    runs = [(name, setting) for name, method in methods.items() for setting in method.settings]
-    return side_by_side(train_one, runs, "benchmark", len(runs) * epochs)
+    how = {"seeds": seeds, "epochs": epochs, **options}
+    # The bar expects one training of each method, and stays full while there are more
+    title = f"{l0} active units"
+    return side_by_side(
+        lambda name: methods[name].fit(x, l0, **how)[0], methods, title, len(methods) * epochs
+    )
 
 
 def paper_sae(n_inputs, n_units, seeds):
-    """The SAE of the paper's benchmark, a layer for each seed: its decoder starts as PyTorch's
-    layers do."""
+    """The SAE of the paper's benchmark, one a seed: its decoder starts as PyTorch's layers do."""
     model = h.SparseAutoencoder(n_inputs, n_units, seed=seeds)
     for V, seed in zip(model.V.data, seeds):
         generator = torch.Generator().manual_seed(100 + seed)
         V.uniform_(-(n_units**-0.5), n_units**-0.5, generator=generator)
+    return model
+
+
+def principal_components(x, n_units, l0):
+    """An encoder that nothing trains, of seed 0: its rows are the n_units / 2 leading principal
+    components of x (N, D) and their negatives, on centred inputs; one bias for all units lets l0 of
+    them be active on a row of x, on average."""
+    model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
+    axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
+    model.W.data = torch.cat([axes, -axes])
+    model.b.data.zero_()
+    scores = model.pre_activations(x).detach().flatten()
+    model.b.data -= scores.kthvalue(len(scores) - round(l0 * len(scores) / n_units)).values
     return model

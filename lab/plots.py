@@ -1,22 +1,18 @@
-"""What all figures have in common: one style, labels, and pictures of units and digits.
+"""What all figures have in common: one style, colours, labels, and pictures of units and digits.
 
-Each function of lab/plots_*.py takes what it shows and returns a figure, with its description for
-those who cannot see it, fig.alt. No text in a figure is below 7 points; the three of README.md's
-strip, where they are 280 pixels wide, have large labels and no legends.
+Each function of lab/plots_*.py takes numbers, and returns a figure with its description for those
+who cannot see it, fig.alt. It computes nothing and writes nothing.
 """
 
 import matplotlib.patheffects
-import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
-from sklearn.isotonic import isotonic_regression
 from torch.nn.functional import pad
 
 TWO = 6.9  # inches: two columns of a journal
-GREY = "0.45"
-LARGE = dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 14)
-LARGE |= dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 13)
+PAPER, REVISED, SAE, GREY = "#d8700f", "0.1", "#1f6fb4", "0.5"  # a colour for each kind of method
+GREEN, PINK = "#0f9d73", "#c2348a"  # B, and fewer units; a method of the reader's
 RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 
@@ -46,7 +42,6 @@ def style():
 
 
 style()
-large = plt.rc_context(LARGE)  # decorates the functions of the figures in README.md's strip
 
 
 def frame(axis, title, x=None, y=None, log="", **settings):
@@ -61,34 +56,17 @@ def label(axis, text, at, **look):
     axis.text(*np.asarray(at), text, path_effects=RIM, **look)
 
 
-def label_ends(axis, gap=9, **look):
-    """Write the label of each line beside its last point, in its colour; where labels would
-    overlap, moved apart as little as possible. gap: the height of a line of text, in points."""
-    axis.figure.draw_without_rendering()  # the scales must be known
-    lines = [line for line in axis.lines if line.get_label()[0] != "_"]
-    lines.sort(key=lambda line: line.get_xydata()[-1, 1])
-    ends = np.stack([line.get_xydata()[-1] for line in lines])
-    heights = axis.transData.transform(ends)[:, 1] * 72 / axis.figure.dpi
-    stacked = gap * np.arange(len(lines))
-    for line, end, up in zip(
-        lines, ends, isotonic_regression(heights - stacked) + stacked - heights
-    ):
-        colour = {"color": line.get_color(), "va": "center", "path_effects": RIM}
-        place = {"xytext": (6, up), "textcoords": "offset points"}
-        look = {"fontsize": 7} | look
-        axis.annotate(line.get_label(), end, **place, **colour, **look, annotation_clip=False)
-
-
-def tiles(axis, images, columns, signed=True, names=()):
-    """Draw the rows of images (n, D) as square pictures, each scaled separately.
+def tiles(axis, images, columns, signed=True, names=(), scale=None, marked=()):
+    """Draw the rows of images (n, D) as square pictures, each on its own scale, or all on `scale`.
 
     signed: weights, in red where positive and blue where negative; otherwise digits, in grey.
-    names: of the lines of pictures, on their left.
+    names: of the lines of pictures, on their left. marked: numbers of pictures that get a square.
     """
     images = torch.as_tensor(images).detach().cpu().float()
-    scale = images.abs().quantile(0.99, dim=1, keepdim=True)  # single pixels may be extreme
+    if scale is None:  # single pixels may be extreme
+        scale = images.abs().quantile(0.99, dim=1, keepdim=True).clamp_min(1e-12)
     side = round(images.shape[1] ** 0.5)
-    images = pad(images / scale.clamp_min(1e-12), (0, 0, 0, -len(images) % columns))
+    images = pad(images / scale, (0, 0, 0, -len(images) % columns))
     images = pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
     look = {"cmap": "RdBu_r", "vmin": -1} if signed else {"cmap": "Greys", "vmin": 0}
     axis.imshow(
@@ -97,16 +75,17 @@ def tiles(axis, images, columns, signed=True, names=()):
         interpolation="nearest",
         **look,
     )
+    places = np.array([divmod(i, columns) for i in marked]).reshape(-1, 2)
+    axis.plot(*(places[:, ::-1].T * (side + 2) + side - 2), "s", color="0.1", ms=2.2, mew=0)
     axis.set_xticks([])
     axis.set_yticks((side + 1) / 2 + (side + 2) * np.arange(len(names)), names)
     axis.tick_params(length=0, labelsize=8)
     axis.spines[:].set_visible(False)
 
 
-def log_l0(axis):
-    """A logarithmic axis of active units, with round numbers as its ticks."""
-    low, high = axis.get_xlim()
-    ticks = [t for t in (2, 5, 10, 20, 50) if low < t < high]
-    axis.set_xscale("log")
-    axis.set_xticks(ticks, ticks)
-    axis.xaxis.set_minor_formatter(plt.NullFormatter())
+def picture(axis, image, title=None, signed=False):
+    """One square picture (D,) in a frame, or weights as in `tiles`, with its title above it."""
+    image = torch.as_tensor(image)
+    tiles(axis, image[None], 1, signed, scale=None if signed else 1)
+    axis.spines[:].set_visible(not signed)
+    axis.set_title(title, loc="center")

@@ -6,116 +6,196 @@ import seaborn as sns
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-import helpers as h
-from lab.plots import GREY, TWO, frame, label, label_ends, large, tiles
+from lab.plots import GREEN, GREY, PAPER, SAE, TWO, frame, label, tiles
+
+OF_MODEL = {"A": GREY, "B": GREEN, "C": PAPER, "D": SAE}
 
 
-@large
-def configurations(energies):
-    """energies: {"A": E (N, K) of test digits, ..., "D": E}."""
-    fig, axes = plt.subplots(3, len(energies), figsize=(5.2, 4.6), height_ratios=[1.5, 1, 1])
-    look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "square": True, "rasterized": True}
-    look |= {"xticklabels": False, "yticklabels": False, "cbar": False}
-    for (name, E), (above, middle, below) in zip(energies.items(), axes.T):
-        R = h.correlation(E.double()).abs().numpy()
-        # Similar rows side by side. SciPy would take a diagonal of 0, as of A, for distances.
-        order = leaves_list(linkage(1 + R, "average"))
-        sns.heatmap(R[order][:, order], ax=above, **look)
-        above.set_title(name, loc="center", weight="bold")
-        above.spines[:].set_visible(True)
-        if not R.any():
-            label(above, "no unit\nvaries", (0.5, 0.5), transform=above.transAxes, fontsize=13)
-        K = E.shape[1]
-        active, units = (E > 0).double().mean(0).sort(descending=True, stable=True)
-        for axis, values in ((middle, active), (below, h.usage(E)[units])):
-            axis.bar(np.arange(1, K + 1), values.numpy(), width=1, color=GREY, lw=0)
-            axis.set(xticks=[], xlim=(0, K + 1))
-            axis.tick_params(labelleft=name == [*energies][0])
-        middle.set(ylim=(0, 1), yticks=[0, 0.5, 1])
-        below.axhline(1 / K, color="k", ls=":", lw=1.2)
-    top = max(axis.dataLim.y1 for axis in axes[2])
-    plt.setp(axes[2], ylim=(0, 1.05 * top), yticks=[0, 0.03])
-    for axis, name in zip(axes[:, 0], ("|Corr|", "active", "usage")):
-        axis.set_ylabel(name)
-    fig.supxlabel("the 64 units" if K == 64 else "units", fontsize=14)
+def configurations(models):
+    """models: {"A: what it has": (correlations (K, K), usage (K,), redundancy, L0)}, the last two
+    as they are to be written, means over seeds."""
+    fig, axes = plt.subplots(2, len(models), figsize=(TWO, 3.2), height_ratios=[1.5, 1])
+    for (name, (R, usage, redundancy, active)), (above, below) in zip(models.items(), axes.T):
+        K = len(usage)
+        above.set_title(name, loc="center", weight="bold", fontsize=8.5)
+        correlations(above, R)
+        if np.asarray(R).any():
+            above.set_xlabel(f"redundancy {redundancy}")
+        else:
+            label(
+                above, f"all {K} units\nare dead", (0.5, 0.5), transform=above.transAxes, fontsize=9
+            )
+        usage_bars(below, usage, OF_MODEL[name[0]])
+        below.set_xlabel(f"{active} of {K} active")
+        below.tick_params(labelleft=above is axes[0, 0])
+    axes[0, 0].set_ylabel("correlations\nof units")
+    axes[1, 0].set_ylabel("usage: active on\nthis share of digits")
     fig.align_ylabels(axes[:, 0])
     fig.alt = (
         "A column each for configurations A to D. Above, absolute correlations of all pairs of "
-        "units, similar units side by side. In the middle, on what fraction of the digits each "
-        "unit is active, sorted. Below, the usage of the same units."
+        "units, similar units side by side: A has no unit that varies, B a large block of copies, "
+        "C and D hardly more than the diagonal. Below, on what share of the digits each unit is "
+        "active, sorted."
     )
     return fig
 
 
-def competition(rows, changes):
-    """rows: {name: W (8, D)}, the same units in each; changes: a row of "model", that is
-    "decorrelation <weight>", "change", "seed" and "agreement" for each run."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.05), width_ratios=[1.75, 1])
-    tiles(a, torch.cat([*rows.values()]), 8, names=[name.replace(" ", "\n") for name in rows])
-    a.set_title("(a) weights of eight units")
-    by_weight = changes.assign(weight=changes.model.str.split().str[1].astype(float))
-    weights = sorted(by_weight.weight.unique())
-    looks = {
-        "without competition": ("C1", "-", "o", "without competition", (0.68, 0.45)),
-        "noise": ("C0", "--", "s", "noise", (0.2, 0.72)),
-        "a millionth": ("0.3", ":", "", "a millionth", (0.5, 0.97)),
-    }
-    for change, (colour, line, marker, text, at) in looks.items():
-        agreement = by_weight[by_weight.change == change].groupby("weight").agreement
-        mean, low, high = (getattr(agreement, f)().reindex(weights) for f in ("mean", "min", "max"))
-        places = np.arange(len(weights))
-        b.fill_between(places, low, high, color=colour, alpha=0.25, lw=0)
-        b.plot(places, mean, line, marker=marker, color=colour, mfc="w", ms=4.5)
-        label(b, text, at, color=colour, transform=b.transAxes)
-    b.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
-    frame(b, "(b) agreement of units", "weight of decorrelation")
-    low, high = b.get_ylim()
-    b.set_ylim(low, high + 0.15 * (high - low))
-    b.set_yticks([tick for tick in b.get_yticks() if low <= tick <= 1])
+def correlations(axis, R):
+    """A matrix of absolute correlations (K, K), similar units side by side."""
+    R = np.abs(np.asarray(R, dtype=float))
+    # SciPy would take a diagonal of 0, as of dead units, for distances
+    order = leaves_list(linkage(1 + R, "average"))
+    look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "square": True, "rasterized": True}
+    look |= {"xticklabels": False, "yticklabels": False, "cbar": False}
+    sns.heatmap(R[order][:, order], ax=axis, **look)
+    axis.spines[:].set_visible(True)
+
+
+def usage_bars(axis, usage, color):
+    """The usage (K,) of units, sorted."""
+    usage = np.sort(np.asarray(usage))[::-1]
+    axis.bar(np.arange(1, len(usage) + 1), usage, width=1, color=color, lw=0)
+    axis.set(xticks=[], xlim=(0.5, len(usage) + 0.5), ylim=(0, 1), yticks=[0, 0.5, 1])
+
+
+def count(digits, n_units):
+    """digits: {"B": (active units of each digit (N,), its loss (N,)), "C": ..., "D": ...}."""
+    fig, axis = plt.subplots(figsize=(0.7 * TWO, 2.5))
+    n = np.linspace(0, n_units - 1.4, 200)
+    axis.plot(n, -np.log(n_units - n), color=GREY, zorder=0)
+    for name, (active, loss) in digits.items():
+        active, loss = np.asarray(active, dtype=float), np.asarray(loss)
+        axis.plot(active, loss, ".", color=OF_MODEL[name], ms=4, mew=0, alpha=0.5, label=name)
+        place = (np.median(active), np.median(loss) - 0.45)
+        label(axis, name, place, color=OF_MODEL[name], fontsize=11, weight="bold")
+    label(axis, f"$-\\log({n_units}-n)$", (0.68 * n_units, -2.2), color="0.35", fontsize=9)
+    axis.set_xlim(0, n_units)
+    frame(axis, "", "active units $n$ on a digit", "log-sum-exp loss of the digit")
     fig.alt = (
-        "(a) Pictures of the weights of eight units, in three lines: of C, of C without "
-        "competition, and of C with another seed. (b) Agreement of units with those of the same "
-        "model trained without competition, with noise, and from a start moved by a millionth, "
-        "against the weight of decorrelation."
+        "Each dot a digit: its log-sum-exp loss against the number of its active units, under B, C "
+        "and D, with the curve -log(K - n), on which nearly all dots lie."
     )
     return fig
 
 
-def plateau(losses, convergence):
-    """losses: {(optimizer, rate, units): of each epoch (T,)}, of Adam and of SGD; convergence: of
-    those by SGD, the epoch of a circle, counted from 0, or NaN. Of fewer units only the second rate
-    is drawn."""
-    fig, a = plt.subplots(figsize=(0.75 * TWO, 2.5))
-    sizes = list(dict.fromkeys(units for _, _, units in losses))
-    rates = list(dict.fromkeys(rate for optimizer, rate, _ in losses if optimizer == "SGD"))
-    highest = []
-    for (optimizer, rate, units), values in losses.items():
-        values, sgd, full = np.asarray(values), optimizer == "SGD", units == sizes[0]
-        if not full and rate != rates[1]:
-            continue
-        middle = np.arange(len(values)) + 0.5  # a mean over epoch t stands for its middle
-        line = ("-", "--", "-.")[rates.index(rate)] if sgd and full else "-"
-        name = f"{optimizer}, {rate:g}" + f", {units} units" * (not full)
-        color = f"C{sizes.index(units)}" if sgd else "k"
-        a.plot(middle, values, ls=line, lw=1, label=name, color=color)
-        if sgd:
-            predicted = -units * np.log(middle)
-            half = len(middle) // 2
-            predicted += np.mean(values[half:] - predicted[half:])
-            a.plot(middle[1:], predicted[1:], color="0.85", lw=4, zorder=0)
-            highest.append(values[1])
-            if np.isfinite(epoch := convergence[optimizer, rate, units]):
-                at = int(epoch)
-                a.plot(middle[at], values[at], "o", color=color, mfc="w", ms=4.5)
-    low = min(line.get_ydata().min() for line in a.lines)
-    a.set_ylim(low - 40, max(highest) + 40)
-    frame(a, "loss", "epoch", log="x")
-    ticks = [t for t in (1, 3, 10, 30, 100) if t < 1.1 * a.dataLim.x1]
-    a.set_xticks(ticks, ticks)
-    a.xaxis.set_minor_formatter(plt.NullFormatter())
-    label_ends(a)
+STRENGTHS = {0: (GREY, "without competition"), 1: (PAPER, "as it is"), 10: ("0.1", "ten times")}
+
+
+def competition(weights, table):
+    """weights: {name: W (8, D)}, the same units in each; table: a row of "decorrelation" and
+    "competition", the weights of the two, "seed" and "redundancy" for each model."""
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.2), width_ratios=[1.75, 1])
+    tiles(a, torch.cat([*weights.values()]), 8, names=[n.replace(" ", "\n") for n in weights])
+    a.set_title("(a) the same eight units")
+    doses = sorted(table.decorrelation.unique())
+    places = np.log10([dose or doses[1] / 8 for dose in doses])  # zero has a place of its own
+    for strength, (color, name) in STRENGTHS.items():
+        by_dose = table[table.competition == strength].groupby("decorrelation").redundancy
+        mean, low, high = by_dose.mean(), by_dose.min(), by_dose.max()
+        b.fill_between(places, low, high, color=color, alpha=0.25, lw=0)
+        b.plot(places, mean, "o-", color=color, mfc="w", ms=4)
+        above = {"va": "bottom", "ha": "left", "color": color, "clip_on": False}
+        height = {0: 1.12, 1: 1.1, 10: 0.52}[strength]
+        label(b, name, (places[0] + 0.02, mean.iloc[0] * height), **above)
+    names = [f"{dose:g}" for dose in doses]
+    b.set_xticks(places, [names[0] + "\n(B)", *names[1:-1], names[-1] + "\n(C)"])
+    frame(b, "(b) redundancy of units", "weight of decorrelation", log="y")
+    ticks = [t for t in (30, 100, 300, 1000, 3000) if t <= table.redundancy.max()]
+    b.set_yticks(ticks, [f"{t:,}" for t in ticks])
+    b.yaxis.set_minor_formatter(plt.NullFormatter())
     fig.alt = (
-        "The loss against the logarithm of the epoch, for Adam and for SGD at three rates and "
-        "with three numbers of units; straight lines are predicted. Circles mark convergence."
+        "(a) The weights of eight units of C, with competition and without, which can hardly be "
+        "told apart. (b) Redundancy against the weight of decorrelation for three strengths of "
+        "competition: the curves stand apart without decorrelation and meet at C."
+    )
+    return fig
+
+
+def plateau(losses, convergence, tolerance=1):
+    """losses: {(rate, units): of each epoch (T,)}; convergence: {(rate, units): an epoch or NaN}.
+
+    A fall between the means of two epochs stands at the end of the first.
+    """
+    fig, axis = plt.subplots(figsize=(0.75 * TWO, 3))
+    (_, most), *_ = losses
+    rates = [rate for rate, units in losses if units == most]
+    shades = dict(zip(rates, plt.get_cmap("Oranges")(np.linspace(0.4, 0.95, len(rates)))))
+    colors = {most: PAPER, most // 2: SAE, most // 4: GREEN}
+    for (rate, units), values in losses.items():
+        values, color = np.asarray(values), shades[rate] if units == most else colors[units]
+        falls, t = values[:-1] - values[1:], np.arange(1, len(values))
+        axis.plot(t, np.where(falls > 0, falls, np.nan), color=color, lw=1)
+        if np.isfinite(end := convergence[rate, units]):
+            height = falls[int(end) - 1 :][:5].mean()
+            axis.plot(end, height, "o", color=color, mfc="w", ms=4.5, zorder=5)
+    for units, color in colors.items():
+        t = np.geomspace(1, units / (0.6 * tolerance), 50)
+        axis.plot(t, units / t, color="0.75", lw=3, zorder=0)
+        label(axis, f"{units} units", (1.1, 0.55 * units), color=color, ha="left")
+        ends = [end for (_, n), end in convergence.items() if n == units and np.isfinite(end)]
+        if ends:
+            name = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
+            label(axis, f"epoch {name}", (np.mean(ends), 0.4 * tolerance), color=color)
+    axis.axhline(tolerance, color="k", lw=0.8)
+    text = f"the script's tolerance: {tolerance:g}"
+    label(axis, text, (1.1, 0.85 * tolerance), ha="left", va="top")
+    label(axis, "$K/t$", (most / 6, 9), color="0.4", fontsize=9)
+    for i, (rate, shade) in enumerate(shades.items()):
+        look = {"color": shade, "ha": "right", "transform": axis.transAxes}
+        label(axis, f"rate {rate:g}", (0.99, 0.96 - 0.07 * i), **look)
+    frame(axis, "", "epoch $t$", "fall of the loss in the epoch", log="xy")
+    axis.set(xlim=(1, max(map(len, losses.values()))), ylim=(0.3 * tolerance, 1.3 * most))
+    ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t < axis.get_xlim()[1]]
+    axis.set_xticks(ticks, ticks)
+    axis.set_yticks([1, 10], [1, 10])
+    axis.xaxis.set_minor_formatter(plt.NullFormatter())
+    fig.alt = (
+        "The fall of the loss in an epoch against the epoch, on logarithmic axes, by SGD: four "
+        "rates with 64 units lie on the line K / t, and 32 and 16 units on lower ones. Circles, "
+        "where the script declares convergence, are near the epoch that equals the number of units."
+    )
+    return fig
+
+
+def optimizers(table):
+    """table: a row of "optimizer", "rate", "variance term", "the rest", "loss" and "classifier"."""
+    fig, axis = plt.subplots(figsize=(TWO, 0.24 * len(table) + 0.5))
+    places = -np.arange(len(table))
+    axis.barh(places, -table["the rest"], 0.7, color="0.8")
+    axis.barh(places, -table["variance term"], 0.7, -table["the rest"], color=PAPER)
+    for y, (_, row) in zip(places, table.iterrows()):
+        label(axis, f"{row['the rest']:,.0f}", (-row["the rest"] / 2, y), fontsize=7.5)
+        end = {"ha": "left", "fontsize": 7.5, "clip_on": False}
+        label(axis, f"{row['loss']:,.0f}", (15 - row["loss"], y), **end)
+        label(
+            axis, f"{row['classifier']:.1f}", (1.04, y), transform=axis.get_yaxis_transform(), **end
+        )
+    heads = {"the rest": (-table["the rest"].mean() / 2, "0.35"), "variance term": (620, PAPER)}
+    for head, (x, color) in heads.items():
+        label(axis, head, (x, 0.85), color=color, fontsize=7.5, clip_on=False)
+    head = {"transform": axis.get_yaxis_transform(), "ha": "left", "clip_on": False}
+    label(axis, "classifier, %", (1.0, 0.85), color="0.35", fontsize=7.5, **head)
+    axis.set_yticks(places, [f"{row.optimizer}, {row.rate:g}" for row in table.itertuples()])
+    axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -1.08 * table.loss.min()))
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0, labelsize=8)
+    fig.alt = (
+        "A bar for each optimiser and rate: the rest of the loss, of equal length in all, the "
+        "variance term, whose length differs, and the accuracy of a linear classifier."
+    )
+    return fig
+
+
+def one_epoch(R, usage, W, said):
+    """Of one model: correlations (K, K), usage (K,), sixteen rows of W (16, D), and two titles."""
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 1.7), width_ratios=[1, 1, 2.3])
+    correlations(a, R)
+    usage_bars(b, usage, PAPER)
+    tiles(c, W, 8)
+    for axis, title in zip((a, b, c), (*said, "weights of 16 units")):
+        axis.set_title(title, loc="center")
+    fig.alt = (
+        "Of a model that was trained for one epoch: correlations of its units, on what share of "
+        "the digits each is active, and the weights of sixteen."
     )
     return fig

@@ -1,128 +1,230 @@
 """The figures of notebook 3: each function takes what it shows, and returns a figure."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 
-from lab.plots import GREY, TWO, label, label_ends, large, log_l0, tiles
-
-LOOKS = {  # colour, marker, line: warm for the paper's loss and its changes, blue for SAEs
-    "the paper's loss": ("#dd9326", "v", ":"),
-    "the paper's loss, tuned": ("#cc6410", "<", "-."),
-    "the paper's loss + weight decay": ("#963a0a", ">", "--"),
-    "the revised loss": ("k", "o", "-"),
-    "tied SAE": ("#5aa9dd", "s", "-."),
-    "L1 SAE": ("#1f6fb4", "D", "--"),
-    "TopK SAE": ("#0b2d5c", "^", "-"),
-}
-OWN_LOOK = ("#c2348a", "X", "-")  # of a method of the reader's
-SHORT = {"the paper's loss, tuned": "tuned", "the paper's loss + weight decay": "+ decay"}
+from lab.plots import GREY, PAPER, PINK, REVISED, SAE, TWO, frame, label, picture, tiles
 
 
-@large
-def benchmark(table, pca):
-    """table: a row for each layer, see `lab.measures.benchmark`; pca: {L0: variance explained}."""
-    fig, axes = plt.subplots(1, 2, figsize=(6, 4.6), sharex=True, sharey=True)
-    for axis, column in zip(axes, ("own", "best")):
-        for name, of in table.groupby("method", sort=False):
-            colour, marker, line = LOOKS.get(name, OWN_LOOK)
-            axis.plot(of.l0, of[column], ".", color=colour, ms=4, alpha=0.6, mew=0, label="_")
-            means = of.groupby("setting")[["l0", column]].mean().sort_values("l0")
-            look = {"color": colour, "marker": marker, "ls": line, "ms": 6, "mew": 1.1, "lw": 1.6}
-            text = SHORT.get(name, name.removeprefix("the ").removesuffix(" SAE"))
-            axis.plot(means.l0, means[column], mfc="w", label=text, **look)
-        axis.plot([*pca], [*pca.values()], color=GREY, lw=0.9, label="_")
-        log_l0(axis)
-        axis.set_xlabel("active units")
-    label(axes[1], "PCA", (12, pca[12] - 0.03), color=GREY, ha="left", va="top", fontsize=13)
-    axes[0].set(title="(a) own decoder", ylabel="variance explained")
-    axes[1].set_title("(b) best decoder")
-    low, high = table[["own", "best"]].min().min(), table[["own", "best"]].max().max()
-    axes[1].set_ylim(min(0.3, low - 0.02), high + 0.06)  # with room for labels
-    label_ends(axes[0], gap=14, fontsize=13)
+def color_of(method):
+    """One colour for each kind of method: warm for the paper's loss and its changes."""
+    if "SAE" in method:
+        return SAE
+    if "revised" in method:
+        return REVISED
+    if "untrained" in method or "without the log-sum-exp" in method:
+        return GREY
+    ours = method.startswith(("+ ", "by ", "the paper's"))
+    return PAPER if ours else PINK
+
+
+def paper(table, references):
+    """table: for each model a row of "method", "seed", "parameters", "l0", "classifier" and
+    "norm-matched"; references: {column: (name, number)}, a dotted line each."""
+    columns = {
+        "parameters": ("parameters", "{:,.0f}", (0, None)),
+        "l0": ("active units", "{:.1f}", (0, None)),
+        "classifier": ("classifier, %", "{:.1f}", (89, 94.2)),
+        "norm-matched": ("error, norm-matched", "{:.3f}", (0, None)),
+    }
+    fig, axes = plt.subplots(1, len(columns), figsize=(TWO, 1.9))
+    methods = table.method.unique()
+    for axis, (column, (title, text, limits)) in zip(axes, columns.items()):
+        top = table[column].max()
+        for place, method in enumerate(methods):
+            values = table[table.method == method][column]
+            look = {"color": color_of(method), "ms": 5, "mew": 0, "alpha": 0.7}
+            axis.plot(place + np.linspace(-0.12, 0.12, len(values)), values, "o", **look)
+            up = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+            axis.annotate(text.format(values.mean()), (place, values.max()), fontsize=8, **up)
+        if column in references:
+            name, number = references[column]
+            axis.axhline(number, color="0.3", ls=":", lw=1)
+            label(axis, name, (0.5, number), color="0.3", va="bottom")
+        low, high = limits
+        axis.set(xlim=(-0.6, len(methods) - 0.4), ylim=(low, 1.25 * top if high is None else high))
+        axis.set_xticks(
+            range(len(methods)),
+            [m.replace("the paper's", "paper's").replace("paper's ", "paper's\n") for m in methods],
+        )
+        axis.set_title(title, loc="center")
+        axis.yaxis.set_major_formatter("{x:,g}")
     fig.alt = (
-        "Variance explained against the number of active units, a line for each method: (a) by the "
-        "transpose, or an SAE's own decoder, (b) by the best linear decoder; beside it, principal "
-        "components."
+        "Four panels, a dot for each seed of the paper's model and of its SAE: parameters, active "
+        "units, accuracy of a linear classifier, and norm-matched error."
+    )
+    return fig
+
+
+def dumbbell(table, right, x="variance of test digits explained"):
+    """table: a row of "method", "seed", "explained" and "explained_best" for each model; right: a
+    column whose means are written on the right, its heading, and its decimals."""
+    methods = list(table.method.unique())
+    fig, axis = plt.subplots(figsize=(TWO, 0.3 * len(methods) + 0.7))
+    column, heading, digits = right
+    for y, method in enumerate(methods):
+        rows, color = table[table.method == method], color_of(method)
+        own, best = rows.explained, rows.explained_best
+        pale = 1 - 0.3 * (1 - np.array(to_rgb(color)))
+        axis.plot([own.mean(), best.mean()], [y, y], color=pale, lw=3.5, solid_capstyle="round")
+        axis.plot(best, np.full(len(rows), y), "o", color=color, mfc="w", ms=6, mew=1.2)
+        axis.plot(own, np.full(len(rows), y), "o", color=color, mec="w", ms=6, mew=0.5)
+        if not y:
+            look = {"color": color, "clip_on": False, "va": "bottom"}
+            label(axis, "own decoder", (own.mean(), y - 0.4), **look)
+            label(axis, "best linear decoder", (best.mean(), y - 0.4), **look)
+        at = {"transform": axis.get_yaxis_transform(), "ha": "left", "clip_on": False}
+        label(axis, f"{rows[column].mean():.{digits}f}", (1.03, y), fontsize=8, **at)
+    label(axis, heading, (1.03, -0.75), color="0.35", **at)
+    axis.set_yticks(range(len(methods)), methods)
+    axis.set_ylim(len(methods) - 0.5, -1.1)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0, labelsize=8)
+    frame(axis, "", x)
+    fig.alt = (
+        "A line for each method: dots for the variance that its own decoder explains, filled, and "
+        f"that the best linear decoder explains, open, with a bar between them; right, {heading}."
+    )
+    return fig
+
+
+def directions(models):
+    """models: {name: ([decoder row, step, weights of one unit, each (D,), for each unit], cosines
+    with the decoder row of steps and weights)}: the units of a line stand beside each other."""
+    n = len(next(iter(models.values())))
+    fig, grid = plt.subplots(
+        len(models),
+        4 * n - 1,
+        figsize=(TWO, 1.3 * len(models)),
+        squeeze=False,
+        width_ratios=[1, 1, 1, 0.35] * (n - 1) + [1, 1, 1],
+    )
+    for i, (row, (name, units)) in enumerate(zip(grid, models.items())):
+        for axis in row[3::4]:
+            axis.axis("off")
+        for j, parts in enumerate(units):
+            for axis, (title, image) in zip(row[4 * j :], parts.items()):
+                picture(axis, image, None if i else title, signed=True)
+                if title != "decoder row":
+                    cosine = torch.cosine_similarity(image, parts["decoder row"], dim=0)
+                    axis.set_xlabel(f"{cosine:.2f}", labelpad=2)
+        row[0].set_ylabel(name)
+    fig.alt = (
+        "For two units, from the same start, without weight decay and with it: the row of the best "
+        "decoder, a step of gradient descent, and the weights, which are grainy without decay."
+    )
+    return fig
+
+
+def units(models, shown, scale, dead, purities, reference):
+    """models: {"model": W (K, D), "sae": W (K, D)}, dead units last; shown (D,): True where weights
+    of (c) are drawn; scale of (b); dead: how many of the SAE's units are; purities: {heading: rows
+    of "method" and "purity"}; reference: (name, purity), a dotted line."""
+    fig = plt.figure(figsize=(TWO, 4.5))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1.25, 1])
+    a, b, c = top.subplots(1, 3)
+    W, V = models["model"], models["sae"]
+    marked = range(len(V) - dead, len(V))
+    tiles(a, W, 8)
+    tiles(b, V, 8, scale=scale, marked=marked)
+    tiles(c, V * shown, 8, marked=marked)
+    for axis, title in zip(
+        (a, b, c),
+        ("(a) the paper's model", "(b) its SAE, one scale", "(c) the same, each on its own"),
+    ):
+        axis.set_title(title)
+    axis = bottom.subplots()
+    y, names = 0, []
+    for heading, rows in purities.items():
+        label(axis, heading, (0, y), transform=axis.get_yaxis_transform(), ha="left", color="0.35")
+        names.append((y, ""))
+        for method, of in rows.groupby("method", sort=False):
+            y += 1
+            look = {"color": color_of(method), "ms": 5, "mew": 0, "alpha": 0.75}
+            axis.plot(of.purity, np.full(len(of), y), "o", **look)
+            names.append((y, method))
+        y += 1
+    name, purity = reference
+    axis.axvline(purity, color="0.3", ls=":", lw=1)
+    label(axis, name, (purity, -0.2), color="0.3", ha="right")
+    axis.set_yticks(*zip(*names))
+    axis.set_ylim(y - 0.5, -0.7)
+    axis.spines["left"].set_visible(False)
+    axis.tick_params(axis="y", length=0, labelsize=7.5)
+    frame(axis, "(d) purity: part of a unit's activation that falls on its best class", "purity")
+    fig.alt = (
+        "(a) The weights of 64 units of the paper's model, some of which look like digits. (b) The "
+        "encoder of its SAE on one scale: noise, and units that look empty. (c) The same, each on "
+        "a scale of its own: living units have structure, dead ones are noise. (d) Dots for the "
+        "purity of each method."
     )
     return fig
 
 
 def one_digit(digit, codes):
-    """A digit (D,) and, for each of {method: (A (K,), decoder rows (K, D), reconstruction (D,))},
-    a line of the rows of its active units, by their part in the sum, and the reconstruction."""
-    active = max(int((A > 0).sum()) for A, _, _ in codes.values())
-    n = min(active, 10)
+    """A digit (D,) and for each of {method: (A (K,), decoder rows (K, D), reconstruction (D,))} a
+    line: the digit, its reconstruction, and under bars of their part in it five decoder rows."""
     fig, axes = plt.subplots(
-        len(codes), n + 2, figsize=(TWO, 0.78 * len(codes) + 0.2), squeeze=False
+        len(codes),
+        8,
+        figsize=(TWO, 1.05 * len(codes) + 0.1),
+        squeeze=False,
+        width_ratios=[1, 1, 0.25, 1, 1, 1, 1, 1],
     )
-    for i, (name, (A, V, x_hat)) in enumerate(codes.items()):
-        row = axes[i]
-        units = (A * V.norm(dim=1)).argsort(descending=True)[: min(int((A > 0).sum()), n)]
+    for i, (row, (name, (A, V, x_hat))) in enumerate(zip(axes, codes.items())):
         picture(row[0], digit, None if i else "digit")
-        row[0].set_ylabel(name.removeprefix("the ").replace(" loss", "\nloss"), fontsize=8)
-        for axis, unit in zip(row[1:], units):
-            tiles(axis, V[unit][None], 1)
-            axis.set_title(f"{A[unit]:.3g}", loc="center", fontsize=7, pad=2)
-        for axis in row[1 + len(units) : -1]:
+        picture(row[1], x_hat, None if i else "reconstruction")
+        row[0].set_ylabel(name.replace(", ", ",\n").replace(": ", ":\n"), color=color_of(name))
+        row[2].axis("off")
+        parts = A * V.norm(dim=1)
+        largest = parts.argsort(descending=True)[: min(5, int((A > 0).sum()))]
+        for axis, unit in zip(row[3:], largest):
+            picture(axis, V[unit], signed=True)
+            width = float(parts[unit] / parts[largest[0]])
+            look = {"color": color_of(name), "lw": 3, "clip_on": False}
+            axis.plot([0, width], [1.06, 1.06], transform=axis.transAxes, **look)
+        for axis in row[3 + len(largest) :]:
             axis.axis("off")
-        picture(row[-1], x_hat, None if i else "$\\hat x$")
+    axes[0, 5].set_title("five decoder rows, and their part", loc="center", pad=10)
     fig.alt = (
-        "A line for each method: a digit, the decoder rows of its active units with their "
-        "activations above them, and the reconstruction."
+        "A line for each method: a digit, its reconstruction, and the five decoder rows with the "
+        "largest part in it, with bars for their part."
     )
     return fig
 
 
-def means(models, shown):
-    """models: {name: what `lab.balance.means` found}; shown (D,): True where weights are drawn.
-
-    A line each for two units, the one with the longest row of the best decoder, and one of middle
-    length: means of its inputs, the step, that row and the weights."""
-    lines = []
-    for name, found in models.items():
-        units = found["V"].norm(dim=1).argsort(descending=True)
-        lines += [(name, found, int(unit)) for unit in (units[0], units[len(units) // 2])]
-    fig, grid = plt.subplots(len(lines), 5, figsize=(TWO, 1.15 * len(lines)), squeeze=False)
-    for row, (name, found, unit) in zip(grid, lines):
-        A, R = found["x_A"][unit], found["x_R"][unit]
-        parts = [A, R, A - found["rho"][unit] * R, found["V"][unit], found["W"][unit] * shown]
-        for i, (axis, part) in enumerate(zip(row, parts)):
-            # The two means of a unit have one scale; the others have their own
-            limit = float(max(A.abs().max(), R.abs().max()) if i < 2 else part.abs().quantile(0.99))
-            picture(axis, part, None, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            axis.spines[:].set_visible(False)
-        row[0].set_ylabel(f"{name}\n$\\rho_j$ = {found['rho'][unit]:.1f}", fontsize=8)
-    names = ("strongly active\n$\\bar x_A$", "barely active\n$\\bar x_R$")
-    names += ("step\n$\\bar x_A-\\rho_j\\bar x_R$", "decoder row\n$V_j$", "weights\n$w_j$")
-    for axis, name in zip(grid[0], names):
-        axis.set_title(name, loc="center")
-    fig.alt = (
-        "For two units of each model five pictures: the means of strongly and of barely active "
-        "inputs, the step, the row of the best decoder, and the weights."
-    )
+def by_l0(table):
+    """table: a row of "method", "active", the L0 that was asked for, "l0" and "explained" for each
+    model: a line for each method."""
+    fig, axis = plt.subplots(figsize=(TWO, 2.6))
+    wanted = sorted(table.active.unique())
+    ends = {}
+    for method, rows in table.groupby("method", sort=False):
+        means = rows.groupby("active")[["l0", "explained"]].mean()
+        dashed = {"tied SAE": "-.", "TopK SAE": ":", "by SGD": "--", "+ weight decay": "-."}
+        look = {"color": color_of(method), "ls": dashed.get(method, "-"), "marker": "o", "ms": 4}
+        axis.plot(means.l0, means.explained, mfc="w", **look)
+        ends[method] = means.iloc[-1]
+    # Labels at the ends of lines, at least a line of text apart
+    heights = {
+        name: end.explained for name, end in sorted(ends.items(), key=lambda e: e[1].explained)
+    }
+    gap, last = 0.045 * (table.explained.max() - table.explained.min()) / 0.6, -np.inf
+    for name, height in heights.items():
+        last = max(height, last + gap)
+        label(
+            axis,
+            name,
+            (1.08 * table.l0.max(), last),
+            ha="left",
+            color=color_of(name),
+            clip_on=False,
+        )
+    frame(axis, "", "active units on a digit", "variance explained", log="x")
+    axis.set_xticks(wanted, wanted)
+    axis.xaxis.set_minor_formatter(plt.NullFormatter())
+    axis.set_xlim(0.9 * wanted[0], 1.8 * table.l0.max())
+    fig.alt = "Variance explained by each method's own decoder against the number of active units."
     return fig
-
-
-def units(rows, shown):
-    """rows: {name: rows of W and of the decoder (8, D), of eight units}, a line for each, or one if
-    they are the same; shown (D,): True where weights are drawn."""
-    lines = {}
-    for name, (W, V) in rows.items():
-        same = W.equal(V)
-        lines |= {name: W} if same else {f"{name}:\nencoder": W, f"{name}:\ndecoder": V}
-    fig, axis = plt.subplots(figsize=(TWO, 0.72 * len(lines)), layout="compressed")
-    tiles(axis, torch.cat([*lines.values()]) * shown, 8, names=[*lines])
-    fig.alt = "Eight rows of weights for each method, of SAEs of encoder and decoder, as pictures."
-    return fig
-
-
-def picture(axis, image, title, **look):
-    """A square picture (D,) with its title: a digit, black on white, or as `look` says."""
-    look = {"cmap": "Greys", "vmin": 0, "vmax": 1, "interpolation": "nearest"} | look
-    image = torch.as_tensor(image).detach()
-    side = round(len(image) ** 0.5)
-    axis.imshow(image.reshape(side, side).numpy(), **look)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(True)
-    if title:
-        axis.set_title(title, loc="center")

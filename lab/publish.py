@@ -1,40 +1,45 @@
-"""`make publish REPO=owner/name`: write a GitHub address into the notebooks, README and citation.
+"""`make publish REPO=owner/name [BRANCH=main]`: write a GitHub address into notebooks and README.
 
 Badges stand between <!-- badges --> and <!-- /badges -->. It can be run again with another name.
+Any Python 3 runs it, without packages.
 """
 
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
-from lab import ROOT
+from lab import NOTEBOOKS, ROOT
 
-NOTEBOOKS = ("1_theorem", "2_ablation", "3_benchmark")
 BADGES = r"(?<=<!-- badges -->).*?(?=<!-- /badges -->)"
 
 
-def publish(repo, root=ROOT):
+def publish(repo, branch="main", root=ROOT):
     """Write the address of a repository, owner/name, into the files of a folder.
 
-    Raises ValueError for a name that is none, and for a file without a place for the address.
+    branch: that Colab opens; Binder opens the default one. Raises ValueError for a name that is
+    none, and for a file without a place for the address.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"REPO is owner/name, as on GitHub; got {repo!r}")
     url = f"https://github.com/{repo}"
-    pages = {root / f"notebooks/{name}.ipynb": badges(repo, name) for name in NOTEBOOKS}
-    for path, both in pages.items():
-        code = json.dumps(f'address = "{url}"')[1:-1]
-        replace(path, r'(?<!\w)address = \\"[^"\\]*\\"', code)
-        replace(path, BADGES, both)
-    replace(root / "README.md", BADGES, " ".join(pages.values()))
+    code = json.dumps(f'address = "{url}"')[1:-1]
+    links = {name: badges(repo, branch, name) for name in NOTEBOOKS}
+    for name, both in links.items():
+        runs = [root / "build" / f"{name}.{kind}" for kind in ("source", "ipynb")]
+        for path in (root / f"notebooks/{name}.ipynb", *filter(Path.exists, runs)):
+            replace(path, r'(?<!\w)address = \\"[^"\\]*\\"', code)
+            replace(path, BADGES, both)
+    replace(root / "README.md", BADGES, " ".join(links.values()))
     replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"', f'repository-code: "{url}"')
 
 
-def badges(repo, name):
+def badges(repo, branch, name):
     """Markdown of the Binder's and Colab's badges of a notebook."""
     file = f"notebooks/{name}.ipynb"
     binder = f"https://mybinder.org/v2/gh/{repo}/HEAD?labpath={file}"
-    colab = f"https://colab.research.google.com/github/{repo}/blob/main/{file}"
+    colab = f"https://colab.research.google.com/github/{repo}/blob/{branch}/{file}"
     return (
         f"[![{name[0]} in Binder](https://mybinder.org/badge_logo.svg)]({binder}) "
         f"[![{name[0]} in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})"
@@ -42,15 +47,17 @@ def badges(repo, name):
 
 
 def replace(path, pattern, text):
-    """Replace what matches in a file."""
+    """Replace what matches in a file, which keeps its time: `make` need not run it again."""
     new, n = re.subn(pattern, lambda _: text, path.read_text("utf-8"), flags=re.DOTALL)
     if n != 1:
         raise ValueError(f"{path} has not one place for the address: {pattern}")
+    time = path.stat().st_mtime_ns
     path.write_text(new, "utf-8")
+    os.utime(path, ns=(time, time))
 
 
 if __name__ == "__main__":
     try:
-        publish(" ".join(sys.argv[1:]))
+        publish(*sys.argv[1:] or [""])
     except ValueError as error:
-        sys.exit(f"{error}. Usage: make publish REPO=owner/name")
+        sys.exit(f"{error}. Usage: make publish REPO=owner/name [BRANCH=main]")

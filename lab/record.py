@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -25,32 +24,41 @@ except ImportError:  # on Windows
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+PLAIN = (bool, int, float, str, type(None))
+# Columns of a table that say which row it is; in all others is what was measured
+KEYS = ("model", "change", "method", "setting", "optimizer", "rate", "units", "active")
+KEYS += ("decorrelation", "competition", "loss", "start", "epochs", "seed")
 
 
-def output_folder(path="", quick=False):
-    """The folder for figures and numbers, made if need be; relative to the repository.
+def output_folder(quick=False):
+    """The folder for figures and numbers: build/figures, or build/quick/figures for a quick run.
 
-    path "": figures/, which holds the record; build/quick/figures/ for a quick run. Raises OSError
-    if nothing can be written there: before a long run, not after it.
+    The environment variable FIGURES names another, seen from the repository: `make figures` writes
+    figures/, which holds the record. Raises what `writable` raises.
     """
-    folder = ROOT / (path or ("build/quick/figures" if quick else "figures"))
+    default = "build/quick/figures" if quick else "build/figures"
+    return writable(ROOT / (os.environ.get("FIGURES") or default))
+
+
+def writable(folder):
+    """The folder, made if need be. Raises OSError if nothing can be written there: before a long
+    run, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(f"OUTPUT {folder} cannot be written: {error}") from None
+        raise OSError(f"{folder} cannot be written: {error}") from None
     return folder
 
 
 def parameters(variables):
-    """The settings among a notebook's globals(): its plain values with names in capitals.
+    """The settings among a notebook's globals(): names in capitals of plain values, or of lists or
+    tuples of them."""
 
-    Call it after the cell of parameters, as `PARAMETERS = parameters(globals())`. Names in capitals
-    that are first defined after this line are not settings, also if the cell is run again.
-    """
-    plain = (bool, int, float, str, list, tuple, dict, type(None))
-    before = takewhile(lambda item: item[0] != "PARAMETERS", list(variables.items()))
-    return {name: value for name, value in before if name.isupper() and type(value) in plain}
+    def plain(value):
+        return all(map(plain, value)) if type(value) in (list, tuple) else type(value) in PLAIN
+
+    return {name: value for name, value in variables.items() if name.isupper() and plain(value)}
 
 
 def criterion(claim, measured, comparison, bound):
@@ -65,9 +73,17 @@ def criterion(claim, measured, comparison, bound):
 def save(name, folder, parameters, criteria, **tables):
     """Write the record <folder>/<name>.json.
 
-    criteria: rows of `criterion`. tables: DataFrames with a row for each model or run: columns
-    that say which, then "seed", then what was measured. `make check` compares them.
+    criteria: rows of `criterion`. tables: DataFrames with a row for each model or run, with columns
+    of `KEYS`, "seed" among them, and of numbers; `make check` compares them. Raises ValueError if
+    the keys do not tell all rows apart, or if another column holds text.
     """
+    for title, table in tables.items():
+        keys = [name for name in table if name in KEYS]
+        if "seed" not in keys or table.duplicated(keys).any():
+            raise ValueError(f"table {title}: {keys} do not tell its rows apart, or lack a seed")
+        texts = [name for name in table if table[name].map(type).eq(str).any()]
+        if not {*texts} <= {*KEYS}:
+            raise ValueError(f"table {title}: not all of {texts}, which are text, are in {KEYS}")
     content = {"parameters": parameters, "environment": _environment(), "criteria": criteria}
     content["tables"] = {key: table.to_dict("records") for key, table in tables.items()}
     text = json.dumps(_plain(content), indent=1, allow_nan=False)
@@ -88,7 +104,18 @@ def read(name, folder=ROOT / "figures"):
     return content
 
 
-def write_figure(fig, name, folder):
+def find(name, parameters, *folders):
+    """The content, as `read` gives it, of the first <folder>/<name>.json that was run with these
+    parameters, in the folders or in the record; None if there is none."""
+    for folder in (*folders, ROOT / "figures"):
+        if (Path(folder) / f"{name}.json").exists():
+            content = read(name, folder)
+            if content["parameters"] == _plain(parameters):
+                return content
+    return None
+
+
+def save_figure(fig, name, folder):
     """Write <folder>/<name>.png and .pdf. The same figure gives the same bytes."""
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         buffer = io.BytesIO()
@@ -112,9 +139,13 @@ def write(path, content):
     os.replace(part, path)
 
 
-# When this module is imported, at the start of a run; the run itself may write figures/
-START, COMMIT = time.time(), git("describe", "--always").strip() or "unknown"
-COMMIT += "-dirty" if git("diff", "--name-only", "HEAD", "--", ":!figures") else ""
+def commit():
+    """The commit, with "-dirty" if a file has changed since, but in figures/, which runs write."""
+    dirty = git("diff", "--name-only", "HEAD", "--", ":!figures")
+    return (git("describe", "--always").strip() or "unknown") + ("-dirty" if dirty else "")
+
+
+START, COMMIT = time.time(), commit()  # when this module is imported, at the start of a run
 
 
 def _environment():

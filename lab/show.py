@@ -1,14 +1,16 @@
-"""What a notebook shows: source code, tables, figures, and numbers as text."""
+"""What a notebook shows: source code, tables, figures, sliders, and numbers as text."""
 
 import inspect
 import math
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
 from lab import record
+from lab.parallel import live
 
 COLUMNS = {  # measured: the name that readers know, and decimals
     "parameters": ("parameters", 0),
@@ -17,25 +19,16 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "redundancy": ("redundancy", 1),
     "entropy": ("entropy", 2),
     "agreement": ("agreement", 3),
-    "replaced": ("units replaced", 0),
-    "loss": ("loss", 0),
-    "variance term": ("variance term", 0),
-    "the rest": ("the rest", 0),
-    "log variance": ("log variance of a living unit", 2),
-    "growth": ("growth of $W$", 3),
     "classifier": ("classifier, %", 1),
     "norm-matched": ("MSE, norm-matched", 3),
+    "mse": ("MSE, with gain and offset", 3),
     "explained": ("variance explained", 3),
-    "own": ("variance explained", 3),
-    "best": ("with the best linear decoder", 3),
-    "cut": ("cut to ten", 3),
-    "purity": ("purity", 3),
-    "cosine": ("cosine of encoder and decoder row", 2),
-    "ratio": ("share of the best decoder's", 2),
-    "rho": ("$\\rho$", 2),
-    "added and V": ("cosine of what is added and decoder row", 2),
-    "step and V": ("cosine of step and decoder row", 2),
-    "recovered": ("loss recovered, %", 1),
+    "explained_best": ("by the best decoder", 3),
+    "purity": ("purity", 2),
+    "weights and step": ("cosine of weights and step", 2),
+    "step and decoder row": ("of step and decoder row", 2),
+    "weights and decoder row": ("of weights and decoder row", 2),
+    "still": ("still pixels' part of $|W|^2$", 3),
 }
 
 
@@ -72,14 +65,36 @@ def _cell(value):
     return str(value) if isinstance(value, bool) else f"{value:,.0f}"
 
 
-def figure(fig, name=None, folder=None):
-    """Show the figure with its description fig.alt, and close it; with a name, write <name>.png and
-    <name>.pdf into the folder.
-    """
-    if name:
-        record.write_figure(fig, name, folder)
+def figure(fig):
+    """Show the figure with its description fig.alt, and close it."""
     display(fig, metadata={"image/png": {"alt": fig.alt}})
     plt.close(fig)
+
+
+def interactive(draw, **choices):
+    """Show the figure draw(**choices); in a live notebook with a control for each choice.
+
+    choices: {argument: (least, most) or (least, most, step), a slider; or a list, a menu}. Controls
+    start at the defaults that `draw` has, and redraw when they are let go. Elsewhere, as in a saved
+    notebook, there is the figure of the defaults alone.
+    """
+    if not live():
+        return figure(draw())
+    controls = {}
+    for name, default in inspect.signature(draw).parameters.items():
+        choice, look = choices[name], {"description": name, "value": default.default}
+        if isinstance(choice, list):
+            control = ipywidgets.Dropdown(options=choice, **look)
+        else:
+            whole = all(isinstance(number, int) for number in choice)
+            slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+            control = slider(**dict(zip(("min", "max", "step"), choice)), **look)
+            control.continuous_update = False  # or each pixel of a drag would train
+        control.style.description_width = "9em"
+        control.layout.width = "26em"
+        controls[name] = control
+    output = ipywidgets.interactive_output(lambda **chosen: figure(draw(**chosen)), controls)
+    display(ipywidgets.VBox([*controls.values(), output]))
 
 
 def spread(values, digits):
@@ -116,20 +131,19 @@ def _rounded(number, digits):
     return f"{round(number, digits) + 0:,.{digits}f}"
 
 
-def summary(table, by, columns, title=None, paper=None, text=spread):
+def summary(table, by, columns, text=spread, paper=None):
     """`text` (`spread`, `span` or `mean`) of columns over the rows of each group, by one column or
     several: a DataFrame with names and decimals as `COLUMNS` has them, to be shown by `table`.
 
-    title: in place of the name of its index. paper: {column: {group: number}}, the paper's numbers,
-    which are added in brackets.
+    paper: a DataFrame of the paper's numbers, with groups as its index and some of the columns;
+    they are added in brackets, in as many decimals.
     """
     groups = table.groupby(by, sort=False)
     shown = pd.DataFrame({name: groups[name].apply(text, COLUMNS[name][1]) for name in columns})
-    for column, values in (paper or {}).items():
-        for group, number in values.items():
-            shown.loc[group, column] += f" ({number})"
-    shown = shown.rename(columns={name: COLUMNS[name][0] for name in columns})
-    return shown if title is None else shown.rename_axis(title)
+    for column in [] if paper is None else paper:
+        for group, number in paper[column].dropna().items():
+            shown.loc[group, column] += f" ({_rounded(number, COLUMNS[column][1])})"
+    return shown.rename(columns={name: COLUMNS[name][0] for name in columns})
 
 
 def criteria(rows):

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from torch.autograd import grad
 
 import helpers as h
-from lab import ROOT, balance, methods
+from lab import ROOT, measures, methods
 
 D, K, N = 6, 5, 40
 pytestmark = pytest.mark.usefixtures("float64")
@@ -37,8 +37,8 @@ def notebook(name, **names):
 
 
 THEOREM = notebook("1_theorem")
-ABLATION = notebook("2_ablation", SHORT_EPOCHS=1)
-BENCHMARK = notebook("3_benchmark", centred=partial(h.Encoder, D, K, X.mean(0)))
+ABLATION = notebook("2_ablation", EPOCHS=1, K=K, SEEDS=[3, 5], x=X, x_test=X)
+BENCHMARK = notebook("3_benchmark", K=K)
 
 
 @pytest.fixture
@@ -59,7 +59,8 @@ def test_a_step_is_em_and_without_the_denominator_mean_shift():
     )
     assert_allclose(THEOREM["descend"](mu, x), em, rtol=1e-9)
     assert_allclose(THEOREM["em_step"](mu, x), em, rtol=1e-9)
-    assert_allclose(THEOREM["descend"](mu, x, h.pooled_lse_loss), mean_shift, rtol=1e-9)
+    pooled_loss = partial(h.lse_loss, competition=0)
+    assert_allclose(THEOREM["descend"](mu, x, pooled_loss), mean_shift, rtol=1e-9)
     several = torch.stack([mu, mu + 1])  # starts at once move as each alone
     alone = [THEOREM["descend"](start, x) for start in several]
     assert_allclose(THEOREM["descend"](several, x), torch.stack(alone), rtol=1e-9)
@@ -97,78 +98,78 @@ def test_every_unit_dies():
 # --- Notebook 2 ---------------------------------------------------------------------------------
 
 
-def test_the_loss_of_the_configurations_is_a_sum_of_weighted_terms(model):
-    """As it stands, without N / 128."""
-    E = model(X[:N])
-    terms = [f(E).item() for f in (h.lse_loss, h.variance_loss, h.decorrelation_loss)]
-    assert ABLATION["loss"](E).item() == pytest.approx(sum(terms))
-    expected = 2 * terms[0] + 3 * terms[1] + 5 * terms[2]
-    found = ABLATION["loss"](E, lse=2, variance=3, decorrelation=5).item()
+def test_the_loss_is_a_sum_of_weighted_terms_and_that_of_helpers(model):
+    """Of a minibatch of 128, which is what helpers.py divides by."""
+    E = model(X)
+    terms = [h.lse_loss(E, 7), h.variance_loss(E), h.decorrelation_loss(E)]
+    expected = (2 * terms[0] + 3 * terms[1] + 5 * terms[2]).item()
+    found = ABLATION["loss"](E, lse=2, competition=7, variance=3, decorrelation=5).item()
     assert found == pytest.approx(expected)
+    assert ABLATION["loss"](E).item() == pytest.approx(h.decoder_free_loss(model, X).item())
 
 
-def test_the_penalty_has_the_denominator_that_is_asked_for():
+def test_training_is_that_of_helpers_with_the_loss_that_is_given():
+    loss = partial(ABLATION["loss"], decorrelation=0.3)
+    models = ABLATION["train"](loss, 2)
+    for model in h.unstack(models):
+        alone = h.Encoder(D, K, seed=model.seed)
+        h.fit(alone, lambda model, x: loss(model(x)), X, epochs=2)
+        assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
+    soft = ABLATION["train"](loss, 1, ABLATION["Softplus"])
+    assert_allclose(soft(X).detach(), np.log1p(np.exp(soft.pre_activations(X).detach().numpy())))
+
+
+def test_a_run_of_an_optimizer_is_that_of_helpers_and_keeps_lengths():
+    for name, optimizer in (("SGD", torch.optim.SGD), ("Adam", h.ADAM)):
+        model, losses, lengths = ABLATION["train_by"]((name, 0.01, 4))
+        alone = h.Encoder(D, 4, seed=3)
+        expected = h.fit(alone, h.decoder_free_loss, X, epochs=1, lr=0.01, optimizer=optimizer)
+        assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
+        assert_allclose(losses, expected)
+        assert lengths == [pytest.approx(alone.W.norm().item())]
+
+
+def gradient_of(loss, E):
+    E = E.clone().requires_grad_()
+    value = loss(E)
+    assert value.shape == E.shape[:1]
+    return grad(value.sum(), E)[0]
+
+
+def test_noise_multiplies_each_denominator_by_that_of_another_input():
     E = normal(2, 7, K).abs()
     e = np.exp(-E.numpy())
     Z = e.sum(-1, keepdims=True)
-    pooled = e / Z.mean(-2, keepdims=True)
-    for changed, expected in (
-        ({}, e / Z),
-        ({"competition": 0}, pooled),
-        ({"competition": 10}, pooled + 10 * (e / Z - pooled)),
-        ({"competition": 0, "noise": True}, e / np.roll(Z, 1, axis=-2)),
-        ({"noise": True}, e / Z * Z.mean(-2, keepdims=True) / np.roll(Z, 1, axis=-2)),
-    ):
-        inputs = E.clone().requires_grad_()
-        value = ABLATION["penalty"](inputs, **changed)
-        assert value.shape == (2,)
-        assert_allclose(grad(value.sum(), inputs)[0], expected, rtol=1e-9)
+    infomax = gradient_of(partial(ABLATION["loss"], lse=0, decorrelation=0.2), E)
+    expected = e / Z * Z.mean(-2, keepdims=True) / np.roll(Z, 1, axis=-2)
+    found = gradient_of(partial(ABLATION["noisy"], decorrelation=0.2), E) - infomax
+    assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
 
 
-def test_changed_runs_change_what_they_say(monkeypatch):
-    """Of C: nothing is the paper's loss; a millionth moves the start, another order the rows."""
-    for name, value in {"D": D, "K": K, "SEEDS": [0, 1], "x": X, "x_test": X}.items():
-        monkeypatch.setitem(ABLATION, name, value)
-    train = ABLATION["train_changed"]
-    alone = h.Encoder(D, K, seed=[0, 1])
-    h.fit(alone, h.paper_loss, X, epochs=2)
-    model, E = train(epochs=2)
-    assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
-    assert_allclose(E, model.encode(X).detach())
-    moved = (train(epochs=1, nudge=1e-6)[0].W - train(epochs=1)[0].W).abs().max().item()
-    assert 1e-7 < moved < 1e-3
-    sparse = h.Encoder(D, K, seed=[0, 1])
-    h.fit(sparse, partial(h.paper_loss, lam=0.3), X, epochs=2, seed=[5, 6])
-    model, _ = train(epochs=2, weights=(0.3, 0.3), order=5)
-    assert_allclose(model.W.detach(), sparse.W.detach(), atol=1e-9)
-    model, E = train(epochs=1, energy=torch.abs)
-    assert_allclose(E, model.pre_activations(X).abs().detach())
-
-    def weighted(model, x, **weights):
-        return ABLATION["loss"](model.encode(x), **weights)
-
-    for variance, decorrelation in ((3, 1), (1, 3)):
-        expected = partial(weighted, variance=variance, decorrelation=decorrelation)
-        h.fit(plain := h.Encoder(D, K, seed=[0, 1]), expected, X, epochs=1)
-        model, _ = train(epochs=1, weights=(variance, decorrelation))
-        assert_allclose(model.W.detach(), plain.W.detach(), atol=1e-9)
+def test_even_counts_penalise_the_variance_of_the_denominator():
+    """To second order what competition does, where denominators vary little."""
+    E = normal(2, 9, K).abs()
+    Z = np.exp(-E.numpy()).sum(-1)
+    penalty = 9 / 2 * Z.var(-1) / Z.mean(-1) ** 2
+    without = ABLATION["loss"](E, competition=0, decorrelation=0)
+    assert_allclose(ABLATION["even_counts"](E, 3) - without, 3 * penalty)
+    little = 2 + 0.01 * E
+    expected = h.lse_loss(little) - h.lse_loss(little, competition=0)
+    found = ABLATION["even_counts"](little, 1) - ABLATION["loss"](
+        little, competition=0, decorrelation=0
+    )
+    assert_allclose(found, expected, rtol=0.01)
 
 
-def test_models_after_each_epoch_are_kept_as_they_were(monkeypatch):
-    names = {"D": D, "SEEDS": [3], "x": X, "RUNS": {("SGD", 0.01, K): 2, ("Adam", 0.01, K): 1}}
-    for name, value in names.items():
-        monkeypatch.setitem(ABLATION, name, value)
-    losses, after = ABLATION["train_by"](("SGD", 0.01, K))
-    for epochs, kept in enumerate(after, 1):
-        model = h.Encoder(D, K, seed=3)
-        how = {"optimizer": torch.optim.SGD, "lr": 0.01}
-        expected = h.fit(model, h.paper_loss, X, epochs=epochs, **how)
-        assert_allclose(kept.W.detach(), model.W.detach(), atol=1e-9)
-        assert_allclose(losses[:epochs], expected, rtol=1e-9)
-    assert len(after) == 2
-    _, (by_adam,) = ABLATION["train_by"](("Adam", 0.01, K))
-    h.fit(model := h.Encoder(D, K, seed=3), h.paper_loss, X, epochs=1, lr=0.01)
-    assert_allclose(by_adam.W.detach(), model.W.detach(), atol=1e-9)
+def test_the_parts_of_the_loss_are_means_over_minibatches_and_its_sum(model, monkeypatch):
+    for name in ("y", "y_test"):
+        monkeypatch.setitem(ABLATION, name, X[:, 0] > 0)
+    found = ABLATION["parts"](model)
+    E = measures.minibatches(model(X))[0]
+    assert found["variance term"] == pytest.approx(h.variance_loss(E).item())
+    assert found["the rest"] == pytest.approx((h.lse_loss(E) + h.decorrelation_loss(E)).item())
+    assert found["loss"] == pytest.approx(found["variance term"] + found["the rest"])
+    assert found["dead"] == h.n_dead(E)
 
 
 def test_converged_is_the_first_of_five_small_changes_in_a_row():
@@ -182,46 +183,17 @@ def test_converged_is_the_first_of_five_small_changes_in_a_row():
 
 
 def test_the_papers_sae_loss_has_means_and_a_weight_of_a_hundredth():
-    model = h.layers(methods.paper_sae(D, K, [2]))[0]
+    model = h.unstack(methods.paper_sae(D, K, [2]))[0]
     W, b, V, c = (p.detach().numpy() for p in (model.W, model.b, model.V, model.c))
     A = np.maximum(X.numpy() @ W.T + b, 0)
     expected = np.square(A @ V + c - X.numpy()).mean() + 0.01 * A.mean()
     assert BENCHMARK["paper_sae_loss"](model, X).item() == pytest.approx(expected)
 
 
-def test_penalties_of_the_benchmark():
+def test_what_takes_the_place_of_the_log_sum_exp():
     E = normal(2, 9, K).abs()
-    competition = h.lse_loss(E) - h.pooled_lse_loss(E)
-    assert_allclose(BENCHMARK["times_10"](E), h.pooled_lse_loss(E) + 10 * competition)
     assert_allclose(BENCHMARK["l1"](E), E.numpy().sum((1, 2)) / K)
-
-
-def test_biases_learn_as_fast_as_they_are_told_and_weights_of_rate_zero_stay(monkeypatch):
-    for name, value in {"SEEDS": [0, 1], "FEW": 2, "x": X, "EPOCHS": 1, "D": D, "K": K}.items():
-        monkeypatch.setitem(BENCHMARK, name, value)
-    start, train = h.Encoder(D, K, seed=[0, 1]), BENCHMARK["train_balance"]
-    new_model = partial(h.Encoder, D, K)
-    slow, fast = (train(0.5, new_model, rates=(1, rate), sgd=True) for rate in (1, 7))
-    assert_allclose(slow.W.detach(), fast.W.detach())  # an epoch is one step here
-    assert_allclose((fast.b - start.b).detach(), 7 * (slow.b - start.b).detach(), rtol=1e-6)
-    W, b = slow.W.detach().clone(), slow.b.detach().clone()
-    settled = train(0.5, lambda seed: slow, rates=(0, 10))
-    assert settled.W.equal(W) and not settled.b.equal(b)
-
-
-def test_a_balanced_step_divides_what_the_log_sum_exp_subtracts():
-    """Per unit, so that the bias of the same step would be at rest; the value is the paper's."""
-    model = h.Encoder(D, K, X.mean(0), seed=1)
-    lam, parameters = 0.7, [model.W, model.b]
-    value = BENCHMARK["balanced_loss"](model, X, lam)
-    assert value.item() == pytest.approx(h.paper_loss(model, X, lam=lam).item())
-    dW, db = grad(value, parameters)
-    E = model(X)
-    subtracted, _ = grad(h.lse_loss(E), parameters, retain_graph=True)
-    added, of_bias = grad(lam * balance.infomax_loss(E), parameters)
-    rho = ((h.responsibilities(E) * (E > 0)).sum(0) / -of_bias).detach().clamp(0.1, 10)
-    assert_allclose(dW, added + subtracted / rho[:, None], rtol=1e-6)
-    assert_allclose(db, grad(h.paper_loss(model, X, lam=lam), model.b)[0], rtol=1e-6)
+    assert BENCHMARK["without_lse"](E).tolist() == [0, 0]
 
 
 def test_batch_top_k_keeps_the_largest_of_a_batch():

@@ -1,38 +1,39 @@
-"""lab/check.py, on made-up records, and in a repository of their own."""
+"""lab/check.py, on made-up records, and in a repository of their own, which also has a commit."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
 
 from lab import check, record
 
-NAN = float("nan")
+NAN, NARROW, WIDE = float("nan"), (28.9, 29.1, 29.3), (0.37, 0.39, 0.41)
 
 
-def a_record(C=(28.9, 29.1, 29.3), B=(1000.0, 2000.0, 3000.0), dead=(3, 3, 3), verdict=(0.9, 0.92)):
-    """Of a configuration C with hardly any spread, and of a B with much."""
-    rows = {"B": B, "C": C}
-    rows = [(run, seed, value) for run in rows for seed, value in enumerate(rows[run])]
+def a_record(C=NARROW, B=(1000.0, 2000.0, 3000.0), dead=(3, 3, 3), size=50, verdict=(0.9, 0.92)):
+    """Of a model C with hardly any spread, and of a B with much."""
+    models = {"B": B, "C": C}
+    rows = [(model, seed, value) for model in models for seed, value in enumerate(models[model])]
     return {
-        "parameters": {"SEEDS": [0, 1, 2], "QUICK": False, "OUTPUT": ""},
+        "parameters": {"SEEDS": [0, 1, 2], "QUICK": False},
         "environment": {"commit": "1234567"},
         "criteria": [record.criterion("It is good.", verdict, ">", 0.89)],
         "tables": {
-            "runs": [
-                {"run": run, "seed": s, "redundancy": v, "dead": dead[s]} for run, s, v in rows
-            ],
-            "all": [{"seed": seed, "rate": 0.1} for seed in (0, 1)],
+            "runs": [{"redundancy": v, "seed": s, "dead": dead[s], "model": m} for m, s, v in rows],
+            "all": [{"seed": seed, "parameters": size} for seed in (0, 1)],
         },
     }
 
 
-def times(factor):
-    return [factor * value for value in (28.9, 29.1, 29.3)]
+def times(factor, values=NARROW):
+    return [factor * value for value in values]
 
 
 C, B = "runs, C, redundancy: ", "runs, B, redundancy: "
 DEAD_C, DEAD_B = "runs, C, dead: ", "runs, B, dead: "
+FLIP = "criterion It is good. holds in the record and fails in your run"
+HAIR = "note: criterion It is good. holds in the record by a hair and fails in your run"
 
 
 @pytest.mark.parametrize(
@@ -41,18 +42,18 @@ DEAD_C, DEAD_B = "runs, C, dead: ", "runs, B, dead: "
         ({}, []),
         ({"C": times(1.01)}, []),
         ({"C": times(1.1)}, [C + "29.1 in the record, 32.01 in your run"]),
-        ({"C": times(0.9)}, [C + "29.1 in the record, 26.19 in your run"]),
-        ({"B": (4900.0, 5900.0, 6900.0)}, []),  # 4.8 errors of 816
-        ({"B": (6200.0, 7200.0, 8200.0)}, [B + "2000 in the record, 7200 in your run"]),
-        ({"C": (28.9, 29.1)}, [C + "29.1 in the record, 29 in your run", DEAD_C]),  # a seed less
-        ({"C": (28.9, 29.1, None)}, [C + "29.1 in the record, 29 in your run"]),
+        ({"B": (1400.0, 1800.0, 3700.0)}, []),  # the mean of differences has an error of 240
+        ({"B": (1400.0, 2500.0, 3600.0)}, [B + "2000 in the record, 2500 in your run"]),  # of 58
+        ({"C": (28.9, 29.1)}, [C + "29.1 in the record, 29 in your run, of other seeds", DEAD_C]),
+        ({"C": (28.9, 29.1, None)}, [C + "29.1 in the record, 29 in your run, of other seeds"]),
         ({"C": ()}, [C + "29.1 in the record, nothing", DEAD_C + "3 in the record, nothing"]),
         ({"dead": (4, 4, 4)}, []),
         ({"dead": (5, 5, 5)}, [DEAD_B + "3 in the record, 5", DEAD_C + "3 in the record, 5"]),
-        ({"verdict": (0.88, 0.92)}, []),
-        ({"verdict": (0.5, 0.52)}, ["criterion: It is good.: another verdict"]),
+        ({"size": 51}, ["all, parameters: 50 in the record, 51 in your run"]),
+        ({"verdict": (0.88, 0.92)}, [HAIR]),
+        ({"verdict": (0.5, 0.52)}, [FLIP]),
+        ({"verdict": (NAN, 0.92)}, [FLIP]),
         ({"verdict": (9, 9)}, []),
-        ({"verdict": (NAN, 0.92)}, ["criterion: It is good.: another verdict"]),
     ],
 )
 def test_what_differs_is_named(changed, differing):
@@ -65,36 +66,27 @@ def test_what_differs_is_named(changed, differing):
     assert len(check.compare(a_record(**changed), a_record())[0]) == 1 + len(differing)
 
 
-def test_two_seeds_have_no_error_that_counts():
-    a, b = (a_record(C=(20.5, 40.5)), a_record(C=(21.5, 41.5)))
-    assert len(check.compare(a, b)[0]) == 2
+def test_a_number_that_moves_is_seen_though_seeds_differ_as_much():
+    """With two seeds the error of differences does not count."""
+    for values, factor, lines in ((WIDE, 1.1, 1), (WIDE, 1.02, 0), (WIDE[:2], 1.05, 1)):
+        run = a_record(C=times(factor, values))
+        assert len(check.compare(a_record(C=values), run)[0]) == 1 + lines
+    assert not check.agree({0: 20.5, 1: 40.5}, {0: 20.5, 1: 44.5})
+    assert check.agree({0: -1000.5}, {0: -1010.5}) and not check.agree({0: -1000.5}, {0: -1040.5})
 
 
-def test_columns_tables_and_criteria_that_are_missing_are_named():
+def test_what_is_missing_is_named_and_of_other_parameters_nothing_is_compared():
     run = a_record()
     for row in run["tables"]["runs"]:
         del row["redundancy"]
     run["tables"]["all"], run["criteria"] = [{"seed": 0, "other": 1.0}], []
     (_, *lines), n = check.compare(a_record(), run)
     assert n == 7  # two redundancies, two numbers of dead units, two numbers of "all", a criterion
-    assert [line.partition(":")[0] for line in lines] == [
-        "runs, B, redundancy",
-        "runs, C, redundancy",
-        "all, rate",
-        "all, other",
-        "criterion",
-    ]
-
-
-def test_of_other_parameters_nothing_is_compared_but_the_folder_may_be_another():
-    run = a_record(C=times(2))
-    run["parameters"]["OUTPUT"] = "mine"
-    assert len(check.compare(a_record(), run)[0]) == 2
+    starts = ["runs, B, red", "runs, C, red", "all, parameters", "all, other", "criterion It is"]
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True))
     run["parameters"] |= {"QUICK": True, "NEW": 1}
-    assert check.compare(a_record(), run) == (
-        ["of other parameters than the record: QUICK, NEW"],
-        0,
-    )
+    said = ["of other parameters than the record: QUICK, NEW"]
+    assert check.compare(a_record(), run) == (said, 0)
 
 
 @pytest.fixture
@@ -103,6 +95,7 @@ def figures(tmp_path, monkeypatch):
     for module in (check, record):
         monkeypatch.setattr(module, "ROOT", tmp_path)
     (tmp_path / "figures").mkdir()
+    (tmp_path / "helpers.py").touch()
     for name in check.RECORDS:
         (tmp_path / "figures" / f"{name}.json").write_text(json.dumps(a_record()))
     for command in ("init -q", "add .", "-c user.name=a -c user.email=b@c commit -q -m record"):
@@ -115,14 +108,13 @@ def figures(tmp_path, monkeypatch):
     [
         (json.dumps(a_record()), 2, "the committed record itself"),
         (json.dumps(a_record(C=times(1.01))), 0, "6 numbers and verdicts compared, 0 of them"),
+        (json.dumps(a_record(verdict=(0.88, 0.92))), 0, HAIR),
         (json.dumps(a_record(C=times(1.1))), 1, "6 numbers and verdicts compared, 1 of them"),
         ('{"parameters": {', 2, "damaged: run `make figures`"),
         (None, 2, "missing here"),
     ],
 )
-def test_the_exit_status_says_whether_all_that_was_compared_agrees(
-    run, status, said, figures, capsys
-):
+def test_the_exit_status_says_whether_all_agrees(run, status, said, figures, capsys):
     path = figures / "2_ablation.json"
     path.write_text(run) if run else path.unlink()
     assert check.check() == status
@@ -131,7 +123,17 @@ def test_the_exit_status_says_whether_all_that_was_compared_agrees(
     assert ("Nothing was compared" in out) == (status == 2)
 
 
-def test_negative_numbers_may_differ_by_three_percent_too():
-    for sign in (1, -1):
-        assert check.agree([sign * 1000.5], [sign * 1010.5])
-        assert not check.agree([sign * 1000.5], [sign * 1040.5])
+def test_without_git_or_its_history_it_says_so(figures, capsys, monkeypatch):
+    shutil.rmtree(figures.parent / ".git")
+    assert check.check() == 2
+    monkeypatch.setenv("PATH", "")
+    assert check.check() == 2
+    assert capsys.readouterr().out.count("This needs git and the repository's history") == 2
+
+
+def test_a_commit_is_dirty_if_anything_but_figures_has_changed(figures):
+    clean = record.commit()
+    (figures / "2_ablation.json").write_text("new")
+    assert record.commit() == clean != "unknown" and "-dirty" not in clean
+    (figures.parent / "helpers.py").write_text("new")
+    assert record.commit() == f"{clean}-dirty"

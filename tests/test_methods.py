@@ -8,40 +8,52 @@ import torch
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab.methods import Method, paper_sae, train
+from lab.methods import Method, paper_sae, principal_components, train
 
 D, K = 6, 5
 MEAN = torch.linspace(-1, 1, D)
 X = torch.randn(300, D, generator=torch.Generator().manual_seed(0)).double()  # two minibatches
 momentum = partial(torch.optim.SGD, momentum=0.9)
 ENCODER, SAE = partial(h.Encoder, D, K, mean=MEAN), partial(h.SparseAutoencoder, D, K)
-REVISED = partial(h.revised_loss, kappa=0.7)
+DECAYED = partial(h.decoder_free_loss, decay=0.7)
 METHODS = {
-    "revised": Method(ENCODER, REVISED, 0.004, "lam", (0.1, 2)),
-    "paper": Method(ENCODER, h.paper_loss, 0.01, "lam", (0.3,), momentum, slow_start=True),
-    "L1": Method(SAE, h.sae_loss, 0.02, "weight", (0.7,)),
-    "TopK": Method(SAE, h.sae_loss, 0.003, "k", (2, 3)),
+    "decay": Method(ENCODER, DECAYED, 0.2, lr=0.004),
+    "SGD": Method(ENCODER, DECAYED, 0.3, lr=0.01, optimizer=momentum, slow_start=True),
+    "L1": Method(SAE, h.sae_loss, 0.7, "weight", lr=0.02),
+    "TopK": Method(SAE, h.sae_loss, 2, "k"),
 }
 EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four epochs
-    ("revised", 0.1): (ENCODER, partial(REVISED, lam=0.1), 0.004, h.ADAM, [1, 1, 1, 0.1]),
-    ("revised", 2): (ENCODER, partial(REVISED, lam=2), 0.004, h.ADAM, [1, 1, 1, 0.1]),
-    ("paper", 0.3): (ENCODER, partial(h.paper_loss, lam=0.3), 0.01, momentum, [0.05, 1, 1, 0.1]),
-    ("L1", 0.7): (SAE, partial(h.sae_loss, weight=0.7), 0.02, h.ADAM, [1, 1, 1, 0.1]),
-    ("TopK", 2): (partial(SAE, k=2), h.sae_loss, 0.003, h.ADAM, [1, 1, 1, 0.1]),
-    ("TopK", 3): (partial(SAE, k=3), h.sae_loss, 0.003, h.ADAM, [1, 1, 1, 0.1]),
+    "decay": (ENCODER, partial(DECAYED, lam=0.2), 0.004, h.ADAM, [1, 1, 1, 0.1]),
+    "SGD": (ENCODER, partial(DECAYED, lam=0.3), 0.01, momentum, [0.05, 1, 1, 0.1]),
+    "L1": (SAE, partial(h.sae_loss, weight=0.7), 0.02, h.ADAM, [1, 1, 1, 0.1]),
+    "TopK": (partial(SAE, k=3), h.sae_loss, 0.001, h.ADAM, [1, 1, 1, 0.1]),
 }
 
 
 @pytest.mark.usefixtures("float64")
 def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatches():
-    found = train(METHODS, X, seeds=[3, 0], epochs=4)
+    """With one try, the setting is the method's own; but k is the number of units asked for."""
+    found = train(METHODS, X, seeds=[3, 0], epochs=4, l0=3, tries=1)
     assert [*found] == [*EXPECTED]
-    for key, (new, loss, lr, optimizer, schedule) in EXPECTED.items():
-        for layer, seed in zip(h.layers(found[key]), [3, 0]):
+    for name, (new, loss, lr, optimizer, schedule) in EXPECTED.items():
+        for model, seed in zip(h.unstack(found[name]), [3, 0]):
             alone, how = new(seed=seed), {"lr": lr, "optimizer": optimizer, "schedule": schedule}
             h.fit(alone, loss, X, epochs=4, batch_size=128, seed=seed, **how)
-            assert layer.seed == seed
-            assert_allclose(layer.W.detach(), alone.W.detach(), rtol=1e-6, atol=1e-9)
+            assert model.seed == seed
+            assert_allclose(model.W.detach(), alone.W.detach(), rtol=1e-6, atol=1e-9)
+            assert_allclose(model.loss(model, X).item(), loss(alone, X).item(), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["decay", "L1"])
+def test_a_setting_is_searched_from_the_methods_own(name):
+    method = METHODS[name]._replace(lr=0.05)
+    how = {"epochs": 8, "tries": 12}
+    model, setting = method.fit(X, 1.5, seeds=[3], **how)
+    assert h.l0(model.encode(X)).item() == pytest.approx(1.5, rel=0.03)
+    twin, same = method.fit(X, 1.5, seeds=[3], **how | {"tries": 12})
+    assert same == setting and twin.W.equal(model.W)
+    assert model.loss.keywords[method.argument] == setting != method.setting
 
 
 def test_the_papers_sae_starts_as_layers_of_pytorch_do():
@@ -51,3 +63,13 @@ def test_the_papers_sae_starts_as_layers_of_pytorch_do():
     for own_W, own_V in zip(W, V):
         assert 0.99 / 8 < own_V.abs().max() <= 1 / 8
         assert abs(np.corrcoef(own_V.flatten(), own_W.flatten())[0, 1]) < 0.03
+
+
+def test_principal_components_of_both_signs_have_one_threshold():
+    x = X.float() * torch.tensor([1.0, 2, 3, 4, 5, 6]) + 7
+    model = principal_components(x, 4, 1.5)
+    assert h.l0(model.encode(x)).item() == pytest.approx(1.5, abs=0.01)
+    assert len({*model.b.tolist()}) == 1 and model.W[:2].equal(-model.W[2:])
+    _, _, axes = np.linalg.svd((x - x.mean(0)).numpy(), full_matrices=False)
+    assert_allclose(np.abs(model.W[:2].detach() @ axes[:2].T), [[0, 1], [1, 0]], atol=1e-4)
+    assert_allclose(model.mean, x.mean(0))

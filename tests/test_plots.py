@@ -1,4 +1,4 @@
-"""lab/plots*.py: that each figure shows the data it is given, in legible letters."""
+"""lab/plots*.py: that each figure shows the numbers it is given, where its words say."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from matplotlib.text import Text
 from numpy.testing import assert_allclose
 
-import helpers as h
 from lab import plots, plots_ablation, plots_benchmark, plots_theorem
 
 RANDOM = torch.Generator().manual_seed(0)
@@ -20,7 +19,11 @@ def close():
     plt.close("all")
 
 
-def checked(figure, smallest=7):
+def random(*shape):
+    return torch.rand(*shape, generator=RANDOM)
+
+
+def checked(figure, smallest=6.9):
     """The axes of a figure that has a description, and no text too small to read."""
     figure.draw_without_rendering()
     assert figure.alt
@@ -29,7 +32,15 @@ def checked(figure, smallest=7):
     return figure.axes
 
 
-def pictures(axis, side):
+def words(axis):
+    return [text.get_text() for text in axis.texts]
+
+
+def title(axis):
+    return axis.get_title() or axis.get_title(loc="left")
+
+
+def pictures(axis, side=3):
     """The pictures (n, D) that `plots.tiles` has drawn, by rows."""
     image = np.asarray(axis.images[0].get_array())
     rows, columns = (n // (side + 2) for n in image.shape)
@@ -37,49 +48,39 @@ def pictures(axis, side):
     return parts[:, :, 1:-1, 1:-1].reshape(rows * columns, -1)
 
 
-def assert_pictures(found, rows):
-    """Pictures have scales of their own."""
+def assert_pictures(axis, rows):
+    """Pictures of the rows, each on a scale of its own."""
+    rows = np.asarray(rows)
+    found = pictures(axis)[: len(rows)]
     unit = [part / np.linalg.norm(part, axis=-1, keepdims=True) for part in (found, rows)]
     assert_allclose(*unit, atol=1e-5)
 
 
-def line(axis, name):
-    return next(line for line in axis.lines if line.get_label() == name)
-
-
-# --- What they have in common -------------------------------------------------------------------
+def dots(axis):
+    """What markers of an axis show: a list of x, y for each line that has a marker."""
+    lines = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    return [line.get_xydata() for line in lines if len(line.get_xydata())]
 
 
 def test_tiles_are_laid_out_by_rows_and_weights_have_a_sign():
     images = torch.randn(6, 9, generator=RANDOM)
-    _, (a, b) = plt.subplots(1, 2)
-    plots.tiles(a, images[:5], 3)
+    _, (a, b, c) = plt.subplots(1, 3)
+    plots.tiles(a, images[:5], 3, marked=[0, 4])
     plots.tiles(b, images.abs(), 3, signed=False)
-    assert_pictures(pictures(a, 3)[:5], images[:5].numpy())
-    weights, digits = a.images[0], b.images[0]
-    assert weights.get_clim() == (-1, 1) and digits.get_clim() == (0, 1)
-    assert weights.cmap(1.0)[0] > weights.cmap(1.0)[2]  # red is positive
-    assert digits.cmap(0.0)[:3] == (1, 1, 1)  # digits are black on white
-
-
-def test_labels_at_the_ends_of_lines_do_not_overlap():
-    fig, axis = plt.subplots()
-    for i in range(4):
-        axis.plot([0, 1], [0, 1 + 1e-4 * i], label=f"line {i}")
-    plots.label_ends(axis, gap=9)
-    fig.canvas.draw()
-    boxes = [text.get_window_extent() for text in axis.texts]
-    assert [text.get_text() for text in axis.texts] == [f"line {i}" for i in range(4)]
-    assert all(not a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    moved = [text.xyann[1] for text in axis.texts]
-    assert_allclose(moved, [-13.5, -4.5, 4.5, 13.5], atol=0.1)  # to both sides
+    plots.tiles(c, images, 3, scale=10)
+    assert_pictures(a, images[:5])
+    assert_allclose(pictures(c), images / 10)
+    assert_allclose(a.lines[0].get_xydata(), [[1, 1], [6, 6]])  # in the first and the fifth
+    assert a.images[0].get_clim() == (-1, 1) and b.images[0].get_clim() == (0, 1)
+    assert a.images[0].cmap(1.0)[0] > a.images[0].cmap(1.0)[2]  # red is positive
+    assert b.images[0].cmap(0.0)[:3] == (1, 1, 1)  # digits are black on white
 
 
 # --- Notebook 1 ---------------------------------------------------------------------------------
 
 
 def test_identity_shows_each_gradient_at_its_responsibility():
-    r, other = torch.rand(2, 30, generator=RANDOM)
+    r, other = random(2, 30)
     fig = plots_theorem.identity({"random energies": (r, 2 * r), "a layer": (other, other)})
     (axis,) = checked(fig)
     points = [np.asarray(dots.get_offsets()) for dots in axis.collections]
@@ -89,163 +90,236 @@ def test_identity_shows_each_gradient_at_its_responsibility():
 
 
 def test_mixture_shows_paths_circles_and_counts():
-    points, em, descent, without = (torch.rand(5, 3, 2, generator=RANDOM) for _ in range(4))
+    points, em, descent, without = (random(5, 3, 2) for _ in range(4))
     found = pd.DataFrame(
         {"loss": ["with", "without"] * 2, "seed": [0, 0, 1, 1], "starts": [9, 2, 8, 3]}
     )
     fig = plots_theorem.mixture(points[0], em, descent, without, found, 10, lucky=2.2)
     a, b, c = checked(fig)
-    for axis, path in ((a, descent), (b, without)):
-        drawn = np.stack([line.get_xydata() for line in axis.lines[:3]], 1)
-        assert_allclose(drawn, path)
+    (d,) = checked(plots_theorem.paths(points[0], em, "a title"))
+    for axis, path in ((a, descent), (b, without), (d, em)):
+        assert_allclose(np.stack([line.get_xydata() for line in axis.lines[:3]], 1), path)
     assert_allclose(a.lines[-1].get_xydata(), em[1:].flatten(0, 1))
+    assert "without" in title(b) and "EM" in title(a) and "two means" in words(b)[0]
     assert [list(line.get_ydata()) for line in c.lines[:2]] == [[9, 8], [2, 3]]
     assert c.lines[2].get_ydata()[0] == 2.2
 
 
 def test_active_units_show_weights_and_the_digits_on_which_they_are_most_active():
-    layer, x = h.Encoder(9, 8, seed=1), torch.rand(60, 9, generator=RANDOM)
-    with torch.no_grad():
-        layer.b -= layer.pre_activations(x).quantile(torch.linspace(0.1, 0.8, 8)[0], 0)
-    points, cluster = torch.rand(30, 2, generator=RANDOM).double(), torch.arange(30) % 3
-    W, r = torch.eye(3, 2).double() + 0.1, torch.rand(30, 3, generator=RANDOM)
-    fig = plots_theorem.active_units(points, cluster, W, W[:, 0], r, x, layer)
-    a, weights, most, _ = checked(fig)
-    bars = np.reshape([bar.get_height() for bar in a.patches[-9:]], (3, 3))
-    assert_allclose(bars, [2.8 * r[cluster == j].mean(0) for j in range(3)], rtol=1e-5)
-    shown = pictures(weights, 3)
-    E = layer(x).detach()
-    often = (E > 0).double().mean(0).argsort(descending=True)[[1, 3, 5, 7]]
-    assert_pictures(shown, layer.W[often].detach().numpy())
-    top = np.concatenate([x[E[:, unit].argsort(descending=True)[:3]] for unit in often])
-    assert_pictures(pictures(most, 3), top)
+    x, weights = random(60, 9), torch.randn(8, 9, generator=RANDOM)
+    E = x @ weights.T
+    E = torch.relu(E - torch.stack([E[:, j].quantile(0.1 + j / 10) for j in range(8)]))
+    points, cluster = random(30, 2).double(), torch.arange(30) % 3
+    W, r = torch.eye(3, 2).double() + 0.1, random(30, 3)
+    fig = plots_theorem.active_units(points, cluster, W, W[:, 0], r, x, weights, E)
+    a, shown, most, inactive = checked(fig)
+    bars = [bar.get_height() for bar in a.patches if hasattr(bar, "get_height")]
+    expected = [2.8 * r[cluster == j].mean(0) for j in range(3)]
+    assert_allclose(np.reshape(bars, (3, 3)), expected, rtol=1e-5)
+    units = [6, 0]  # of eight, the second rarest and the most active
+    assert_pictures(shown, weights[units])
+    tops = [x[E[:, unit].argsort(descending=True)[:3]] for unit in units]
+    assert_pictures(most, torch.cat(tops))
+    zero = [x[E[:, unit] == 0] for unit in units]
+    for picture, rows in zip(pictures(inactive), np.repeat([0, 1], 3)):
+        unit = zero[rows] / zero[rows].abs().quantile(0.99, dim=1, keepdim=True)
+        assert (unit - picture).abs().amax(1).min() < 1e-5
+    assert "responsibility almost 0" in title(most) and title(inactive) == "inactive"
 
 
 # --- Notebook 2 ---------------------------------------------------------------------------------
 
 
-def test_configurations_show_correlations_activity_and_usage_of_the_same_units():
-    E = torch.relu(torch.randn(50, 6, generator=RANDOM) + torch.linspace(-1, 1, 6))
-    E[:, 1] = E[:, 4] + 0.01 * E[:, 2]
-    axes = np.reshape(checked(plots_ablation.configurations({"A": 0 * E, "C": E})), (3, 2))
-    (above_a, above), (_, middle), (below_a, below) = axes
-    assert above_a.texts[0].get_text() == "no unit\nvaries"
+def test_configurations_show_correlations_usage_and_the_numbers_under_them():
+    R = np.eye(6)
+    R[1, 4] = R[4, 1] = -0.9
+    usage = random(6)
+    models = {"A: nothing": (0 * R, 0 * usage, "nan", "0"), "C: all": (R, usage, "1,234", "17")}
+    axes = np.reshape(checked(plots_ablation.configurations(models)), (2, 2))
+    (above_a, above), (_, below) = axes
+    assert words(above_a) == ["all 6 units\nare dead"] and above_a.get_xlabel() == ""
     matrix = np.asarray(above.collections[0].get_array()).reshape(6, 6)
-    R = np.abs(np.corrcoef(E.numpy().T))
-    assert_allclose(np.sort(matrix.ravel()), np.sort(R.ravel()), atol=1e-6)
-    assert matrix.diagonal(1).max() > 0.99  # similar units stand side by side
-    active, order = (E > 0).double().mean(0).sort(descending=True, stable=True)
-    assert_allclose([bar.get_height() for bar in middle.patches], active)
-    assert_allclose([bar.get_height() for bar in below.patches], h.usage(E)[order])
-    assert_allclose([bar.get_height() for bar in below_a.patches], 1 / 6)
+    assert_allclose(np.sort(matrix.ravel()), np.sort(np.abs(R).ravel()))
+    assert matrix.diagonal(1).max() == 0.9  # similar units stand side by side
+    assert_allclose([bar.get_height() for bar in below.patches], usage.sort(descending=True)[0])
+    assert title(above) == "C: all" and above.get_xlabel() == "redundancy 1,234"
+    assert below.get_xlabel() == "17 of 6 active"
+
+
+def test_count_shows_digits_beside_the_logarithm():
+    active, loss = torch.tensor([1, 2, 3]), random(3) - 2
+    (axis,) = checked(plots_ablation.count({"B": (active, loss), "D": (active + 1, loss)}, 8))
+    curve, b, d = (line.get_xydata() for line in axis.lines)
+    assert_allclose(curve[:, 1], -np.log(8 - curve[:, 0]))
+    assert_allclose(b, np.stack([active, loss], 1))
+    assert_allclose(d, np.stack([active + 1, loss], 1))
 
 
 def test_competition_shows_rows_of_weights_and_means_over_seeds():
-    rows = {name: torch.randn(8, 9, generator=RANDOM) for name in ("C", "without", "a seed")}
-    table = pd.DataFrame(
-        [
-            (f"decorrelation {weight}", change, seed, value + 0.1 * seed)
-            for weight, value in ((10, 0.7), (0.5, 0.2))
-            for change in ("unchanged", "without competition", "noise", "a millionth")
-            for seed in (0, 1)
-        ],
-        columns=["model", "change", "seed", "agreement"],
-    )
-    table.loc[table.change == "noise", "agreement"] += 0.01
-    table.loc[table.change == "a millionth", "agreement"] += 0.05
-    a, b = checked(plots_ablation.competition(rows, table))
-    assert_pictures(pictures(a, 3), torch.cat([*rows.values()]).numpy())
-    assert_allclose(
-        [line.get_ydata() for line in b.lines], [[0.25, 0.75], [0.26, 0.76], [0.3, 0.8]]
-    )
+    weights = {name: torch.randn(8, 9, generator=RANDOM) for name in ("C", "without competition")}
+    rows = [
+        (d, c, s, 100 + 40 * d + c + s) for d in (1, 0, 0.5) for c in (10, 0, 1) for s in (0, 2)
+    ]
+    table = pd.DataFrame(rows, columns=["decorrelation", "competition", "seed", "redundancy"])
+    a, b = checked(plots_ablation.competition(weights, table))
+    assert_pictures(a, torch.cat([*weights.values()]))
+    for line, strength in zip(b.lines, (0, 1, 10)):
+        assert_allclose(line.get_ydata(), 101 + strength + np.array([0, 20, 40]))
+    names = {line.get_color(): word for line, word in zip(b.lines, words(b))}
+    assert names == {text.get_color(): text.get_text() for text in b.texts}
+    assert [tick.get_text() for tick in b.get_xticklabels()] == ["0\n(B)", "0.5", "1\n(C)"]
 
 
-def test_plateau_shows_losses_and_predictions():
+def test_plateau_shows_falls_and_convergence():
     epochs = np.arange(1, 21)
-    keys = [("Adam", 0.001, 64), ("SGD", 0.1, 64), ("SGD", 0.01, 64)]
-    keys += [("SGD", 0.01, 32), ("SGD", 0.1, 32)]
-    losses = {
-        key: torch.tensor(-key[2] * np.log(epochs - 0.5) - 10.0 * i) for i, key in enumerate(keys)
-    }
-    converged = dict(zip(keys[1:], (np.nan, 14.0, 6.0, 8.0)))  # epochs from 0
-    (a,) = checked(plots_ablation.plateau(losses, converged))
-    names = ["Adam, 0.001", "SGD, 0.1", "SGD, 0.01", "SGD, 0.01, 32 units"]
-    assert [line.get_label() for line in a.lines if line.get_linewidth() == 1] == names
-    for name, values in zip(names, losses.values()):  # of fewer units one rate
-        assert_allclose(line(a, name).get_ydata(), values)
-    circles = [line.get_xydata()[0].tolist() for line in a.lines if line.get_marker() == "o"]
-    assert circles == [[14.5, losses[keys[2]][14]], [6.5, losses[keys[3]][6]]]
-    predicted = [line for line in a.lines if line.get_linewidth() == 4]
-    assert len(predicted) == 3
-    for grey, values in zip(predicted, [*losses.values()][1:]):
-        assert_allclose(grey.get_ydata(), values[1:], atol=1e-9)
-    low, _ = a.get_ylim()
-    assert all(low < min(values) for values in losses.values())
+    keys = [(0.1, 64), (0.01, 64), (0.01, 32), (0.01, 16)]
+    losses = {key: torch.tensor(-key[1] * np.log(epochs)) for key in keys}
+    ends = dict(zip(keys, (np.nan, 14.0, 6.0, 8.0)))
+    (axis,) = checked(plots_ablation.plateau(losses, ends))
+    curves = [line.get_xydata() for line in axis.lines if line.get_linewidth() == 1]
+    for curve, values in zip(curves, losses.values()):
+        assert_allclose(curve, np.stack([epochs[:-1], -np.diff(values)], 1))
+    grey = [line.get_xydata() for line in axis.lines if line.get_linewidth() == 3]
+    for line, units in zip(grey, (64, 32, 16)):
+        assert_allclose(line.prod(1), units)
+    assert [xy[0, 0] for xy in dots(axis)] == [14, 6, 8]
+    assert {"64 units", "epoch 14", "32 units", "epoch 6", "rate 0.1"} <= {*words(axis)}
+
+
+def test_optimizers_are_bars_of_two_parts_with_their_sum():
+    rows = [
+        ("SGD", 0.1, -300.0, -400.0, -700.0, 93.44),
+        ("Adam", 0.001, -500.0, -410.0, -910.0, 92.0),
+    ]
+    columns = ["optimizer", "rate", "variance term", "the rest", "loss", "classifier"]
+    (axis,) = checked(plots_ablation.optimizers(pd.DataFrame(rows, columns=columns)))
+    rest, variance = axis.containers
+    assert [bar.get_width() for bar in rest] == [400, 410]
+    assert [(bar.get_x(), bar.get_width()) for bar in variance] == [(400, 300), (410, 500)]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["SGD, 0.1", "Adam, 0.001"]
+    assert words(axis)[:6] == ["-400", "-700", "93.4", "-410", "-910", "92.0"]
+
+
+def test_one_epoch_survives_a_model_whose_units_are_all_dead():
+    said = ("all units are dead", "0 active units")
+    a, b, c = checked(
+        plots_ablation.one_epoch(torch.zeros(5, 5), torch.zeros(5), random(16, 9), said)
+    )
+    assert (title(a), title(b)) == said and len(b.patches) == 5 and len(pictures(c)) == 16
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------
 
 
-def test_benchmark_shows_means_of_each_setting_own_and_best():
-    rows = [
-        (method, setting, seed, 5 * setting + seed, 0.1 * setting + i / 100, 0.2 * setting)
-        for i, method in enumerate(("the paper's loss", "L1 SAE", "mine"))
-        for setting in (3, 1, 2)
-        for seed in (0, 1)
+def test_the_papers_comparison_has_a_panel_for_each_measure():
+    rows = [("the paper's model", s, 10, 17.0 + s, 93.0 + s / 10, 0.14) for s in (0, 1)]
+    rows += [("its SAE", s, 20, 32.0, 90.0, 0.02 + s / 100) for s in (0, 1)]
+    columns = ["method", "seed", "parameters", "l0", "classifier", "norm-matched"]
+    fig = plots_benchmark.paper(pd.DataFrame(rows, columns=columns), {"classifier": ("pixels", 92)})
+    axes = checked(fig)
+    assert [title(axis).split(",")[0] for axis in axes] == [
+        "parameters",
+        "active units",
+        "classifier",
+        "error",
     ]
-    columns = ["method", "setting", "seed", "l0", "own", "best"]
-    table = pd.DataFrame(rows, columns=columns)
-    a, b = checked(plots_benchmark.benchmark(table, dict.fromkeys(range(4, 25), 0.4)))
-    for name, i in (("paper's loss", 0), ("L1", 1), ("mine", 2)):
-        assert_allclose(line(a, name).get_xdata(), [5.5, 10.5, 15.5])
-        assert_allclose(line(a, name).get_ydata(), np.array([0.1, 0.2, 0.3]) + i / 100)
-        assert_allclose(line(b, name).get_ydata(), [0.2, 0.4, 0.6])
-    assert {text.get_text() for text in a.texts} == {"paper's loss", "L1", "mine"}
+    heights = [[line.get_ydata().tolist() for line in axis.lines[:2]] for axis in axes]
+    assert heights[1] == [[17, 18], [32, 32]] and heights[3] == [[0.14, 0.14], [0.02, 0.03]]
+    assert words(axes[2]) == ["93.0", "90.0", "pixels"] or words(axes[2])[0] == "93.0"
+    assert axes[2].lines[-1].get_ydata()[0] == 92
 
 
-def test_one_digit_shows_its_active_units_by_their_part_in_the_sum():
+def test_the_dumbbell_has_filled_dots_for_the_own_and_open_ones_for_the_best_decoder():
+    rows = [
+        (m, s, 0.3 + s / 10 + i / 7, 0.6 + i / 7, 50.26 + i)
+        for i, m in enumerate("ab")
+        for s in (0, 1)
+    ]
+    table = pd.DataFrame(
+        rows, columns=["method", "seed", "explained", "explained_best", "recovered"]
+    )
+    (axis,) = checked(plots_benchmark.dumbbell(table, ("recovered", "recovered, %", 1)))
+    for i in (0, 1):
+        bar, best, own = axis.lines[3 * i : 3 * i + 3]
+        assert_allclose(own.get_xdata(), [0.3 + i / 7, 0.4 + i / 7])
+        assert_allclose(best.get_xdata(), 0.6 + i / 7)
+        assert_allclose(bar.get_xdata(), [0.35 + i / 7, 0.6 + i / 7])
+        assert best.get_markerfacecolor() == "w" != own.get_markerfacecolor()
+        assert {*own.get_ydata(), *best.get_ydata()} == {i}
+    assert [word for word in words(axis) if word[0] == "5"] == ["50.3", "51.3"]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"]
+
+
+def test_kinds_of_methods_have_colours():
+    colors = {
+        plots.PAPER: ("the paper's loss, by Adam", "by SGD", "+ weight decay", "the paper's model"),
+        plots.SAE: ("L1 SAE", "its SAE", "TopK SAE"),
+        plots.REVISED: ("+ centred: the revised loss", "revised, without competition"),
+        plots.GREY: ("untrained components",),
+        plots.PINK: ("BatchTopK", "mine"),
+    }
+    for color, methods in colors.items():
+        assert {plots_benchmark.color_of(method) for method in methods} == {color}
+
+
+def test_directions_show_pictures_and_cosines_with_the_decoder_row():
+    def unit():
+        return {
+            name: torch.randn(9, generator=RANDOM) for name in ("decoder row", "step", "weights")
+        }
+
+    models = {"Adam": [unit(), unit()], "+ decay": [unit(), unit()]}
+    grid = np.reshape(checked(plots_benchmark.directions(models)), (2, 7))
+    for row, units in zip(grid, models.values()):
+        for axes, parts in zip((row[:3], row[4:]), units):
+            for axis, (name, image) in zip(axes, parts.items()):
+                assert_pictures(axis, image[None])
+                cosine = torch.cosine_similarity(image, parts["decoder row"], dim=0)
+                assert axis.get_xlabel() == ("" if name == "decoder row" else f"{cosine:.2f}")
+    assert [title(axis) for axis in grid[0][:3]] == ["decoder row", "step", "weights"]
+    assert [row[0].get_ylabel() for row in grid] == [*models]
+
+
+def test_units_show_both_models_and_purity():
+    W = {name: torch.randn(64, 9, generator=RANDOM) for name in ("model", "sae")}
+    shown = torch.arange(9) > 1
+    of = pd.DataFrame({"method": ["b SAE", "b SAE", "by SGD"], "purity": [0.2, 0.3, 0.4]})
+    fig = plots_benchmark.units(W, shown, 2, 5, {"ten": of}, ("k-means", 0.6))
+    a, b, c, d = checked(fig)
+    assert_pictures(a, W["model"])
+    assert_allclose(pictures(b), W["sae"] / 2)
+    assert_pictures(c, W["sae"] * shown)
+    assert [title(axis)[:3] for axis in (a, b, c, d)] == ["(a)", "(b)", "(c)", "(d)"]
+    assert len(b.lines[0].get_xdata()) == len(c.lines[0].get_xdata()) == 5
+    assert [line.get_xdata().tolist() for line in d.lines[:2]] == [[0.2, 0.3], [0.4]]
+    names = {tick.get_text(): place for tick, place in zip(d.get_yticklabels(), d.get_yticks())}
+    assert d.lines[0].get_ydata()[0] == names["b SAE"] and d.lines[2].get_xdata()[0] == 0.6
+
+
+def test_one_digit_shows_active_units_by_their_part_in_the_sum():
     V = torch.randn(4, 9, generator=RANDOM)
     V[2] *= 100
-    A = torch.tensor([3.0, 0, 1, 2])
-    digit, x_hat = torch.rand(2, 9, generator=RANDOM)
-    codes = {"the paper's loss": (A, V, x_hat), "L1 SAE": (A * 0 + 1, V, x_hat)}
-    axes = np.reshape(checked(plots_benchmark.one_digit(digit, codes)), (2, -1))
-    first = [pictures(axis, 3)[0] for axis in axes[0, 1:4]]
-    order = [2, *sorted((0, 3), key=lambda j: -float(A[j] * V[j].norm()))]
-    assert_pictures(np.stack(first), V[order].numpy())
-    assert_allclose(axes[0, -1].images[0].get_array().ravel(), x_hat)
-    assert_allclose(axes[1, 0].images[0].get_array().ravel(), digit)
+    A, (digit, x_hat) = torch.tensor([3.0, 0, 1, 2]), random(2, 9)
+    codes = {"the paper's loss": (A, V, x_hat), "L1 SAE": (0 * A, V, x_hat)}
+    axes = np.reshape(checked(plots_benchmark.one_digit(digit, codes)), (2, 8))
+    parts = A * V.norm(dim=1)
+    order = [2, *sorted((0, 3), key=lambda j: -float(parts[j]))]
+    for axis, unit in zip(axes[0, 3:], order):
+        assert_pictures(axis, V[unit][None])
+        assert_allclose(axis.lines[-1].get_xdata(), [0, parts[unit] / parts[2]], rtol=1e-5)
+    assert_allclose(pictures(axes[0, 0])[0], digit)
+    assert_allclose(pictures(axes[1, 1])[0], x_hat)
+    assert [title(axis) for axis in axes[0, :2]] == ["digit", "reconstruction"]
+    assert not axes[1, 3].images  # where no unit is active
 
 
-def test_means_and_units_show_what_they_are_given():
-    def found():
-        parts = {name: torch.randn(5, 9, generator=RANDOM) for name in ("x_A", "x_R", "V", "W")}
-        return parts | {"rho": torch.rand(5, generator=RANDOM)}
-
-    a, b = found(), found()
-    a["V"][3] *= 100
-    fig = plots_benchmark.means({"a": a, "b": b}, torch.arange(9) > 1)
-    grid = np.reshape(checked(fig), (4, 5))
-    middle = int(b["V"].norm(dim=1).argsort()[2])
-    for line, parts, unit in ((grid[0], a, 3), (grid[3], b, middle)):
-        A, R, V, W = (parts[name][unit] for name in ("x_A", "x_R", "V", "W"))
-        W = torch.where(torch.arange(9) > 1, W, 0)
-        for axis, part in zip(line, (A, R, A - parts["rho"][unit] * R, V, W)):
-            assert_allclose(axis.images[0].get_array().ravel(), part)
-        assert line[0].images[0].get_clim() == line[1].images[0].get_clim()
-        assert f"{parts['rho'][unit]:.1f}" in line[0].get_ylabel()
-    W, of_sae, V = torch.randn(3, 8, 9, generator=RANDOM)
-    (axis,) = checked(plots_benchmark.units({"a": (W, W), "b": (of_sae, V)}, torch.arange(9) > 1))
-    lines = torch.cat([W, of_sae, V])
-    lines[:, :2] = 0  # not shown
-    assert_pictures(pictures(axis, 3), lines.numpy())
-    names = ["a", "b:\nencoder", "b:\ndecoder"]
-    assert [label.get_text() for label in axis.get_yticklabels()] == names
-
-
-def test_benchmark_dots_are_of_their_panels_column():
-    rows = [("L1 SAE", s, 9.0 + s, 0.5 + s / 10, 0.8 + s / 50) for s in (1, 1, 2)]
-    table = pd.DataFrame(rows, columns=["method", "setting", "l0", "own", "best"])
-    fig = plots_benchmark.benchmark(table, {2: 0.1, 12: 0.5, 50: 0.9})
-    for axis, column in zip(fig.axes, ("own", "best")):
-        assert axis.lines[0].get_ydata().tolist() == table[column].tolist()
+def test_by_l0_draws_a_line_for_each_method_at_its_own_l0():
+    rows = [("a", k, k + s, k / 40 + s / 10) for k in (5, 10) for s in (0, 1)]
+    rows += [("b SAE", k, k, k / 20) for k in (5, 10)]
+    table = pd.DataFrame(rows, columns=["method", "active", "l0", "explained"])
+    (axis,) = checked(plots_benchmark.by_l0(table))
+    a, b = (line.get_xydata() for line in axis.lines)
+    assert_allclose(a, [[5.5, 0.175], [10.5, 0.3]])
+    assert_allclose(b, [[5, 0.25], [10, 0.5]])
+    heights = dict(zip(words(axis), (text.get_position()[1] for text in axis.texts)))
+    assert heights == pytest.approx({"a": 0.3, "b SAE": 0.5})

@@ -1,6 +1,7 @@
-"""lab/show.py: numbers as text, tables, and files of figures."""
+"""lab/show.py: numbers as text, tables, figures and sliders."""
 
 import math
+from functools import partial
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -34,14 +35,15 @@ def test_numbers_of_seeds_as_text():
     assert show.spread([1, NAN], 2) == show.span([1, NAN], 2) == "–"
 
 
-def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers():
+def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers_by_name():
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    found = show.summary(frame, "run", ["dead", "l0"], "runs", {"l0": {"A": "4"}})
-    assert list(found.index) == ["B", "A"] and found.index.name == "runs"
+    paper = pd.DataFrame({"l0": [NAN, 4.0]}, index=["B", "A"])
+    found = show.summary(frame, "run", ["dead", "l0"], paper=paper)
+    assert list(found.index) == ["B", "A"] and found.index.name == "run"
     assert list(found) == ["dead units", "L0"]
-    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4)"]]
-    spans = show.summary(frame, "run", ["l0"], text=show.span)
-    assert [*spans.L0] == ["1.0 to 3.0", "5.0"] and spans.index.name == "run"
+    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4.0)"]]
+    spans = show.summary(frame, "run", ["l0"], show.span)
+    assert [*spans.L0] == ["1.0 to 3.0", "5.0"]
 
 
 def test_tables_have_a_named_index_escaped_bars_and_dashes(shown):
@@ -70,22 +72,42 @@ def test_criteria_do_not_hide_that_a_number_is_missing(measured, shown):
     assert "nan" in shown[0][0].data or "–" in shown[0][0].data
 
 
-def test_the_same_figure_gives_the_same_files(tmp_path, shown):
-    def files(*where):
-        fig, axis = plt.subplots(figsize=(1, 1))
-        fig.alt = "A line."
-        axis.plot([1, 2], label="a")
-        show.figure(fig, *where)
-        assert not plt.fignum_exists(fig.number)
-        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+def draw(power=2, color="red"):
+    fig, axis = plt.subplots(figsize=(1, 1))
+    fig.alt = f"{color} {power}"
+    return fig
 
-    assert files() == {} and len(shown) == 1
-    found = files("1_theorem", tmp_path)
-    assert found == files("1_theorem", tmp_path)
-    assert sorted(found) == ["1_theorem.pdf", "1_theorem.png"]
-    assert b"CreationDate" not in found["1_theorem.pdf"]  # which two files of a second share
-    assert found["1_theorem.png"][:4] == b"\x89PNG" and found["1_theorem.pdf"][:4] == b"%PDF"
-    assert shown[0][1] == {"metadata": {"image/png": {"alt": "A line."}}}
+
+def test_a_figure_is_shown_with_its_description_and_closed(shown):
+    show.figure(fig := draw())
+    assert shown == [(fig, {"metadata": {"image/png": {"alt": "red 2"}}})]
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_without_a_reader_there_is_the_figure_of_the_defaults_and_no_widget(shown, monkeypatch):
+    monkeypatch.setattr(show, "live", lambda: False)
+    show.interactive(draw, power=(0, 4), color=["red", "blue"])
+    ((fig, _),) = shown
+    assert fig.alt == "red 2"
+
+
+def test_a_reader_gets_a_control_for_each_choice_which_redraws_when_it_is_let_go(
+    shown, monkeypatch
+):
+    monkeypatch.setattr(show, "live", lambda: True)
+    show.interactive(partial(draw, power=3), power=(0, 4), color=["red", "blue"])
+    *_, (box, _) = shown
+    slider, menu, _ = box.children
+    assert (slider.min, slider.max, slider.value, slider.description) == (0, 4, 3, "power")
+    assert not slider.continuous_update and isinstance(slider.value, int)
+    assert menu.options == ("red", "blue") and menu.value == "red"
+    assert shown[0][0].alt == "red 3"
+    menu.value = "blue"
+    slider.value = 1
+    assert [what.alt for what, _ in shown[-2:]] == ["blue 3", "blue 1"]
+    show.interactive(lambda share=0.5: draw(share), share=(0.0, 1.0, 0.25))
+    control = shown[-1][0].children[0]
+    assert (control.max, control.step, control.value) == (1.0, 0.25, 0.5)
 
 
 def test_large_negative_numbers_are_rounded_as_positive_ones():
