@@ -61,8 +61,7 @@ def train(x, n_units, seeds):
     method that does not get there is left out, and the terminal told why.
     """
     chosen, l0 = methods(x, n_units), min(L0, n_units // 8)
-    how = {"seeds": seeds, "epochs": EPOCHS, "tries": 10}
-    how |= {"batch_size": 2 * n_units, "device": x.device}
+    how = {"seeds": seeds, "epochs": EPOCHS, "tries": 10, "batch_size": 2 * n_units}
 
     def train_one(name):
         try:
@@ -175,7 +174,8 @@ def main(arguments=None):
     tables["settings"] = pd.DataFrame(found.items(), columns=["method", "setting"]).assign(seed=0)
     record.save("language", args.output, parameters, criteria(table), **tables)
     if not is_record:  # whose figure notebook 3 draws
-        fig = plots_benchmark.dumbbell(table, ("recovered", "loss recovered, %", 0))
+        right = ("recovered", "loss\nrecovered, %", 0)
+        fig = plots_benchmark.dumbbell(table, right, x="variance of test activations explained")
         record.save_figure(fig, "language", args.output)
 
 

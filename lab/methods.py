@@ -65,6 +65,30 @@ def train(methods, x, seeds, epochs, l0=10, **options):
     )
 
 
+class AdamByUnit(torch.optim.Optimizer):
+    """Adam for a stack of models, with one second moment for each unit, the mean over its weights
+    W (S, K, D), in the place of one for each weight. All else is Adam's."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                square = p.grad.square()
+                if p.dim() == 3:
+                    square = square.mean(-1, keepdim=True)
+                state = self.state[p] or {"steps": 0, "mean": 0 * p, "square": 0 * square}
+                state["steps"] += 1
+                state["mean"].lerp_(p.grad, 0.1)
+                state["square"].lerp_(square, 0.001)
+                mean = state["mean"] / (1 - 0.9 ** state["steps"])
+                square = state["square"] / (1 - 0.999 ** state["steps"])
+                p -= group["lr"] * mean / (square.sqrt() + 1e-8)
+                self.state[p] = state
+
+
 def paper_sae(n_inputs, n_units, seeds):
     """The SAE of the paper's benchmark, one a seed: its decoder starts as PyTorch's layers do."""
     model = h.SparseAutoencoder(n_inputs, n_units, seed=seeds)

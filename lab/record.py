@@ -25,9 +25,9 @@ except ImportError:  # on Windows
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 PLAIN = (bool, int, float, str, type(None))
-# Columns of a table that say which row it is; in all others is what was measured
-KEYS = ("model", "change", "method", "setting", "optimizer", "rate", "units", "active")
-KEYS += ("decorrelation", "competition", "loss", "start", "epochs", "seed")
+# Columns of numbers that say which row it is, as all columns of text do; the others are measured
+KEYS = ("setting", "rate", "units", "active", "decorrelation", "competition", "start", "epochs")
+KEYS += ("seed",)
 
 
 def output_folder(quick=False):
@@ -73,17 +73,14 @@ def criterion(claim, measured, comparison, bound):
 def save(name, folder, parameters, criteria, **tables):
     """Write the record <folder>/<name>.json.
 
-    criteria: rows of `criterion`. tables: DataFrames with a row for each model or run, with columns
-    of `KEYS`, "seed" among them, and of numbers; `make check` compares them. Raises ValueError if
-    the keys do not tell all rows apart, or if another column holds text.
+    criteria: rows of `criterion`. tables: DataFrames with a row for each model or run; columns of
+    text and of `KEYS`, "seed" among them, say which, and the others what was measured, which
+    `make check` compares. Raises ValueError if they do not tell all rows apart.
     """
     for title, table in tables.items():
-        keys = [name for name in table if name in KEYS]
+        keys = [name for name in table if name in KEYS or table[name].map(type).eq(str).any()]
         if "seed" not in keys or table.duplicated(keys).any():
             raise ValueError(f"table {title}: {keys} do not tell its rows apart, or lack a seed")
-        texts = [name for name in table if table[name].map(type).eq(str).any()]
-        if not {*texts} <= {*KEYS}:
-            raise ValueError(f"table {title}: not all of {texts}, which are text, are in {KEYS}")
     content = {"parameters": parameters, "environment": _environment(), "criteria": criteria}
     content["tables"] = {key: table.to_dict("records") for key, table in tables.items()}
     text = json.dumps(_plain(content), indent=1, allow_nan=False)

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab.methods import Method, paper_sae, principal_components, train
+from lab.methods import AdamByUnit, Method, paper_sae, principal_components, train
 
 D, K = 6, 5
 MEAN = torch.linspace(-1, 1, D)
@@ -63,6 +63,27 @@ def test_the_papers_sae_starts_as_layers_of_pytorch_do():
     for own_W, own_V in zip(W, V):
         assert 0.99 / 8 < own_V.abs().max() <= 1 / 8
         assert abs(np.corrcoef(own_V.flatten(), own_W.flatten())[0, 1]) < 0.03
+
+
+def test_adam_by_unit_is_adam_but_for_the_second_moment_of_weights():
+    """Where all gradients of a unit have one size, it is Adam; elsewhere they keep their ratios."""
+
+    def after(optimizer, gradients):
+        W, b = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+        steps = optimizer([W, b], lr=0.1)
+        for gradient in gradients:
+            W.grad, b.grad = gradient, gradient[..., 0].clone()
+            steps.step()
+        return W.detach(), b.detach()
+
+    size = torch.rand(3, 2, 3, 1, generator=torch.Generator().manual_seed(0)) + 0.1
+    sign = torch.tensor([1.0, -1, -1, 1])
+    for ours, adams in zip(after(AdamByUnit, size * sign), after(torch.optim.Adam, size * sign)):
+        assert_allclose(ours, adams, rtol=1e-5)
+    ratio = torch.tensor([1.0, 2, -3, 0.5])
+    W, b = after(AdamByUnit, size * ratio)
+    assert_allclose(W / W[..., :1], ratio.expand(2, 3, 4), rtol=1e-4)
+    assert_allclose(b, after(torch.optim.Adam, size * ratio)[1], rtol=1e-5)
 
 
 def test_principal_components_of_both_signs_have_one_threshold():
