@@ -9,7 +9,7 @@ its energies; V (K, D) decoder; lam, the factor of the InfoMax terms.
 
 A model made with a list of S seeds is a stack of S models, W (S, K, D), which train at once, each
 as if it were alone. Losses, `encode`, `decode`, `fit` and `l0` take any leading dimensions, written
-"..." below. Decoders and measures take one model: `unstack(model)` gives a list of them.
+"..." below. Decoders and measures take one model: `split_by_seed(model)` gives a list of them.
 
 [P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
     arXiv 2601.06478.
@@ -111,25 +111,26 @@ def log_det_loss(E, s=1e-3):
 # --- Losses of a model: loss(model, x), x (..., N, D) a minibatch -> (...) --------------------
 
 
-def decoder_free_loss(model, x, lam=1.0, decay=0.0, infomax=infomax_loss, sparsity=lse_loss):
-    """sparsity(E) + lam N / 128 (infomax(E) + decay ||W||_F^2), E = model.encode(x): -> (...).
+def decoder_free_loss(model, x, lam=1.0, weight_decay=0.0, infomax=infomax_loss, sparsity=lse_loss):
+    """sparsity(E) + lam N / 128 (infomax(E) + weight_decay ||W||_F^2), E = model.encode(x).
 
-    With lam = 1, N = 128 and no decay it is the paper's loss. [P, 3] A larger lam gives more active
-    units. The log-sum-exp grows with the minibatch and the other terms do not, hence N / 128.
+    x (..., N, D) -> (...). With lam = 1, N = 128 and no weight decay it is the paper's loss. [P, 3]
+    lam is a factor of what keeps units active: a larger one gives more active units. The
+    log-sum-exp grows with the minibatch and the other terms do not, hence N / 128.
 
-    decay: `variance_per_unit` of the training inputs is a strength that fits them. With it, infomax
-    = `log_det_loss` and a model that takes the mean off its inputs it is the companion's revised
-    loss, with which W^T decodes better. Not in [P].
+    weight_decay: `weight_decay_for` the training inputs is a strength that fits them. With it,
+    infomax = `log_det_loss` and a model that takes the mean off its inputs it is the companion's
+    revised loss, with which W^T decodes better. Not in [P].
     """
     E = model.encode(x)
-    infomax_and_decay = infomax(E)
-    if decay:
-        infomax_and_decay = infomax_and_decay + decay * model.W.square().sum((-2, -1))
-    return sparsity(E) + lam * E.shape[-2] / BATCH_SIZE * infomax_and_decay
+    terms = infomax(E)
+    if weight_decay:
+        terms = terms + weight_decay * model.W.square().sum((-2, -1))
+    return sparsity(E) + lam * E.shape[-2] / BATCH_SIZE * terms
 
 
-def sae_loss(model, x, weight=0.0):
-    """Squared error of a `SparseAutoencoder` + weight sum_ij a_ij ||V_j||, summed over x: -> (...).
+def sae_loss(model, x, l1_weight=0.0):
+    """Squared error of a `SparseAutoencoder` + l1_weight sum_ij a_ij ||V_j||, over all x: -> (...).
 
     The norm of the decoder row keeps the L1 penalty from being avoided by small activations and
     long rows (Bricken et al., 2023). A tied SAE cannot avoid it, and is penalised by a_ij alone.
@@ -138,15 +139,15 @@ def sae_loss(model, x, weight=0.0):
     A = model.encode(x)
     error = (model.decode(A) - x).square().sum((-2, -1))
     penalised = A if model.tied else A * model.V.norm(dim=-1).unsqueeze(-2)
-    return error + weight * penalised.sum((-2, -1))
+    return error + l1_weight * penalised.sum((-2, -1))
 
 
-def variance_per_unit(x, n_units):
+def weight_decay_for(x, n_units):
     """tr Cov(x) / K of training inputs x (N, D), a weight decay that fits them: -> float.
 
     Where training is at rest, W^T is then near the best linear decoder, without a gain. It does not
     make training independent of the scale of x: rates, initial weights and the s of `log_det_loss`
-    are for inputs whose entries have a standard deviation of about 1, so divide x by x.std() first.
+    are for inputs whose entries have a standard deviation of 0.3 to 1: divide x by x.std() first.
     Raises ValueError if x is not a table of finite numbers, or is constant.
     """
     return float(_checked_inputs(x).double().var(0).sum()) / n_units
@@ -235,7 +236,7 @@ class SparseAutoencoder(Encoder):
         return self.W if self.tied else self.V
 
 
-def unstack(model):
+def split_by_seed(model):
     """The models of a stack, one for each seed, as a list; of one model, a list of itself."""
     if not isinstance(model.seed, list):
         return [model]
@@ -267,7 +268,7 @@ def _weights(n_inputs, n_units, seed):
 # --- Training ---------------------------------------------------------------------------------
 
 
-def rate_schedule(epochs, slow_start=False):
+def lr_schedule(epochs, slow_start=False):
     """Factors of the learning rate, one an epoch: 1, and at the end 0.1.
 
     The last epochs // 4 have a tenth, of two epochs or more at least one: one of six, two of eight.
@@ -298,7 +299,7 @@ def fit(
     (Adam, SGD; not Adafactor, Muon or L-BFGS), no model sees another.
 
     x moves to the device of the model. optimizer(parameters, lr=lr). schedule: a factor of lr for
-    each epoch, see `rate_schedule`. seed: of the order of the inputs, a number or a list of one for
+    each epoch, see `lr_schedule`. seed: of the order of the inputs, a number or a list of one for
     each model; None takes the model's. The last rows of an epoch, too few for a minibatch, are
     dropped. after_epoch(model) is called after each epoch.
 
@@ -359,7 +360,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
     """Find the setting of a loss at which a model has l0 active units per input -> model, setting.
 
     new_model() gives an untrained model, loss(model, x, setting) is its loss: setting is the lam
-    of `decoder_free_loss`, the weight of `sae_loss`, ... Trains with `fit(..., **fit_options)` at
+    of `decoder_free_loss`, the l1_weight of `sae_loss`, ... Trains with fit(..., **fit_options) at
     most `tries` times, first with setting `start`, until the mean L0 on the training rows, of a
     stack over its models, is within 3% of l0. log L0 is taken as linear in log setting.
 
@@ -416,16 +417,16 @@ def _mean_l0(model, x, chunk=4096):
 # --- Decoders of one model: x_hat = A V + offset, fitted to inputs x (N, D) after training ----
 
 
-def best_decoder(model, x, fewest=10):
+def best_decoder(model, x, min_active=10):
     """The best linear decoder, by least squares of x on A = model.encode(x).
 
     -> V (K, D) and offset (D,), in float64. Units that are constant, or active on fewer than
-    `fewest` of the rows, get a row of zeros: from so few rows there is nothing to learn.
+    `min_active` of the rows, get a row of zeros: from so few rows there is nothing to learn.
     """
     A, A_mean, x_mean, cov, cross = _moments(model, x)
     std = cov.diagonal().sqrt()
     rounding = 4 * torch.finfo(model.W.dtype).eps * A_mean.abs()
-    std = torch.where((std > rounding) & ((A != 0).sum(0) >= fewest), std, torch.inf)
+    std = torch.where((std > rounding) & ((A != 0).sum(0) >= min_active), std, torch.inf)
     # What float32 has rounded away must not be inverted: eigenvalues below 1e-6 of the largest.
     rtol = 1e-12 if model.W.dtype == torch.float64 else 1e-6
     R = cov / std / std[:, None]
@@ -572,14 +573,16 @@ def _of_one_model(E):
     if E.dim() > 2:
         raise ValueError(
             f"takes the energies of one model (N, K), got shape {tuple(E.shape)}: measure each of "
-            "unstack(model)"
+            "split_by_seed(model)"
         )
     return E
 
 
 def _not_a_stack(model):
     if isinstance(seeds := getattr(model, "seed", 0), list):
-        raise ValueError(f"takes one model, and this is a stack of {len(seeds)}: unstack(model)")
+        raise ValueError(
+            f"takes one model, and this is a stack of {len(seeds)}: split_by_seed(model)"
+        )
 
 
 def _checked_inputs(x, like=None, rows=2):

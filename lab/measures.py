@@ -33,7 +33,7 @@ def rows(models, measure, title, key="method"):
     for which, stacks in models.items():
         which = (which,) if isinstance(key, str) else which
         stacks = stacks if isinstance(stacks, tuple) else (stacks,)
-        for of_seed in zip(*map(h.unstack, stacks), strict=True):
+        for of_seed in zip(*map(h.split_by_seed, stacks), strict=True):
             row = dict(zip(names, which, strict=True)) | {"seed": of_seed[0].seed}
             found[(*which, of_seed[0].seed)] = row, of_seed
     measured = side_by_side(lambda which: measure(*found[which][1]), found, title)
@@ -176,7 +176,7 @@ def of_energies(E):
 
 
 @torch.no_grad()
-def competition(E):
+def spread_of_denominators(E):
     """How much is left for competition in test energies E (N, K): a dict.
 
     Of Z_i = sum_j exp(-E_ij), over the inputs, the standard deviation over the mean, "spread", and

@@ -12,7 +12,7 @@ from lab.parallel import side_by_side, tick
 
 class Method(NamedTuple):
     """A model new_model(seed=...), its loss, and the setting that gives ten active units: `lam` or
-    `weight` of the loss, or `k` of the model, as `argument` says."""
+    `l1_weight` of the loss, or `k` of the model, as `argument` says."""
 
     new_model: Callable
     loss: Callable
@@ -29,7 +29,7 @@ class Method(NamedTuple):
         keeps its loss, with the setting, as `model.loss`. Raises what `helpers.fit_to_l0` raises.
         """
         how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, **options}
-        how |= {"schedule": h.rate_schedule(epochs, self.slow_start), "after_epoch": tick}
+        how |= {"schedule": h.lr_schedule(epochs, self.slow_start), "after_epoch": tick}
 
         def new_model(**k):
             return self.new_model(seed=seeds, **k).to(x.device)

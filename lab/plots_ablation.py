@@ -17,7 +17,9 @@ def configurations(models):
     fig, axes = plt.subplots(2, len(models), figsize=(TWO, 3.2), height_ratios=[1.5, 1])
     for (name, (R, usage, redundancy, active)), (above, below) in zip(models.items(), axes.T):
         K = len(usage)
-        above.set_title(name, loc="center", weight="bold", fontsize=8.5)
+        above.set_title(
+            name.replace("without ", "without\n"), loc="center", weight="bold", fontsize=8.5
+        )
         correlations(above, R)
         if np.asarray(R).any():
             above.set_xlabel(f"redundancy {redundancy}")

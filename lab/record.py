@@ -113,11 +113,12 @@ def find(name, parameters, *folders):
 
 
 def save_figure(fig, name, folder):
-    """Write <folder>/<name>.png and .pdf. The same figure gives the same bytes."""
+    """Write <folder>/<name>.png and .pdf -> the figure. The same figure gives the same bytes."""
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    return fig
 
 
 def git(*words):

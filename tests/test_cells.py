@@ -111,7 +111,7 @@ def test_the_loss_is_a_sum_of_weighted_terms_and_that_of_helpers(model):
 def test_training_is_that_of_helpers_with_the_loss_that_is_given():
     loss = partial(ABLATION["loss"], decorrelation=0.3)
     models = ABLATION["train"](loss, 2)
-    for model in h.unstack(models):
+    for model in h.split_by_seed(models):
         alone = h.Encoder(D, K, seed=model.seed)
         h.fit(alone, lambda model, x: loss(model(x)), X, epochs=2)
         assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
@@ -183,7 +183,7 @@ def test_converged_is_the_first_of_five_small_changes_in_a_row():
 
 
 def test_the_papers_sae_loss_has_means_and_a_weight_of_a_hundredth():
-    model = h.unstack(methods.paper_sae(D, K, [2]))[0]
+    model = h.split_by_seed(methods.paper_sae(D, K, [2]))[0]
     W, b, V, c = (p.detach().numpy() for p in (model.W, model.b, model.V, model.c))
     A = np.maximum(X.numpy() @ W.T + b, 0)
     expected = np.square(A @ V + c - X.numpy()).mean() + 0.01 * A.mean()

@@ -39,7 +39,7 @@ X, MEAN = normal(165, 6), torch.linspace(-3, 3, 6).double()
 encoder, sae = partial(h.Encoder, 6, 5), partial(h.SparseAutoencoder, 6, 5)
 SHORT = {"epochs": 3, "batch_size": 16, "lr": 0.01}  # ten minibatches, and 5 rows that make none
 paper = partial(h.decoder_free_loss, lam=0.5)
-revised = partial(paper, decay=0.7, infomax=h.log_det_loss)
+revised = partial(paper, weight_decay=0.7, infomax=h.log_det_loss)
 pooled_loss = partial(h.lse_loss, competition=0)
 
 
@@ -87,7 +87,7 @@ def test_energies_may_be_bytes_and_a_table_for_each_layer_but_for_measures(term)
     each = [torch.as_tensor(term(table.double())) for table in E]
     close(term(E[0].numpy()), each[0])
     if term in (h.n_dead, h.redundancy, h.responsibility_entropy, h.usage):
-        with pytest.raises(ValueError, match=r"unstack\(model\)"):
+        with pytest.raises(ValueError, match=r"split_by_seed\(model\)"):
             term(E)
     else:
         close(term(E), torch.stack(each))
@@ -154,7 +154,7 @@ def test_losses_add_their_terms():
     E, total, decay = model.encode(x), partial(torch.sum, dim=(-2, -1)), model.W.square().sum()
     infomax = h.variance_loss(E) + h.decorrelation_loss(E)
     close(h.decoder_free_loss(model, x), h.lse_loss(E) + infomax / 2)
-    found = h.decoder_free_loss(model, x, 3, 0.7, sparsity=total)
+    found = h.decoder_free_loss(model, x, 3, weight_decay=0.7, sparsity=total)
     close(found, E.sum() + 3 / 2 * (infomax + 0.7 * decay))
     found = h.decoder_free_loss(model, x, 3, infomax=h.log_det_loss)
     close(found, h.lse_loss(E) + 3 / 2 * h.log_det_loss(E, s=1e-3))
@@ -177,9 +177,9 @@ def test_sae_loss_penalises_activations_times_the_norm_of_their_decoder_row(tied
     close(h.sae_loss(model, x, 3.0) - loss, 1e-7 * step.square().sum(), rtol=1e-3)
 
 
-def test_variance_per_unit_is_a_trace_of_a_covariance():
+def test_weight_decay_for_is_a_trace_of_a_covariance():
     x = normal(50, 6) * torch.arange(1, 7) + 5
-    assert h.variance_per_unit(x, 4) == pytest.approx(np.trace(np.cov(x.numpy().T)) / 4)
+    assert h.weight_decay_for(x, 4) == pytest.approx(np.trace(np.cov(x.numpy().T)) / 4)
 
 
 # --- Models -------------------------------------------------------------------------------------
@@ -239,11 +239,11 @@ def test_fit_is_a_plain_loop():
 STACKS = {
     "encoder, the paper's loss": (encoder, paper),
     "encoder, the revised loss": (encoder, revised),
-    "SAE": (sae, partial(h.sae_loss, weight=0.3)),
+    "SAE": (sae, partial(h.sae_loss, l1_weight=0.3)),
     "tied SAE": (partial(sae, tied=True), h.sae_loss),
-    "tied SAE, L1": (partial(sae, tied=True), partial(h.sae_loss, weight=0.3)),
+    "tied SAE, L1": (partial(sae, tied=True), partial(h.sae_loss, l1_weight=0.3)),
     "TopK SAE": (partial(sae, k=2), h.sae_loss),
-    "TopK SAE, L1": (partial(sae, k=2), partial(h.sae_loss, weight=0.3)),
+    "TopK SAE, L1": (partial(sae, k=2), partial(h.sae_loss, l1_weight=0.3)),
 }
 
 
@@ -256,7 +256,7 @@ def test_three_seeds_train_and_are_taken_apart_as_three_models_of_one(name, orde
     model = new(seed=[3, 0, 7])
     history = h.fit(model, loss, X, seed=order, schedule=[1, 0.5, 0.1], **SHORT)
     assert history.shape == (3, 3)
-    for i, layer in enumerate(h.unstack(model)):
+    for i, layer in enumerate(h.split_by_seed(model)):
         alone = new(seed=[3, 0, 7][i])
         close(history[:, i], h.fit(alone, loss, X, seed=orders[i], schedule=[1, 0.5, 0.1], **SHORT))
         assert layer.seed == alone.seed and type(layer) is type(alone)
@@ -293,15 +293,15 @@ def test_frozen_parameters_stay_and_others_learn(frozen, trained):
     history = h.fit(model, revised, X, **SHORT)
     assert getattr(model, frozen).equal(getattr(encoder(seed=[0, 1]), frozen))
     assert (history[-1] < history[0]).all()
-    layer = h.unstack(model)[1]
+    layer = h.split_by_seed(model)[1]
     assert not getattr(layer, frozen).requires_grad and getattr(layer, trained).requires_grad
 
 
-def test_rate_schedule_ends_with_a_tenth():
+def test_lr_schedule_ends_with_a_tenth():
     for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
         factors = [1] * (epochs - last) + [0.1] * last
-        assert h.rate_schedule(epochs) == factors
-        assert h.rate_schedule(epochs, slow_start=True) == [0.05, *factors[1:]]
+        assert h.lr_schedule(epochs) == factors
+        assert h.lr_schedule(epochs, slow_start=True) == [0.05, *factors[1:]]
 
 
 def test_fit_takes_a_network_of_the_users_and_moves_inputs_to_its_type_and_device():
@@ -332,7 +332,7 @@ def test_infomax_and_weight_decay_alone_make_weights_a_decoder(n_units):
     model.b.data.zero_()
     model.b.requires_grad_(False)
     nothing = {"sparsity": lambda E: 0 * E.sum((-2, -1))}
-    loss = partial(h.decoder_free_loss, decay=kappa, infomax=h.log_det_loss, **nothing)
+    loss = partial(h.decoder_free_loss, weight_decay=kappa, infomax=h.log_det_loss, **nothing)
     h.fit(model, loss, x, epochs=300, lr=0.001, optimizer=SGD)
     W, E = (v.detach().numpy() for v in (model.W, model(x)))
     close(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)
@@ -375,7 +375,10 @@ def test_an_interrupted_model_keeps_what_it_has_learned():
 @pytest.mark.parametrize(
     "new, loss",
     [
-        (partial(h.Encoder, 6, 8), partial(h.decoder_free_loss, decay=0.7, infomax=h.log_det_loss)),
+        (
+            partial(h.Encoder, 6, 8),
+            partial(h.decoder_free_loss, weight_decay=0.7, infomax=h.log_det_loss),
+        ),
         (partial(h.Encoder, 6, 8, seed=[0, 1]), h.decoder_free_loss),
         (partial(h.SparseAutoencoder, 6, 8), h.sae_loss),
     ],
@@ -587,7 +590,7 @@ def test_an_encode_of_the_users_is_what_is_trained_taken_apart_and_decoded():
 
     h.fit(model, revised, X, **SHORT)
     h.fit(twin, by_hand, X, **SHORT)
-    layer = h.unstack(model)[1]
+    layer = h.split_by_seed(model)[1]
     close(layer.W, twin.W)
     A = nn.functional.softplus((X - MEAN) @ twin.W.T + twin.b).detach()
     found = h.with_decoder(layer, X)
@@ -600,7 +603,7 @@ def test_a_module_imported_twice_takes_the_models_of_either():
     spec.loader.exec_module(again := importlib.util.module_from_spec(spec))
     model = again.SparseAutoencoder(6, 5, seed=[0, 1])
     h.fit(model, h.sae_loss, X, **SHORT)
-    for layer in h.unstack(model):
+    for layer in h.split_by_seed(model):
         assert h.variance_explained(layer, X) == again.variance_explained(layer, X)
         assert h.variance_explained(h.with_decoder(layer, X), X) > h.variance_explained(layer, X)
 
@@ -608,8 +611,8 @@ def test_a_module_imported_twice_takes_the_models_of_either():
 def test_digits_as_a_reader_would():
     x = load_digits().data / 16
     new_model = partial(h.Encoder, 64, 32, mean=x.mean(0))
-    decay = h.variance_per_unit(x, 32)
-    loss = partial(h.decoder_free_loss, decay=decay, infomax=h.log_det_loss)
+    decay = h.weight_decay_for(x, 32)
+    loss = partial(h.decoder_free_loss, weight_decay=decay, infomax=h.log_det_loss)
     model, _ = h.fit_to_l0(new_model, loss, x, 5, epochs=30, lr=0.004)
     by_rows, best = (
         h.variance_explained(h.with_decoder(model, x, decoder), x)
@@ -626,7 +629,7 @@ def test_a_gpu_trains_and_decodes_as_a_cpu_does(name):
     for device in ("cpu", DEVICE):
         model = new(mean=MEAN, seed=[3, 0]).to(device)
         history = h.fit(model, loss, X, **SHORT)
-        last = h.with_decoder(h.unstack(model)[1], X)
+        last = h.with_decoder(h.split_by_seed(model)[1], X)
         found.append((history, model.W, last(X.to(device)), h.variance_explained(last, X)))
     for on_cpu, on_gpu in zip(*found):
         close(on_gpu, on_cpu, 1e-6, 1e-6)
@@ -652,7 +655,7 @@ BAD[7, 2], BAD[9, 0] = torch.nan, -torch.inf
     ],
 )
 def test_inputs_from_which_nothing_can_be_learned_are_refused(x, said):
-    learn = partial(h.variance_per_unit, n_units=3), partial(h.with_decoder, encoder())
+    learn = partial(h.weight_decay_for, n_units=3), partial(h.with_decoder, encoder())
     for function in (fit, *learn, partial(h.variance_explained, sae())):
         with pytest.raises(ValueError, match=said):
             function(x)
@@ -675,9 +678,12 @@ def test_inputs_from_which_nothing_can_be_learned_are_refused(x, said):
         (lambda: fit(X, epochs=3, schedule=[1, 1]), "schedule"),
         (lambda: h.fit(encoder().requires_grad_(False), paper, X, epochs=1), "no parameters"),
         (lambda: h.variance_explained(encoder(), X), "with_decoder"),
-        (lambda: h.variance_explained(sae(seed=[0, 1]), X), r"a stack of 2: unstack\(model\)"),
-        (lambda: h.with_decoder(sae(seed=[0, 1]), X), r"a stack of 2: unstack\(model\)"),
-        (lambda: h.own_decoder(encoder(seed=[0]), X), r"a stack of 1: unstack\(model\)"),
+        (
+            lambda: h.variance_explained(sae(seed=[0, 1]), X),
+            r"a stack of 2: split_by_seed\(model\)",
+        ),
+        (lambda: h.with_decoder(sae(seed=[0, 1]), X), r"a stack of 2: split_by_seed\(model\)"),
+        (lambda: h.own_decoder(encoder(seed=[0]), X), r"a stack of 1: split_by_seed\(model\)"),
     ],
 )
 def test_what_cannot_be_is_refused(call, said):

@@ -124,7 +124,7 @@ def test_a_language_model_that_is_missing_or_damaged(tmp_path, monkeypatch):
 def test_each_method_learns_as_its_name_says():
     x = torch.randn(720, 8, generator=torch.Generator().manual_seed(0)) ** 3 + 1
     methods, kappa = language.methods(x, 16), float(x.var(0).sum()) / 16
-    names = ["the paper's loss", "by SGD", "+ weight decay", "+ log-determinant"]
+    names = ["the paper's loss, by Adam", "by SGD", "+ weight decay", "+ log-determinant"]
     names += ["+ centred: the revised loss", "revised, without competition"]
     for i, name in enumerate(names):  # each is the one before and a change
         E = (like := h.Encoder(8, 16, x.mean(0) if i >= 4 else None, seed=3)).encode(x)

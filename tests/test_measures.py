@@ -210,7 +210,7 @@ def test_competition_is_left_where_denominators_vary_more_than_those_of_shuffled
     Z, without = np.exp(-E.numpy()).sum(1), np.exp(-shuffled).sum(1)
     expected = {"spread": Z.std() / Z.mean(), "shuffled": without.std() / without.mean()}
     expected["nats"] = np.log(Z.mean()) - np.log(Z).mean()
-    found = measures.competition(E)
+    found = measures.spread_of_denominators(E)
     assert found == pytest.approx(expected, rel=0.02)
     assert found["shuffled"] < 0.8 * found["spread"]
 

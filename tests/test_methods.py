@@ -15,17 +15,17 @@ MEAN = torch.linspace(-1, 1, D)
 X = torch.randn(300, D, generator=torch.Generator().manual_seed(0)).double()  # two minibatches
 momentum = partial(torch.optim.SGD, momentum=0.9)
 ENCODER, SAE = partial(h.Encoder, D, K, mean=MEAN), partial(h.SparseAutoencoder, D, K)
-DECAYED = partial(h.decoder_free_loss, decay=0.7)
+DECAYED = partial(h.decoder_free_loss, weight_decay=0.7)
 METHODS = {
     "decay": Method(ENCODER, DECAYED, 0.2, lr=0.004),
     "SGD": Method(ENCODER, DECAYED, 0.3, lr=0.01, optimizer=momentum, slow_start=True),
-    "L1": Method(SAE, h.sae_loss, 0.7, "weight", lr=0.02),
+    "L1": Method(SAE, h.sae_loss, 0.7, "l1_weight", lr=0.02),
     "TopK": Method(SAE, h.sae_loss, 2, "k"),
 }
 EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four epochs
     "decay": (ENCODER, partial(DECAYED, lam=0.2), 0.004, h.ADAM, [1, 1, 1, 0.1]),
     "SGD": (ENCODER, partial(DECAYED, lam=0.3), 0.01, momentum, [0.05, 1, 1, 0.1]),
-    "L1": (SAE, partial(h.sae_loss, weight=0.7), 0.02, h.ADAM, [1, 1, 1, 0.1]),
+    "L1": (SAE, partial(h.sae_loss, l1_weight=0.7), 0.02, h.ADAM, [1, 1, 1, 0.1]),
     "TopK": (partial(SAE, k=3), h.sae_loss, 0.001, h.ADAM, [1, 1, 1, 0.1]),
 }
 
@@ -36,7 +36,7 @@ def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatche
     found = train(METHODS, X, seeds=[3, 0], epochs=4, l0=3, tries=1)
     assert [*found] == [*EXPECTED]
     for name, (new, loss, lr, optimizer, schedule) in EXPECTED.items():
-        for model, seed in zip(h.unstack(found[name]), [3, 0]):
+        for model, seed in zip(h.split_by_seed(found[name]), [3, 0]):
             alone, how = new(seed=seed), {"lr": lr, "optimizer": optimizer, "schedule": schedule}
             h.fit(alone, loss, X, epochs=4, batch_size=128, seed=seed, **how)
             assert model.seed == seed
