@@ -36,7 +36,7 @@ def methods(x, n_units):
     sizes, mean, kappa = (x.shape[1], n_units), x.mean(0), h.weight_decay_for(x, n_units)
     raw, centred = partial(h.Encoder, *sizes), partial(h.Encoder, *sizes, mean)
     sae = partial(h.SparseAutoencoder, *sizes, mean)
-    paper, ours = h.decoder_free_loss, partial(Method, lr=0.004)
+    paper, ours = h.decoder_free_loss, partial(Method, lr=0.008)
     momentum = partial(torch.optim.SGD, momentum=0.9)
     decayed = partial(paper, weight_decay=kappa)
     log_det = partial(decayed, infomax=h.log_det_loss)
@@ -44,10 +44,10 @@ def methods(x, n_units):
     return {
         "the paper's loss, by Adam": Method(raw, paper, 0.0185),
         "by SGD": Method(raw, paper, 0.0303, lr=0.01, optimizer=momentum, slow_start=True),
-        "+ weight decay": ours(raw, decayed, 0.0254),
+        "+ weight decay": ours(raw, decayed, 0.0225),
         "+ log-determinant": ours(raw, log_det, 0.0165),
-        "+ centred: the revised loss": ours(centred, log_det, 0.0165),
-        "revised, without competition": ours(centred, alone, 0.0165),
+        "+ centred: the revised loss": ours(centred, log_det, 0.0144),
+        "revised, without competition": ours(centred, alone, 0.0144),
         "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 1.636, "l1_weight", lr=0.008),
         "L1 SAE": Method(sae, h.sae_loss, 2.1, "l1_weight", lr=0.004),
         "TopK SAE": Method(sae, h.sae_loss, L0, "k", lr=0.004),

@@ -71,7 +71,7 @@ def count(digits, n_units):
         place = (np.median(active), np.median(loss) - 0.45)
         label(axis, name, place, color=OF_MODEL[name], fontsize=11, weight="bold")
     label(axis, f"$-\\log({n_units}-n)$", (0.68 * n_units, -2.2), color="0.35", fontsize=9)
-    axis.set_xlim(0, n_units)
+    axis.set(xlim=(0, n_units), ylim=(-np.log(n_units) - 0.4, 0.3))
     frame(axis, "", "active units $n$ on a digit", "log-sum-exp loss of the digit")
     fig.alt = (
         "Each dot a digit: its log-sum-exp loss against the number of its active units, under B, C "
@@ -96,9 +96,9 @@ def competition(weights, table):
         mean, low, high = by_dose.mean(), by_dose.min(), by_dose.max()
         b.fill_between(places, low, high, color=color, alpha=0.25, lw=0)
         b.plot(places, mean, "o-", color=color, mfc="w", ms=4)
-        above = {"va": "bottom", "ha": "left", "color": color, "clip_on": False}
-        height = {0: 1.12, 1: 1.1, 10: 0.52}[strength]
-        label(b, name, (places[0] + 0.02, mean.iloc[0] * height), **above)
+        height, va = (1.15, "bottom") if strength == 0 else (0.84, "top")
+        look = {"va": va, "ha": "left", "color": color, "clip_on": False}
+        label(b, name, (places[0] - 0.06, mean.iloc[0] * height), **look)
     names = [f"{dose:g}" for dose in doses]
     b.set_xticks(places, [names[0] + "\n(B)", *names[1:-1], names[-1] + "\n(C)"])
     frame(b, "(b) redundancy of units", "weight of decorrelation", log="y")

@@ -133,7 +133,7 @@ def test_each_method_learns_as_its_name_says():
         want = h.lse_loss(E, competition=int(i < 5)) + 0.02 * 720 / 128 * (infomax + decay)
         found = methods[name].loss(methods[name].new_model(seed=3), x, lam=0.02)
         assert found.item() == pytest.approx(want.item(), rel=1e-5), name
-        assert methods[name].lr == (0.001, 0.01, 0.016)[min(i, 2)]
+        assert methods[name].lr == (0.001, 0.01, 0.008)[min(i, 2)]
         sgd = methods[name].optimizer(like.parameters(), lr=1).defaults.get("momentum") == 0.9
         assert sgd == methods[name].slow_start == (name == "by SGD")
 
