@@ -125,15 +125,16 @@ def test_each_method_learns_as_its_name_says():
     x = torch.randn(720, 8, generator=torch.Generator().manual_seed(0)) ** 3 + 1
     methods, kappa = language.methods(x, 16), float(x.var(0).sum()) / 16
     names = ["the paper's loss, by Adam", "by SGD", "+ weight decay", "+ log-determinant"]
-    names += ["+ centred: the revised loss", "revised, without competition"]
+    names += ["+ centred: the revised loss", "revised, four times the rate"]
+    names += ["revised, without competition"]
     for i, name in enumerate(names):  # each is the one before and a change
         E = (like := h.Encoder(8, 16, x.mean(0) if i >= 4 else None, seed=3)).encode(x)
         infomax = h.infomax_loss(E) if i < 3 else h.log_det_loss(E)
         decay = kappa * like.W.square().sum() if i >= 2 else 0
-        want = h.lse_loss(E, competition=int(i < 5)) + 0.02 * 720 / 128 * (infomax + decay)
+        want = h.lse_loss(E, competition=int(i < 6)) + 0.02 * 720 / 128 * (infomax + decay)
         found = methods[name].loss(methods[name].new_model(seed=3), x, lam=0.02)
         assert found.item() == pytest.approx(want.item(), rel=1e-5), name
-        assert methods[name].lr == (0.001, 0.01, 0.008)[min(i, 2)]
+        assert methods[name].lr == (0.001, 0.01, 0.004, 0.004, 0.004, 0.016, 0.016)[i]
         sgd = methods[name].optimizer(like.parameters(), lr=1).defaults.get("momentum") == 0.9
         assert sgd == methods[name].slow_start == (name == "by SGD")
 
