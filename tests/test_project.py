@@ -138,17 +138,21 @@ def test_links_and_commands_of_the_front_page_exist():
 
 
 def test_the_example_of_the_front_page_prints_what_it_says(monkeypatch, capsys):
-    """With helpers.py alone, as one who copies it would run it, and without a warning."""
+    """With helpers.py alone, as one who copies it would run it, and without a warning; and whatever
+    the scale of the data is."""
     blocks = re.search(
         r"```python\n((?:(?!```).)*)```\n```text\n(.*?)```", read("README.md"), re.DOTALL
     )
     monkeypatch.delitem(sys.modules, "helpers", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lab"]:
         monkeypatch.setitem(sys.modules, name, None)  # which cannot be imported then
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        exec(blocks[1], {})
-    assert capsys.readouterr().out == blocks[2]
+    for scale in ("", " * 0.01", " * 255"):
+        code = blocks[1].replace("load_digits().data", f"load_digits().data{scale}")
+        assert scale in code
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            exec(code, {})
+        assert capsys.readouterr().out == blocks[2]
 
 
 def means(name, table, by):
