@@ -122,12 +122,12 @@ def kmeans_purity(x, x_test, y_test, n_units, seed, l0=10):
 
 
 def directions(model, loss, x):
-    """Of each unit, for x (N, D) as one minibatch: its "weights", the "step" that gradient descent
-    on loss(model, x) would add to them, and its "decoder row" of the best linear decoder: a dict of
-    (K, D)."""
+    """Of each unit, for x (N, D) as one minibatch: its "decoder row", of the best linear decoder;
+    the "step" that gradient descent on loss(model, x) adds to its weights; and the "weights": a
+    dict of (K, D)."""
     (gradient,) = torch.autograd.grad(loss(model, x), model.W)
     V, _ = h.best_decoder(model, x)
-    return {"weights": model.W.detach(), "step": -gradient, "decoder row": V.to(gradient)}
+    return {"decoder row": V.to(gradient), "step": -gradient, "weights": model.W.detach()}
 
 
 def cosines(model, loss, x):
