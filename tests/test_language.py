@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -137,6 +138,41 @@ def test_each_method_learns_as_its_name_says():
         assert methods[name].lr == (0.001, 0.01, 0.004, 0.004, 0.004, 0.016, 0.016)[i]
         sgd = methods[name].optimizer(like.parameters(), lr=1).defaults.get("momentum") == 0.9
         assert sgd == methods[name].slow_start == (name == "by SGD")
+
+
+def test_what_is_recovered_is_of_own_decoders(monkeypatch):
+    x = torch.randn(3, 90, 8, generator=torch.Generator().manual_seed(0)) + 1
+    data = net.Activations(x[0], x[1], None, 1.0, 1.0)
+
+    def explained(site, sequences, data, saes):
+        return [h.variance_explained(sae, data.x_test) for sae in saes], 2.0
+
+    monkeypatch.setattr(language, "loss_recovered", explained)
+    models = {"a": h.Encoder(8, 4, seed=[0, 1]), "b": h.SparseAutoencoder(8, 4)}
+    table, cost = language.measure(models, data, None, None)
+    assert cost == 2 and [*table.method] == ["a", "a", "b"]
+    assert_allclose(table.recovered, table.explained, rtol=1e-6)
+    assert (table.recovered < table.explained_best).all()
+
+
+@pytest.mark.parametrize(
+    "changed, fails",
+    [
+        ({}, []),
+        ({"+ log-determinant": 0.49}, [0]),
+        ({"revised, without competition": 0.58}, [1]),
+        ({"revised, without competition": 0.62}, [1]),
+        ({"L1 SAE": 0.59}, [2]),
+        ({"L1 SAE": None}, [2]),
+    ],
+)
+def test_criteria_compare_what_they_say(changed, fails):
+    explained = {"+ weight decay": 0.5, "+ log-determinant": 0.55, "L1 SAE": 0.7}
+    explained |= {"revised, four times the rate": 0.6, "revised, without competition": 0.605}
+    rows = [(name, value) for name, value in (explained | changed).items() if value]
+    table = pd.DataFrame(rows, columns=["method", "explained"])
+    held = [row["holds"] for row in language.criteria(table)]
+    assert [i for i, holds in enumerate(held) if not holds] == fails
 
 
 @pytest.fixture
