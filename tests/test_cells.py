@@ -161,17 +161,6 @@ def test_even_counts_penalise_the_variance_of_the_denominator():
     assert_allclose(found, expected, rtol=0.01)
 
 
-def test_the_parts_of_the_loss_are_means_over_minibatches_and_its_sum(model, monkeypatch):
-    for name in ("y", "y_test"):
-        monkeypatch.setitem(ABLATION, name, X[:, 0] > 0)
-    found = ABLATION["parts"](model)
-    E = measures.minibatches(model(X))[0]
-    assert found["variance term"] == pytest.approx(h.variance_loss(E).item())
-    assert found["the rest"] == pytest.approx((h.lse_loss(E) + h.decorrelation_loss(E)).item())
-    assert found["loss"] == pytest.approx(found["variance term"] + found["the rest"])
-    assert found["dead"] == h.n_dead(E)
-
-
 def test_converged_is_the_first_of_five_small_changes_in_a_row():
     changes = np.array([9, 0.5, 0.5, 9, 0.9, -0.9, 0.9, 0, 0.1, 0.1])
     losses = torch.tensor(np.cumsum([0, *changes]))
@@ -205,3 +194,37 @@ def test_batch_top_k_keeps_the_largest_of_a_batch():
             kept.flatten().sort(descending=True).values[: 2 * len(X)].detach(), largest.detach()
         )
         assert h.l0(kept) == 2
+
+
+def test_the_parts_of_the_loss_are_means_over_minibatches_and_its_sum(model, monkeypatch):
+    x, x_test = normal(300, D), normal(90, D, seed=1)  # two minibatches
+    y, y_test = x[:, 0] > 0, x_test[:, 1] > 0
+    for name, value in {"x": x, "y": y, "x_test": x_test, "y_test": y_test}.items():
+        monkeypatch.setitem(ABLATION, name, value)
+    terms = (h.variance_loss, lambda E: h.lse_loss(E) + h.decorrelation_loss(E))
+    variance, rest = (float(term(measures.minibatches(model(x))).mean()) for term in terms)
+    accuracy = measures.accuracy(model(x), y, model(x_test), y_test)
+    expected = {"dead": h.n_dead(model(x_test)), "variance term": variance, "the rest": rest}
+    expected |= {"loss": variance + rest, "classifier": accuracy}
+    assert ABLATION["parts"](model) == pytest.approx(expected)
+    assert ABLATION["diversity"](model)["classifier"] == accuracy
+
+
+def test_what_notebook_3_measures_is_of_test_inputs_the_own_decoder_and_no_decay(monkeypatch):
+    x, x_test = normal(300, D), 0.7 * normal(90, D, seed=1) + 0.4
+    names = {"x": x, "y": x[:, 0] > 0, "x_test": x_test, "y_test": x_test[:, 1] > 0}
+    stack = h.Encoder(D, K, seed=[1])
+    names["models"] = dict.fromkeys(("a", "+ centred: the revised loss", "L1 SAE"), stack)
+    for name, value in names.items():
+        monkeypatch.setitem(BENCHMARK, name, value)
+    (model,) = h.split_by_seed(stack)
+    found, own = BENCHMARK["measure_as_in_paper"](model), h.with_decoder(model, x, h.own_decoder)
+    assert found["mse"] == pytest.approx((own(x_test) - x_test).square().mean().item())
+    assert found["norm-matched"] == measures.norm_matched_error(model, x_test)
+    model.loss = partial(h.decoder_free_loss, weight_decay=0.7)
+    found = BENCHMARK["measure_directions"](model)
+    assert found | measures.cosines(model, h.decoder_free_loss, x) == found
+    monkeypatch.setattr(BENCHMARK["plots_benchmark"], "one_digit", lambda digit, codes: codes)
+    A_digit = model(x_test[3:4]).detach()
+    for A, V, x_hat in BENCHMARK["one_digit"](3, "a").values():
+        assert A.equal(A_digit[0]) and V.equal(own.V) and x_hat.equal(own.decode(A_digit)[0])

@@ -94,3 +94,18 @@ def test_it_works_where_there_is_no_module_resource_and_no_git(monkeypatch):
     exec(Path(record.__file__).read_text("utf-8"), module := {"__name__": "on Windows"})
     found = module["_environment"]()
     assert found["commit"] == "unknown" and "peak_memory_gb" not in found
+
+
+def test_a_run_is_found_by_its_parameters_in_the_folders_before_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    for folder, seed, l0 in (("figures", 0, 1.0), ("mine", 0, 2.0), ("other", 1, 3.0)):
+        (tmp_path / folder).mkdir()
+        runs = pd.DataFrame({"seed": [seed], "l0": [l0]})
+        record.save("3_benchmark", tmp_path / folder, {"SEEDS": [seed]}, [], runs=runs)
+
+    def found(seed, *folders):
+        run = record.find("3_benchmark", {"SEEDS": (seed,)}, *(tmp_path / f for f in folders))
+        return run and run["tables"]["runs"].l0[0]
+
+    assert found(0, "mine") == 2 and found(0) == found(0, "nowhere", "other") == 1
+    assert found(1, "mine", "other") == 3 and found(1) is None
