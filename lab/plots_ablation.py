@@ -133,20 +133,20 @@ def plateau(losses, convergence, tolerance=1):
     for units, color in colors.items():
         t = np.geomspace(1, units / (0.6 * tolerance), 50)
         axis.plot(t, units / t, color="0.75", lw=3, zorder=0)
-        label(axis, f"{units} units", (1.1, 0.55 * units), color=color, ha="left")
+        label(axis, f"{units} units", (2.9, 1.42 * units / 2.9), color=color)
         ends = [end for (_, n), end in convergence.items() if n == units and np.isfinite(end)]
         if ends:
             name = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
-            label(axis, f"epoch {name}", (np.mean(ends), 0.4 * tolerance), color=color)
+            label(axis, f"epoch {name}", (max(ends), 0.24 * tolerance), color=color, ha="right")
     axis.axhline(tolerance, color="k", lw=0.8)
     text = f"the script's tolerance: {tolerance:g}"
-    label(axis, text, (1.1, 0.85 * tolerance), ha="left", va="top")
+    label(axis, text, (1.1, 0.88 * tolerance), ha="left", va="top")
     label(axis, "$K/t$", (most / 6, 9), color="0.4", fontsize=9)
     for i, (rate, shade) in enumerate(shades.items()):
         look = {"color": shade, "ha": "right", "transform": axis.transAxes}
         label(axis, f"rate {rate:g}", (0.99, 0.96 - 0.07 * i), **look)
     frame(axis, "", "epoch $t$", "fall of the loss in the epoch", log="xy")
-    axis.set(xlim=(1, max(map(len, losses.values()))), ylim=(0.3 * tolerance, 1.3 * most))
+    axis.set(xlim=(1, max(map(len, losses.values()))), ylim=(0.18 * tolerance, 1.3 * most))
     ticks = [t for t in (1, 2, 4, 8, 16, 32, 64) if t < axis.get_xlim()[1]]
     axis.set_xticks(ticks, ticks)
     axis.set_yticks([1, 10], [1, 10])
