@@ -19,7 +19,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: th
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): about 20 minutes
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): half an hour
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do \
 	  cmp -s notebooks/$$n.ipynb build/$$n.source || { echo "notebooks/$$n.ipynb changed" \

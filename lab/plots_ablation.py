@@ -165,20 +165,18 @@ def optimizers(table):
     places = -np.arange(len(table))
     axis.barh(places, -table["the rest"], 0.7, color="0.8")
     axis.barh(places, -table["variance term"], 0.7, -table["the rest"], color=PAPER)
+    right = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "clip_on": False}
     for y, (_, row) in zip(places, table.iterrows()):
         label(axis, f"{row['the rest']:,.0f}", (-row["the rest"] / 2, y), fontsize=7.5)
-        end = {"ha": "left", "fontsize": 7.5, "clip_on": False}
-        label(axis, f"{row['loss']:,.0f}", (15 - row["loss"], y), **end)
-        label(
-            axis, f"{row['classifier']:.1f}", (1.04, y), transform=axis.get_yaxis_transform(), **end
-        )
+        label(axis, f"{row['loss']:,.0f}", (1.1, y), ha="right", **right)
+        label(axis, f"{row['classifier']:.1f}", (1.22, y), ha="right", **right)
     heads = {"the rest": (-table["the rest"].mean() / 2, "0.35"), "variance term": (620, PAPER)}
     for head, (x, color) in heads.items():
         label(axis, head, (x, 0.85), color=color, fontsize=7.5, clip_on=False)
-    head = {"transform": axis.get_yaxis_transform(), "ha": "left", "clip_on": False}
-    label(axis, "classifier, %", (1.0, 0.85), color="0.35", fontsize=7.5, **head)
+    for head, x in {"loss": 1.1, "classifier, %": 1.24}.items():
+        label(axis, head, (x, 0.85), color="0.35", ha="right", **right)
     axis.set_yticks(places, [f"{row.optimizer}, {row.rate:g}" for row in table.itertuples()])
-    axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -1.08 * table.loss.min()))
+    axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -table.loss.min()))
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, labelsize=8)
     fig.alt = (

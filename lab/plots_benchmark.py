@@ -122,8 +122,8 @@ def units(models, shown, scale, dead, purities, reference):
     """models: {"model": W (K, D), "sae": W (K, D)}, dead units last; shown (D,): True where weights
     of (c) are drawn; scale of (b); dead: how many of the SAE's units are; purities: {heading: rows
     of "method" and "purity"}; reference: (name, purity), a dotted line."""
-    fig = plt.figure(figsize=(TWO, 4.5))
-    top, bottom = fig.subfigures(2, 1, height_ratios=[1.25, 1])
+    fig = plt.figure(figsize=(TWO, 5.4))
+    top, bottom = fig.subfigures(2, 1, height_ratios=[1, 1.15])
     a, b, c = top.subplots(1, 3)
     W, V = models["model"], models["sae"]
     marked = range(len(V) - dead, len(V))

@@ -136,13 +136,13 @@ def summary(table, by, columns, text=spread, paper=None):
     several: a DataFrame with names and decimals as `COLUMNS` has them, to be shown by `table`.
 
     paper: a DataFrame of the paper's numbers, with groups as its index and some of the columns;
-    they are added in brackets, in as many decimals.
+    they are added in brackets, as they are given.
     """
     groups = table.groupby(by, sort=False)
     shown = pd.DataFrame({name: groups[name].apply(text, COLUMNS[name][1]) for name in columns})
     for column in [] if paper is None else paper:
         for group, number in paper[column].dropna().items():
-            shown.loc[group, column] += f" ({_rounded(number, COLUMNS[column][1])})"
+            shown.loc[group, column] += f" ({number:,g})"
     return shown.rename(columns={name: COLUMNS[name][0] for name in columns})
 
 

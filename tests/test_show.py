@@ -37,11 +37,11 @@ def test_numbers_of_seeds_as_text():
 
 def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers_by_name():
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    paper = pd.DataFrame({"l0": [NAN, 4.0]}, index=["B", "A"])
+    paper = pd.DataFrame({"l0": [NAN, 1234.5]}, index=["B", "A"])
     found = show.summary(frame, "run", ["dead", "l0"], paper=paper)
     assert list(found.index) == ["B", "A"] and found.index.name == "run"
     assert list(found) == ["dead units", "L0"]
-    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (4.0)"]]
+    assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (1,234.5)"]]
     spans = show.summary(frame, "run", ["l0"], show.span)
     assert [*spans.L0] == ["1.0 to 3.0", "5.0"]
 
