@@ -89,9 +89,7 @@ def active_units(points, cluster, W, b, r, x, weights, E):
     most = x[E.topk(3, dim=0).indices.T.flatten()]
     zeros = [(E[:, j] == 0).nonzero()[:, 0] for j in range(2)]
     inactive = x[[int(rows[i * len(rows) // 4]) for rows in zeros for i in (1, 2, 3)]]
-    fig, (a, *right) = plt.subplots(
-        1, 4, figsize=(TWO, 2.6), width_ratios=[3.7, 1, 3, 3], layout="compressed"
-    )
+    fig, (a, *right) = plt.subplots(1, 4, figsize=(TWO, 2.3), width_ratios=[3.3, 1, 3, 3])
     a.scatter(*points.T, s=3, lw=0, c="0.6")
     a.set(**BARE, xlim=(-1.15, 12.15), ylim=(-1.5, 11.8))
     a.spines[:].set_visible(True)
@@ -107,7 +105,7 @@ def active_units(points, cluster, W, b, r, x, weights, E):
         heights = 2.8 * r[cluster == j].mean(0).numpy()
         bars = a.bar(left + 1.3 * np.arange(3), heights, 1, base, color=["C0", "C1", "C2"])
         a.bar_label(bars, ["$r_1$", "$r_2$", "$r_3$"], fontsize=7, padding=0)
-    a.set_title("(a) three units, active on their side")
+    a.set_title("(a) each unit is active on its side")
     titles = ("(b) $w_j$", "most active:\nresponsibility almost 0", "inactive")
     for axis, images, columns, title in zip(
         right, (weights[units], most, inactive), (1, 3, 3), titles
