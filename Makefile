@@ -30,7 +30,7 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	  cp notebooks/$$n.ipynb build/$$n.source && touch build/$$n.ipynb || exit 1; done
 check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.check
-test: $(INSTALLED)  ## run the tests: 20 seconds
+test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 language: $(INSTALLED:%=%-language)  ## the benchmark on a language model; ARGS="--model NAME_OR_FOLDER --site residual|mlp": on yours, into build/language
 	$(PYTHON) -m lab.language $(ARGS)

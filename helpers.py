@@ -237,7 +237,10 @@ class SparseAutoencoder(Encoder):
 
 
 def split_by_seed(model):
-    """The models of a stack, one for each seed, as a list; of one model, a list of itself."""
+    """The models of a stack, one for each seed, as a list; of one model, a list of itself.
+
+    Raises ValueError for a parameter whose first dimension is not that of the seeds.
+    """
     if not isinstance(model.seed, list):
         return [model]
     models = []
@@ -245,6 +248,8 @@ def split_by_seed(model):
         one = copy.deepcopy(model)
         one.seed = seed
         for name, p in model.named_parameters():
+            if p.shape[:1] != (len(model.seed),):
+                raise ValueError(f"{name} has not one entry for each of {len(model.seed)} seeds")
             part, _, last = name.rpartition(".")
             own = nn.Parameter(p.detach()[i].clone(), p.requires_grad)
             setattr(one.get_submodule(part), last, own)
@@ -502,7 +507,7 @@ def l0(A):
 
 def n_dead(A):
     """Number of units of A (N, K) that are active on no input: -> int."""
-    return int((_of_one_model(A) <= 0).all(0).sum())
+    return int((~(_of_one_model(A) > 0).any(0)).sum())
 
 
 def usage(A):

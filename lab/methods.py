@@ -25,8 +25,9 @@ class Method(NamedTuple):
     def fit(self, x, l0, *, seeds, epochs, tries=6, **options):
         """Train a stack of models, one a seed, with l0 active units -> model, setting.
 
-        The setting is searched from the method's own on; with tries=1 that one is taken. The model
-        keeps its loss, with the setting, as `model.loss`. Raises what `helpers.fit_to_l0` raises.
+        The setting is searched from the method's own on; with tries=1 that one is taken; k is l0,
+        whatever the setting. The model keeps its loss, with the setting, as `model.loss`. Raises
+        what `helpers.fit_to_l0` raises.
         """
         how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, **options}
         how |= {"schedule": h.lr_schedule(epochs, self.slow_start), "after_epoch": tick}

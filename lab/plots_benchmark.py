@@ -91,8 +91,8 @@ def dumbbell(table, right, x="variance of test digits explained"):
 
 
 def directions(models):
-    """models: {name: ([decoder row, step, weights of one unit, each (D,), for each unit], cosines
-    with the decoder row of steps and weights)}: the units of a line stand beside each other."""
+    """models: {name: for each unit {"decoder row", "step" and "weights": (D,)}}. The units of a
+    line stand beside each other, with cosines with the decoder row below."""
     n = len(next(iter(models.values())))
     fig, grid = plt.subplots(
         len(models),
