@@ -12,6 +12,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -113,11 +114,13 @@ def find(name, parameters, *folders):
 
 
 def save_figure(fig, name, folder):
-    """Write <folder>/<name>.png and .pdf -> the figure. The same figure gives the same bytes."""
+    """Write <folder>/<name>.png and .pdf -> the figure, closed, so that a notebook shows it only
+    where it is told to. The same figure gives the same bytes."""
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
         buffer = io.BytesIO()
         fig.savefig(buffer, format=kind, metadata=metadata)
         write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+    plt.close(fig)
     return fig
 
 

@@ -4,6 +4,7 @@ import math
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -85,6 +86,20 @@ def test_only_a_run_that_is_told_to_writes_figures(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES", "file")
     with pytest.raises(OSError, match="file cannot be written"):
         record.output_folder()
+
+
+def test_the_same_figure_gives_the_same_files_and_is_closed(tmp_path):
+    def files():
+        fig, axis = plt.subplots(figsize=(1, 1))
+        axis.plot([1, 2], label="a")
+        assert record.save_figure(fig, "1_theorem", tmp_path) is fig
+        assert not plt.fignum_exists(fig.number)
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    found = files()
+    assert sorted(found) == ["1_theorem.pdf", "1_theorem.png"] and found == files()
+    assert b"CreationDate" not in found["1_theorem.pdf"]  # which two files of a second share
+    assert found["1_theorem.png"][:4] == b"\x89PNG" and found["1_theorem.pdf"][:4] == b"%PDF"
 
 
 def test_it_works_where_there_is_no_module_resource_and_no_git(monkeypatch):
