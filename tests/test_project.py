@@ -182,7 +182,7 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
         f"the units' scale counts, {np.ptp(optimizers['the rest']):.0f};",
         f"correlate by {agreement['C, 100 epochs', 'without competition']:.2f}",
         f"leave {weights:.1f} of 64 units active",
-        f"explains {adam:.0f}% of the variance by Adam, {sgd:.0f}% by the best SGD or with weight",
+        f"explains {adam:.0f}% of the variance by Adam, {sgd:.0f}% by SGD or with weight",
         f"explains {sae - adam:.0f} points of variance less than an L1 SAE",
         f"by Adam, {sae - sgd:.0f} points less by SGD",
         f"(on pixels {pixels:.1f}%)",
