@@ -337,7 +337,8 @@ def fit(
         rows = torch.stack([torch.randperm(len(x), generator=order) for order in orders])
         losses = []
         for batch in rows.to(x.device).split(batch_size, dim=1)[: len(x) // batch_size]:
-            value = loss(model, x[batch] if shape else x[batch[0]])
+            minibatch = x.index_select(0, batch.flatten())  # faster than x[batch]
+            value = loss(model, minibatch.unflatten(0, batch.shape) if shape else minibatch)
             if value.shape != shape:
                 raise ValueError(
                     f"the loss has shape {tuple(value.shape)} and not {shape}, a value for each "
@@ -419,7 +420,8 @@ def _mean_l0(model, x, chunk=4096):
     return float(sum(l0(model.encode(part)).mean() * len(part) for part in parts) / len(x))
 
 
-# --- Decoders of one model: x_hat = A V + offset, fitted to inputs x (N, D) after training ----
+# --- Decoders of one model, which has `encode`, `decoder` and W: x_hat = A V + offset. They are
+# fitted to inputs x (N, D) after training.
 
 
 def best_decoder(model, x, min_active=10):

@@ -8,7 +8,7 @@ import papermill
 
 from lab import NOTEBOOKS, ROOT, record
 
-SMALL = {"SEEDS": [0, 1], "N_TRAIN": 640}
+SMALL = {"SEEDS": [0, 1], "N_TRAIN": 640, "K": 24}
 SCALES = (  # of notebooks 1 to 3
     {"SEEDS": [0], "N_STARTS": 20, "N_MIXTURE": 500, "EM_STEPS": 2, "EPOCHS": 1},
     SMALL | {"EPOCHS": 8, "SHORT_EPOCHS": 1},

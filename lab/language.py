@@ -21,7 +21,7 @@ from lab.network import SMOLLM2, find_site, load_activations, load_network, loss
 from lab.parallel import side_by_side
 
 RECORD = {"model": "", "site": "residual", "layer": 12, "tokens": 160_000, "seeds": [0, 1, 2]}
-REPLACED = 100  # test sequences, at most, on which the loss recovered is measured
+REPLACED = 50  # test sequences, at most, on which the loss recovered is measured
 EPOCHS, L0 = 8, 10
 RATES = (
     "of SAEs by their loss on training rows; by SGD by what the transpose explains of them "
@@ -46,7 +46,7 @@ def methods(x, n_units):
         "by SGD": Method(raw, paper, 0.0303, lr=0.01, optimizer=momentum, slow_start=True),
         "+ weight decay": Method(raw, decayed, 0.0213, lr=0.004),
         "+ log-determinant": Method(raw, log_det, 0.0163, lr=0.004),
-        "+ centred: the revised loss": Method(centred, log_det, 0.012, lr=0.004),
+        "+ centred: the revised loss": Method(centred, log_det, 0.0107, lr=0.004),
         "revised, four times the rate": Method(centred, log_det, 0.0165, lr=0.016),
         "revised, without competition": Method(centred, alone, 0.0165, lr=0.016),
         "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 1.636, "l1_weight", lr=0.008),

@@ -163,12 +163,12 @@ def agreement(A, B):
 
 @torch.no_grad()
 def of_energies(E):
-    """What the paper measures of test energies E (N, K) in its ablation, and L0: a dict. "dead" are
-    units that are active on no input, "still" those the paper calls dead, of a variance below .01.
+    """What the paper measures of test energies E (N, K) in its ablation, and L0: a dict. "dead"
+    units are active on no input; those of "low variance", below .01, are what the paper calls dead.
     """
     return {
         "dead": h.n_dead(E),
-        "still": int((E.double().var(0) < 0.01).sum()),
+        "low variance": int((E.double().var(0) < 0.01).sum()),
         "redundancy": h.redundancy(E),
         "l0": float(h.l0(E)),
         "entropy": h.responsibility_entropy(E),

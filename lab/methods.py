@@ -105,7 +105,7 @@ def principal_components(x, n_units, l0):
     them be active on a row of x, on average."""
     model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
-    model.W.data = torch.cat([axes, -axes])
+    model.W.data = torch.cat([axes, -axes])[:n_units]
     model.b.data.zero_()
     scores = model.pre_activations(x).detach().flatten()
     model.b.data -= scores.kthvalue(len(scores) - round(l0 * len(scores) / n_units)).values

@@ -80,13 +80,17 @@ def count(digits, n_units):
     return fig
 
 
-STRENGTHS = {0: (GREY, "without competition"), 1: (PAPER, "as it is"), 10: ("0.1", "ten times")}
+STRENGTHS = {  # of competition
+    0: (GREY, "without competition"),
+    1: (PAPER, "as it is"),
+    10: ("0.1", "× 10"),
+}
 
 
 def competition(weights, table):
     """weights: {name: W (8, D)}, the same units in each; table: a row of "decorrelation" and
     "competition", the weights of the two, "seed" and "redundancy" for each model."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.2), width_ratios=[1.75, 1])
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.2), width_ratios=[1.5, 1])
     tiles(a, torch.cat([*weights.values()]), 8, names=[n.replace(" ", "\n") for n in weights])
     a.set_title("(a) the same eight units")
     doses = sorted(table.decorrelation.unique())
@@ -113,14 +117,16 @@ def competition(weights, table):
     return fig
 
 
-def plateau(losses, convergence, tolerance=1):
-    """losses: {(rate, units): of each epoch (T,)}; convergence: {(rate, units): an epoch or NaN}.
+def plateau(losses, table, tolerance=1):
+    """losses: {(rate, units): of each epoch (T,)}; table: a row of "rate", "units", "living units"
+    and "epoch", that of convergence or NaN, for each.
 
     A fall between the means of two epochs stands at the end of the first.
     """
     fig, axis = plt.subplots(figsize=(0.75 * TWO, 3))
     (_, most), *_ = losses
     rates = [rate for rate, units in losses if units == most]
+    convergence = table.set_index(["rate", "units"]).epoch
     shades = dict(zip(rates, plt.get_cmap("Oranges")(np.linspace(0.4, 0.95, len(rates)))))
     colors = {most: PAPER, most // 2: SAE, most // 4: GREEN}
     for (rate, units), values in losses.items():
@@ -130,12 +136,16 @@ def plateau(losses, convergence, tolerance=1):
         if np.isfinite(end := convergence[rate, units]):
             height = falls[int(end) - 1 :][:5].mean()
             axis.plot(end, height, "o", color=color, mfc="w", ms=4.5, zorder=5)
-    for units, color in colors.items():
+    for units, of in table.groupby("units"):
+        living, color = of["living units"].max(), colors[units]
         t = np.geomspace(1, units / (0.6 * tolerance), 50)
-        axis.plot(t, units / t, color="0.75", lw=3, zorder=0)
-        label(axis, f"{units} units", (2.9, 1.42 * units / 2.9), color=color)
-        ends = [end for (_, n), end in convergence.items() if n == units and np.isfinite(end)]
-        if ends:
+        axis.plot(t, living / t, color="0.75", lw=3, zorder=0)
+        name = f"{units} units" if living == units else f"{units} units, {living} living"
+        height = 1.12 * living / 3.2  # the name is written along K/t, a little above it
+        look = {"rotation_mode": "anchor", "transform_rotates_text": True, "va": "bottom"}
+        look["rotation"] = np.degrees(np.arctan(-height / 3.2))
+        label(axis, name, (3.2, height), color=color, **look)
+        if len(ends := of.epoch.dropna()):
             name = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
             label(axis, f"epoch {name}", (max(ends), 0.24 * tolerance), color=color, ha="right")
     axis.axhline(tolerance, color="k", lw=0.8)
@@ -169,11 +179,11 @@ def optimizers(table):
     for y, (_, row) in zip(places, table.iterrows()):
         label(axis, f"{row['the rest']:,.0f}", (-row["the rest"] / 2, y), fontsize=7.5)
         label(axis, f"{row['loss']:,.0f}", (1.1, y), ha="right", **right)
-        label(axis, f"{row['classifier']:.1f}", (1.22, y), ha="right", **right)
-    heads = {"the rest": (-table["the rest"].mean() / 2, "0.35"), "variance term": (620, PAPER)}
-    for head, (x, color) in heads.items():
-        label(axis, head, (x, 0.85), color=color, fontsize=7.5, clip_on=False)
-    for head, x in {"loss": 1.1, "classifier, %": 1.24}.items():
+        label(axis, f"{row['classifier']:.1f}", (1.25, y), ha="right", **right)
+    rest, above = -table["the rest"].mean(), {"fontsize": 7.5, "clip_on": False}
+    label(axis, "the rest", (rest / 2, 0.85), color="0.35", **above)
+    label(axis, "variance term", (1.02 * rest, 0.85), color=PAPER, ha="left", **above)
+    for head, x in {"loss": 1.1, "classifier, %": 1.27}.items():
         label(axis, head, (x, 0.85), color="0.35", ha="right", **right)
     axis.set_yticks(places, [f"{row.optimizer}, {row.rate:g}" for row in table.itertuples()])
     axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -table.loss.min()))

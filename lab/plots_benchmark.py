@@ -1,5 +1,7 @@
 """The figures of notebook 3: each function takes what it shows, and returns a figure."""
 
+from itertools import accumulate
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -121,7 +123,7 @@ def directions(models):
 def units(models, shown, scale, dead, purities, reference):
     """models: {"model": W (K, D), "sae": W (K, D)}, dead units last; shown (D,): True where weights
     of (c) are drawn; scale of (b); dead: how many of the SAE's units are; purities: {heading: rows
-    of "method" and "purity"}; reference: (name, purity), a dotted line."""
+    of "method", "l0" and "purity"}; reference: (name, purity), a dotted line."""
     fig = plt.figure(figsize=(TWO, 5.4))
     top, bottom = fig.subfigures(2, 1, height_ratios=[1, 1.15])
     a, b, c = top.subplots(1, 3)
@@ -144,7 +146,7 @@ def units(models, shown, scale, dead, purities, reference):
             y += 1
             look = {"color": color_of(method), "ms": 5, "mew": 0, "alpha": 0.75}
             axis.plot(of.purity, np.full(len(of), y), "o", **look)
-            names.append((y, method))
+            names.append((y, f"{method} ({of.l0.mean():.0f} active)"))
         y += 1
     name, purity = reference
     axis.axvline(purity, color="0.3", ls=":", lw=1)
@@ -200,31 +202,27 @@ def by_l0(table):
     model: a line for each method."""
     fig, axis = plt.subplots(figsize=(TWO, 2.6))
     wanted = sorted(table.active.unique())
+    dashed = {"tied SAE": "-.", "TopK SAE": ":", "by SGD": "--", "+ weight decay": "-."}
     ends = {}
     for method, rows in table.groupby("method", sort=False):
         means = rows.groupby("active")[["l0", "explained"]].mean()
-        dashed = {"tied SAE": "-.", "TopK SAE": ":", "by SGD": "--", "+ weight decay": "-."}
-        look = {"color": color_of(method), "ls": dashed.get(method, "-"), "marker": "o", "ms": 4}
-        axis.plot(means.l0, means.explained, mfc="w", **look)
-        ends[method] = means.iloc[-1]
-    # Labels at the ends of lines, at least a line of text apart
-    heights = {
-        name: end.explained for name, end in sorted(ends.items(), key=lambda e: e[1].explained)
-    }
-    gap, last = 0.045 * (table.explained.max() - table.explained.min()) / 0.6, -np.inf
-    for name, height in heights.items():
-        last = max(height, last + gap)
-        label(
-            axis,
-            name,
-            (1.08 * table.l0.max(), last),
-            ha="left",
-            color=color_of(name),
-            clip_on=False,
-        )
+        look = {"color": color_of(method), "ls": dashed.get(method, "-")}
+        axis.plot(means.l0, means.explained, marker="o", ms=4, mfc="w", **look)
+        ends[method] = float(means.explained.iloc[-1]), look
+    # Names near the ends of lines, a line of text apart: half of the way that they are pushed up,
+    # from the lowest on, and half of the way that they are pushed down, from the highest on
+    names = sorted(ends, key=lambda name: ends[name][0])
+    gap = 0.075 * (table.explained.max() - table.explained.min())
+    up = list(accumulate((ends[name][0] for name in names), lambda last, y: max(y, last + gap)))
+    down = accumulate((ends[name][0] for name in names[::-1]), lambda last, y: min(y, last - gap))
+    right = table.l0.max()
+    for name, y in zip(names, (np.array(up) + [*down][::-1]) / 2):
+        axis.plot([1.05 * right, 1.15 * right], [y, y], clip_on=False, **ends[name][1])
+        label(axis, name, (1.17 * right, y), ha="left", color=color_of(name), clip_on=False)
     frame(axis, "", "active units on a digit", "variance explained", log="x")
     axis.set_xticks(wanted, wanted)
-    axis.xaxis.set_minor_formatter(plt.NullFormatter())
-    axis.set_xlim(0.9 * wanted[0], 1.8 * table.l0.max())
+    axis.xaxis.set_minor_locator(plt.NullLocator())
+    axis.set_xlim(0.9 * wanted[0], 1.9 * right)
+    axis.spines["bottom"].set_bounds(0.9 * wanted[0], right)
     fig.alt = "Variance explained by each method's own decoder against the number of active units."
     return fig

@@ -195,7 +195,7 @@ def test_energies_are_measured_as_the_paper_does():
     E[:, 2] *= 0.1  # alive, and of a variance below .01
     assert measures.of_energies(E) == {
         "dead": 1,
-        "still": 2,
+        "low variance": 2,
         "redundancy": h.redundancy(E),
         "l0": float(h.l0(E)),
         "entropy": h.responsibility_entropy(E),

@@ -91,3 +91,4 @@ def test_principal_components_of_both_signs_have_one_threshold():
     _, _, axes = np.linalg.svd((x - x.mean(0)).numpy(), full_matrices=False)
     assert_allclose(np.abs(model.W[:2].detach() @ axes[:2].T), [[0, 1], [1, 0]], atol=1e-4)
     assert_allclose(model.mean, x.mean(0))
+    assert len(principal_components(x, 5, 1.5).W) == 5  # one negative less

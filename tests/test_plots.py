@@ -176,17 +176,18 @@ def test_plateau_shows_falls_and_convergence():
     epochs = np.arange(1, 21)
     keys = [(0.1, 64), (0.01, 64), (0.01, 32), (0.01, 16)]
     losses = {key: torch.tensor(-key[1] * np.log(epochs)) for key in keys}
-    ends = dict(zip(keys, (np.nan, 14.0, 6.0, 8.0)))
-    (axis,) = checked(plots_ablation.plateau(losses, ends))
+    table = pd.DataFrame(keys, columns=["rate", "units"])
+    table = table.assign(**{"living units": [64, 63, 30, 16], "epoch": [np.nan, 14, 6, 8]})
+    (axis,) = checked(plots_ablation.plateau(losses, table))
     curves = [line.get_xydata() for line in axis.lines if line.get_linewidth() == 1]
     for curve, values in zip(curves, losses.values()):
         assert_allclose(curve, np.stack([epochs[:-1], -np.diff(values)], 1))
     grey = [line.get_xydata() for line in axis.lines if line.get_linewidth() == 3]
-    for line, units in zip(grey, (64, 32, 16)):
+    for line, units in zip(grey, (16, 30, 64)):
         assert_allclose(line.prod(1), units)
     falls = [-np.diff(losses[key])[end - 1 :][:5].mean() for key, end in zip(keys[1:], (14, 6, 8))]
     assert_allclose(np.concatenate(dots(axis)), np.stack([(14, 6, 8), falls], 1))
-    assert {"64 units", "epoch 14", "32 units", "epoch 6", "rate 0.1"} <= {*words(axis)}
+    assert {"64 units", "epoch 14", "32 units, 30 living", "epoch 6", "rate 0.1"} <= {*words(axis)}
 
 
 def test_optimizers_are_bars_of_two_parts_with_their_sum():
@@ -287,6 +288,7 @@ def test_units_show_both_models_and_purity():
     W = {name: torch.randn(64, 9, generator=RANDOM) for name in ("model", "sae")}
     shown = torch.arange(9) > 1
     of = pd.DataFrame({"method": ["b SAE", "b SAE", "by SGD"], "purity": [0.2, 0.3, 0.4]})
+    of["l0"] = [9, 12, 16]
     fig = plots_benchmark.units(W, shown, 2, 5, {"ten": of}, ("k-means", 0.6))
     a, b, c, d = checked(fig)
     assert_pictures(a, W["model"])
@@ -297,7 +299,9 @@ def test_units_show_both_models_and_purity():
         assert_allclose(axis.lines[0].get_xydata(), [[5 * j + 1, 36] for j in range(3, 8)])
     assert [line.get_xdata().tolist() for line in d.lines[:2]] == [[0.2, 0.3], [0.4]]
     names = {tick.get_text(): place for tick, place in zip(d.get_yticklabels(), d.get_yticks())}
-    assert d.lines[0].get_ydata()[0] == names["b SAE"] and d.lines[2].get_xdata()[0] == 0.6
+    assert (
+        d.lines[0].get_ydata()[0] == names["b SAE (10 active)"] and d.lines[2].get_xdata()[0] == 0.6
+    )
 
 
 def test_one_digit_shows_active_units_by_their_part_in_the_sum():
@@ -322,7 +326,7 @@ def test_by_l0_draws_a_line_for_each_method_at_its_own_l0():
     rows += [("b SAE", k, k, k / 20) for k in (5, 10)]
     table = pd.DataFrame(rows, columns=["method", "active", "l0", "explained"])
     (axis,) = checked(plots_benchmark.by_l0(table))
-    a, b = (line.get_xydata() for line in axis.lines)
+    a, b = (line.get_xydata() for line in axis.lines[:2])
     assert_allclose(a, [[5.5, 0.175], [10.5, 0.3]])
     assert_allclose(b, [[5, 0.25], [10, 0.5]])
     heights = dict(zip(words(axis), (text.get_position()[1] for text in axis.texts)))

@@ -171,17 +171,21 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     B, C = ablation.redundancy["B: + variance"], ablation.redundancy["C: + decorrelation"]
     optimizers = pd.DataFrame(recorded("2_ablation")["tables"]["optimizers"])
     agreement = means("2_ablation", "agreement", ["model", "change"]).agreement
-    weights = means("2_ablation", "diversity", "model").l0["weights 64 and 32"]
+    active = means("2_ablation", "diversity", "model").l0
+    by = optimizers.groupby("optimizer").classifier.agg(["min", "max"])
     adam, sgd, decay = explained[["the paper's loss, by Adam", "by SGD", "+ weight decay"]]
     sae = explained["L1 SAE"]
     pixels = recorded("3_benchmark")["tables"]["references"][0]["pixels"]
     assert round(sgd) == round(decay)
     said = [
         f"makes redundancy {B / C:.0f} times smaller",
-        f"losses span {np.ptp(optimizers.loss):.0f}",
-        f"the units' scale counts, {np.ptp(optimizers['the rest']):.0f};",
-        f"correlate by {agreement['C, 100 epochs', 'without competition']:.2f}",
-        f"leave {weights:.1f} of 64 units active",
+        f"losses differ by up to {np.ptp(optimizers.loss):.0f}",
+        f"the units' scale counts, by {np.ptp(optimizers['the rest']):.0f}.",
+        f"correlate by {agreement['C', 'without competition']:.2f}",
+        f"{active['weights 64 and 32']:.1f} of 64 units are active; with the paper's weights of 1, "
+        f"{active['C']:.0f} (six epochs)",
+        f"are {by.loc['SGD', 'min']:.1f} to {by.loc['SGD', 'max']:.1f}% by SGD, "
+        f"{by.loc['Adam', 'min']:.1f} to {by.loc['Adam', 'max']:.1f}% by Adam",
         f"explains {adam:.0f}% of the variance by Adam, {sgd:.0f}% by SGD or with weight",
         f"explains {sae - adam:.0f} points of variance less than an L1 SAE",
         f"by Adam, {sae - sgd:.0f} points less by SGD",
