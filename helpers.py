@@ -405,6 +405,8 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             if abs(slope) < 0.02:
                 break
         setting = math.exp(log_s - min(2, max(-2, distance / slope)))
+        if any(math.isclose(setting, math.exp(s), rel_tol=1e-6) for s, _ in tried):
+            break  # the last try was no nearer, and it would be the same again
     said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
     error = L0NotReached(
         f"L0 {l0:g} was not reached: {said}; try another start, or more tries. If L0 hardly "

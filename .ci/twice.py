@@ -20,6 +20,8 @@ folder = ROOT / "build" / "twice"
 folder.mkdir(parents=True, exist_ok=True)
 for name, parameters in zip(NOTEBOOKS, SCALES, strict=True):
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), f"{name} has cells that have not been run"
     cells = []
     for cell in notebook.cells:
         cells.append(cell)

@@ -23,20 +23,19 @@ warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
 
 def rows(models, measure, title, key="method"):
-    """A DataFrame with a row for each model of {key: stack}, or {key: a tuple of stacks}: columns
-    that say which, and what measure(model), or measure(*models of one seed), gives, a dict.
+    """A DataFrame with a row for each model of {key: stack}: columns that say which, and what
+    measure(model) gives, a dict.
 
     key: the name of the column of keys, or a list of names if they are tuples; then comes "seed".
     title: of the bar.
     """
     names, found = [key] if isinstance(key, str) else key, {}
-    for which, stacks in models.items():
+    for which, stack in models.items():
         which = (which,) if isinstance(key, str) else which
-        stacks = stacks if isinstance(stacks, tuple) else (stacks,)
-        for of_seed in zip(*map(h.split_by_seed, stacks), strict=True):
-            row = dict(zip(names, which, strict=True)) | {"seed": of_seed[0].seed}
-            found[(*which, of_seed[0].seed)] = row, of_seed
-    measured = side_by_side(lambda which: measure(*found[which][1]), found, title)
+        for model in h.split_by_seed(stack):
+            row = dict(zip(names, which, strict=True)) | {"seed": model.seed}
+            found[(*which, model.seed)] = row, model
+    measured = side_by_side(lambda which: measure(found[which][1]), found, title)
     return pd.DataFrame([row | measured[which] for which, (row, _) in found.items()])
 
 

@@ -46,7 +46,7 @@ def explained(x_hat, x=TEST):
 # --- Tables of models ---------------------------------------------------------------------------
 
 
-def test_rows_are_of_each_model_of_a_stack_and_of_pairs_of_one_seed():
+def test_rows_are_of_each_model_of_a_stack():
     a, b = h.Encoder(D, K, seed=[4, 2]), h.Encoder(D, K, seed=[4, 2])
     b.b.data += 1
     table = measures.rows({"a": a, "b": b}, lambda model: {"b": model.b[0].item()}, "", "model")
@@ -54,15 +54,9 @@ def test_rows_are_of_each_model_of_a_stack_and_of_pairs_of_one_seed():
     keys = [("a", 4), ("a", 2), ("b", 4), ("b", 2)]
     assert [*zip(table.model, table.seed)] == keys
     assert_allclose(table.b, torch.cat([a.b[:, 0], b.b[:, 0]]).detach())
-    pairs = {("a", 1): (a, b), ("b", 1): (b, a)}
-
-    def difference(first, second):
-        assert first.seed == second.seed
-        return {"difference": (second.b[0] - first.b[0]).item()}
-
-    table = measures.rows(pairs, difference, "", ["model", "change"])
-    assert [*table.columns] == ["model", "change", "seed", "difference"]
-    assert_allclose(table.difference, [1, 1, -1, -1], rtol=1e-6)
+    table = measures.rows({("a", 1): a, ("b", 1): b}, h.Encoder.state_dict, "", ["model", "rate"])
+    assert [*table.columns] == ["model", "rate", "seed", "W", "b"]
+    assert [*zip(table.model, table.rate, table.seed)] == [(n, 1, seed) for n, seed in keys]
 
 
 # --- How well a model is decoded, and what it is good for ---------------------------------------
