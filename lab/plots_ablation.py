@@ -141,7 +141,7 @@ def plateau(losses, table, tolerance=1):
         t = np.geomspace(1, units / (0.6 * tolerance), 50)
         axis.plot(t, living / t, color="0.75", lw=3, zorder=0)
         name = f"{units} units" if living == units else f"{units} units, {living} living"
-        height = 1.12 * living / 3.2  # the name is written along K/t, a little above it
+        height = 1.22 * living / 3.2  # the name is written along K/t, a little above it
         look = {"rotation_mode": "anchor", "transform_rotates_text": True, "va": "bottom"}
         look["rotation"] = np.degrees(np.arctan(-height / 3.2))
         label(axis, name, (3.2, height), color=color, **look)
@@ -178,12 +178,12 @@ def optimizers(table):
     right = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "clip_on": False}
     for y, (_, row) in zip(places, table.iterrows()):
         label(axis, f"{row['the rest']:,.0f}", (-row["the rest"] / 2, y), fontsize=7.5)
-        label(axis, f"{row['loss']:,.0f}", (1.1, y), ha="right", **right)
-        label(axis, f"{row['classifier']:.1f}", (1.25, y), ha="right", **right)
+        label(axis, f"{row['loss']:,.0f}", (1.09, y), ha="right", **right)
+        label(axis, f"{row['classifier']:.1f}", (1.22, y), ha="right", **right)
     rest, above = -table["the rest"].mean(), {"fontsize": 7.5, "clip_on": False}
     label(axis, "the rest", (rest / 2, 0.85), color="0.35", **above)
     label(axis, "variance term", (1.02 * rest, 0.85), color=PAPER, ha="left", **above)
-    for head, x in {"loss": 1.1, "classifier, %": 1.27}.items():
+    for head, x in {"loss": 1.09, "classifier, %": 1.24}.items():
         label(axis, head, (x, 0.85), color="0.35", ha="right", **right)
     axis.set_yticks(places, [f"{row.optimizer}, {row.rate:g}" for row in table.itertuples()])
     axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -table.loss.min()))
