@@ -405,8 +405,11 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
             if abs(slope) < 0.02:
                 break
         setting = math.exp(log_s - min(2, max(-2, distance / slope)))
-        if any(math.isclose(setting, math.exp(s), rel_tol=1e-6) for s, _ in tried):
-            break  # the last try was no nearer, and it would be the same again
+        settings = [math.exp(s) for s, _ in tried]
+        if np.isclose(setting, settings, rtol=1e-6).any():  # the last try was no nearer
+            setting = math.exp((log_s + other_s) / 2)
+            if np.isclose(setting, settings, rtol=1e-6).any():
+                break
     said = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(d):.3g}" for s, d in tried)
     error = L0NotReached(
         f"L0 {l0:g} was not reached: {said}; try another start, or more tries. If L0 hardly "

@@ -454,8 +454,8 @@ def test_a_search_goes_on_where_two_near_settings_give_the_same_l0():
         (lambda s: np.nan, 5, {"start": 3}, FloatingPointError, "setting 3 the loss .* smaller lr"),
         # Units have died, and what is left goes up and down
         (lambda s: 0.035 if 90 < s < 120 else 0.03, 2, {"start": 100}, RuntimeError, "L0 "),
-        # The third setting is worse than the two from which it came: not the same once more
-        (lambda s: {1: 8, 2: 7.5}.get(s, 9), 5, {}, RuntimeError, "reached: ([^,]*, ){2}[^,]*;"),
+        # The third setting is worse than the two from which it came, and so is the one between
+        (lambda s: {1: 8, 2: 7.5}.get(s, 9), 5, {}, RuntimeError, "reached: ([^,]*, ){3}[^,]*;"),
     ],
 )
 def test_a_search_that_fails_ends_and_says_why(curve, l0, options, error, said):

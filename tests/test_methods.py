@@ -53,6 +53,17 @@ def test_a_setting_is_searched_from_the_methods_own(name):
     assert model.loss.keywords[method.argument] == setting != method.setting
 
 
+@pytest.mark.usefixtures("float64")
+def test_where_l0_is_not_reached_the_nearest_model_is_taken():
+    method = METHODS["decay"]
+    with pytest.raises(h.L0NotReached) as raised:
+        method.fit(X, 4.99, seeds=[3], epochs=1, tries=2)
+    with pytest.warns(UserWarning, match="decay: the nearest model is taken. L0 4.99 was not"):
+        model = train({"decay": method}, X, [3], 1, l0=4.99, tries=2)["decay"]
+    assert_allclose(model.W.detach(), raised.value.model.W.detach())
+    assert model.loss.keywords["lam"] == raised.value.setting
+
+
 def test_the_papers_sae_starts_as_layers_of_pytorch_do():
     model = paper_sae(400, 64, seeds=[2, 3])
     W, V = model.W.detach(), model.V.detach()
