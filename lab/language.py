@@ -38,17 +38,18 @@ def methods(x, n_units):
     sae = partial(h.SparseAutoencoder, *sizes, mean)
     paper = h.decoder_free_loss
     momentum = partial(torch.optim.SGD, momentum=0.9)
+    by_sgd = {"lr": 0.01, "optimizer": momentum, "slow_start": True}
     decayed = partial(paper, weight_decay=kappa)
     log_det = partial(decayed, infomax=h.log_det_loss)
     alone = partial(log_det, sparsity=partial(h.lse_loss, competition=0))
     return {
         "the paper's loss, by Adam": Method(raw, paper, 0.0185),
-        "by SGD": Method(raw, paper, 0.0303, lr=0.01, optimizer=momentum, slow_start=True),
         "+ weight decay": Method(raw, decayed, 0.0213, lr=0.004),
         "+ log-determinant": Method(raw, log_det, 0.0163, lr=0.004),
         "+ centred: the revised loss": Method(centred, log_det, 0.0107, lr=0.004),
         "revised, four times the rate": Method(centred, log_det, 0.0165, lr=0.016),
         "revised, without competition": Method(centred, alone, 0.0165, lr=0.016),
+        "the paper's loss, by SGD": Method(raw, paper, 0.0303, **by_sgd),
         "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 1.636, "l1_weight", lr=0.008),
         "L1 SAE": Method(sae, h.sae_loss, 2.1, "l1_weight", lr=0.004),
         "TopK SAE": Method(sae, h.sae_loss, L0, "k", lr=0.004),

@@ -23,12 +23,15 @@ class Method(NamedTuple):
     optimizer: Callable = h.ADAM
     slow_start: bool = False  # the first epoch has a twentieth of the rate: SGD then kills no units
 
+    def loss_at(self, setting):
+        """The loss with its setting: a function of a model and its inputs."""
+        return self.loss if self.argument == "k" else partial(self.loss, **{self.argument: setting})
+
     def fit(self, x, l0, *, seeds, epochs, tries=6, **options):
         """Train a stack of models, one a seed, with l0 active units -> model, setting.
 
         The setting is searched from the method's own on; with tries=1 that one is taken; k is l0,
-        whatever the setting. The model keeps its loss, with the setting, as `model.loss`. Raises
-        what `helpers.fit_to_l0` raises.
+        whatever the setting. options: of `helpers.fit`. Raises what `helpers.fit_to_l0` raises.
         """
         how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, **options}
         how |= {"schedule": h.lr_schedule(epochs, self.slow_start), "after_epoch": tick}
@@ -37,40 +40,34 @@ class Method(NamedTuple):
             return self.new_model(seed=seeds, **k).to(x.device)
 
         def loss(model, x, setting):
-            return self.loss(model, x, **{self.argument: setting})
+            return self.loss_at(setting)(model, x)
 
-        if self.argument == "k":
-            model, setting = new_model(k=l0), l0
-            h.fit(model, self.loss, x, **how)
-            model.loss = self.loss
-            return model, setting
-        model, setting = new_model(), self.setting
-        if tries == 1:
-            h.fit(model, partial(loss, setting=setting), x, **how)
-        else:
-            how |= {"start": setting, "tries": tries}
-            model, setting = h.fit_to_l0(new_model, loss, x, l0, **how)
-        model.loss = partial(self.loss, **{self.argument: setting})
+        if self.argument != "k" and tries > 1:
+            return h.fit_to_l0(new_model, loss, x, l0, start=self.setting, tries=tries, **how)
+        model, setting = (
+            (new_model(k=l0), l0) if self.argument == "k" else (new_model(), self.setting)
+        )
+        h.fit(model, self.loss_at(setting), x, **how)
         return model, setting
 
 
 def train(methods, x, seeds, epochs, l0=10, **options):
     """Train {name: Method} side by side -> {name: a stack of models with l0 active units}.
 
-    options: of `Method.fit`. The last of six epochs has a tenth of the rate. Where no setting that
-    was tried gives l0, as may be on other data, it warns and takes the nearest.
+    Each keeps its loss, with the setting, as `model.loss`. options: of `Method.fit`. The last of
+    six epochs has a tenth of the rate. Where no setting that was tried gives l0, as may be on other
+    data, it warns and takes the nearest.
     """
     how = {"seeds": seeds, "epochs": epochs, **options}
 
     def train_one(name):
         try:
-            return methods[name].fit(x, l0, **how)[0]
+            model, setting = methods[name].fit(x, l0, **how)
         except h.L0NotReached as error:
             warnings.warn(f"{name}: the nearest model is taken. {error}", stacklevel=2)
-            error.model.loss = partial(
-                methods[name].loss, **{methods[name].argument: error.setting}
-            )
-            return error.model
+            model, setting = error.model, error.setting
+        model.loss = methods[name].loss_at(setting)
+        return model
 
     # The bar expects one training of each method, and stays full while there are more
     return side_by_side(train_one, methods, f"{l0} active units", len(methods) * epochs)

@@ -108,6 +108,7 @@ def competition(weights, table):
     frame(b, "(b) redundancy of units", "weight of decorrelation", log="y")
     ticks = [t for t in (30, 100, 300, 1000, 3000) if t <= table.redundancy.max()]
     b.set_yticks(ticks, [f"{t:,}" for t in ticks])
+    b.set_ylim(top=1.6 * table.redundancy.max())
     b.yaxis.set_minor_formatter(plt.NullFormatter())
     fig.alt = (
         "(a) The weights of eight units of C, with competition and without, which can hardly be "
@@ -177,7 +178,9 @@ def optimizers(table):
     axis.barh(places, -table["variance term"], 0.7, -table["the rest"], color=PAPER)
     right = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "clip_on": False}
     for y, (_, row) in zip(places, table.iterrows()):
-        label(axis, f"{row['the rest']:,.0f}", (-row["the rest"] / 2, y), fontsize=7.5)
+        rest, variance = row["the rest"], row["variance term"]
+        label(axis, f"{rest:,.0f}", (-rest / 2, y), fontsize=7.5)
+        label(axis, f"{variance:,.0f}", (-rest - variance / 2, y), fontsize=7.5)
         label(axis, f"{row['loss']:,.0f}", (1.09, y), ha="right", **right)
         label(axis, f"{row['classifier']:.1f}", (1.22, y), ha="right", **right)
     rest, above = -table["the rest"].mean(), {"fontsize": 7.5, "clip_on": False}

@@ -16,7 +16,7 @@ def color_of(method):
         return SAE
     if "revised" in method:
         return REVISED
-    if "untrained" in method or "without the log-sum-exp" in method:
+    if "untrained" in method:
         return GREY
     ours = method.startswith(("+ ", "by ", "the paper's"))
     return PAPER if ours else PINK
@@ -202,7 +202,12 @@ def by_l0(table):
     model: a line for each method."""
     fig, axis = plt.subplots(figsize=(TWO, 2.6))
     wanted = sorted(table.active.unique())
-    dashed = {"tied SAE": "-.", "TopK SAE": ":", "by SGD": "--", "+ weight decay": "-."}
+    dashed = {
+        "tied SAE": "-.",
+        "TopK SAE": ":",
+        "the paper's loss, by SGD": "--",
+        "+ weight decay": "-.",
+    }
     ends = {}
     for method, rows in table.groupby("method", sort=False):
         means = rows.groupby("active")[["l0", "explained"]].mean()

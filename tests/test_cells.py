@@ -187,7 +187,6 @@ def test_the_papers_sae_loss_has_means_and_a_weight_of_a_hundredth():
 def test_what_takes_the_place_of_the_log_sum_exp():
     E = normal(2, 9, K).abs()
     assert_allclose(BENCHMARK["l1"](E), E.numpy().sum((1, 2)) / K)
-    assert BENCHMARK["without_lse"](E).tolist() == [0, 0]
 
 
 def test_batch_top_k_keeps_the_largest_of_a_batch():

@@ -125,7 +125,8 @@ def test_a_language_model_that_is_missing_or_damaged(tmp_path, monkeypatch):
 def test_each_method_learns_as_its_name_says():
     x = torch.randn(720, 8, generator=torch.Generator().manual_seed(0)) ** 3 + 1
     methods, kappa = language.methods(x, 16), float(x.var(0).sum()) / 16
-    names = ["the paper's loss, by Adam", "by SGD", "+ weight decay", "+ log-determinant"]
+    adam, sgd = "the paper's loss, by Adam", "the paper's loss, by SGD"
+    names = [adam, sgd, "+ weight decay", "+ log-determinant"]
     names += ["+ centred: the revised loss", "revised, four times the rate"]
     names += ["revised, without competition"]
     for i, name in enumerate(names):  # each is the one before and a change
@@ -136,8 +137,8 @@ def test_each_method_learns_as_its_name_says():
         found = methods[name].loss(methods[name].new_model(seed=3), x, lam=0.02)
         assert found.item() == pytest.approx(want.item(), rel=1e-5), name
         assert methods[name].lr == (0.001, 0.01, 0.004, 0.004, 0.004, 0.016, 0.016)[i]
-        sgd = methods[name].optimizer(like.parameters(), lr=1).defaults.get("momentum") == 0.9
-        assert sgd == methods[name].slow_start == (name == "by SGD")
+        momentum = methods[name].optimizer(like.parameters(), lr=1).defaults.get("momentum") == 0.9
+        assert momentum == methods[name].slow_start == (name == sgd)
 
 
 def test_what_is_recovered_is_of_own_decoders(monkeypatch):

@@ -48,9 +48,9 @@ def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatche
 @pytest.mark.parametrize("name", ["decay", "L1"])
 def test_a_setting_is_searched_from_the_methods_own(name):
     method = METHODS[name]._replace(lr=0.05)
-    model, setting = method.fit(X, 1.5, seeds=[3], epochs=8, tries=12)
+    model = train({name: method}, X, [3], 8, l0=1.5, tries=12)[name]
     assert h.l0(model.encode(X)).item() == pytest.approx(1.5, rel=0.03)
-    assert model.loss.keywords[method.argument] == setting != method.setting
+    assert model.loss.keywords[method.argument] != method.setting
 
 
 @pytest.mark.usefixtures("float64")
@@ -100,6 +100,6 @@ def test_principal_components_of_both_signs_have_one_threshold():
     assert h.l0(model.encode(x)).item() == pytest.approx(1.5, abs=0.01)
     assert len({*model.b.tolist()}) == 1 and model.W[:2].equal(-model.W[2:])
     _, _, axes = np.linalg.svd((x - x.mean(0)).numpy(), full_matrices=False)
-    assert_allclose(np.abs(model.W[:2].detach() @ axes[:2].T), [[0, 1], [1, 0]], atol=1e-4)
+    assert_allclose(np.abs(model.W[:2].detach().numpy() @ axes[:2].T), [[0, 1], [1, 0]], atol=1e-4)
     assert_allclose(model.mean, x.mean(0))
     assert len(principal_components(x, 5, 1.5).W) == 5  # one negative less
