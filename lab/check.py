@@ -3,7 +3,8 @@
 The record is figures/ as committed at HEAD. Numbers are compared by equal seeds: the mean of their
 differences is to be within 3% of the record's mean or, with three seeds or more, within ten of its
 standard errors. (Three differences estimate it badly: in one number of 25 chance alone exceeds
-five, in one of 100 ten.) Counts may differ by one, the number of parameters not at all. A criterion
+five, in one of 100 ten.) Of accuracies and others with a maximum, a tenth of what is missing to it
+takes the place of 3%. Counts may differ by one, the number of parameters not at all. A criterion
 that flips differs unless its numbers agree. Exit status: 0 if all that was compared agrees, 1 if
 something does not, 2 if nothing could be compared.
 """
@@ -17,6 +18,7 @@ from lab import NOTEBOOKS, ROOT
 from lab.record import KEYS, git
 
 RECORDS = (*NOTEBOOKS, "language")
+MAXIMA = {"classifier": 100, "recovered": 100, "agreement": 1}
 
 
 def check():
@@ -46,7 +48,7 @@ def compare_file(name):
     try:
         record, run = json.loads(committed), json.loads((ROOT / path).read_text(encoding="utf-8"))
     except ValueError:
-        return ["damaged: run `make figures` or `make language`"], 0
+        return ["damaged", "run `make figures` or `make language`"], 0
     if record == run:
         return ["the committed record itself, which shows nothing about a run of yours"], 0
     return compare(record, run)
@@ -62,7 +64,7 @@ def compare(record, run):
     a, b = all_numbers(record), all_numbers(run)
     for key in {**a, **b}:
         there, here = a.get(key, {}), b.get(key, {})
-        if not agree(there, here, exactly=key[-1] == "parameters"):
+        if not agree(there, here, MAXIMA.get(key[-1]), exactly=key[-1] == "parameters"):
             name = ", ".join(map(str, key))
             lines.append(f"{name}: {_mean(there)} in the record, {_mean(here)} in your run")
             lines[-1] += ", of other seeds" * (there.keys() != here.keys())
@@ -98,15 +100,17 @@ def all_numbers(record):
     return found
 
 
-def agree(record, run, exactly=False):
-    """Whether {seed: number} of a record and of a run agree. Whole numbers are counts."""
+def agree(record, run, maximum=None, exactly=False):
+    """Whether {seed: number} of a record and of a run agree. Whole numbers are counts; others may
+    have a maximum."""
     if record.keys() != run.keys() or exactly:
         return record == run
     a, b = (np.array([side[seed] for seed in record], float) for side in (record, run))
     difference = b - a  # NaN agrees with nothing
     error = difference.std(ddof=1) / len(a) ** 0.5 if len(a) >= 3 else 0
     one = all(isinstance(number, int) for number in (*record.values(), *run.values()))
-    return abs(difference.mean()) <= max(0.03 * abs(a.mean()), 10 * error, one)
+    near = 0.03 * abs(a.mean()) if maximum is None else 0.1 * (maximum - a.mean())
+    return abs(difference.mean()) <= max(near, 10 * error, one)
 
 
 def _mean(values):

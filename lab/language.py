@@ -52,7 +52,7 @@ def methods(x, n_units):
         "the paper's loss, by SGD": Method(raw, paper, 0.0303, **by_sgd),
         "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 1.636, "l1_weight", lr=0.008),
         "L1 SAE": Method(sae, h.sae_loss, 2.1, "l1_weight", lr=0.004),
-        "TopK SAE": Method(sae, h.sae_loss, L0, "k", lr=0.004),
+        "TopK SAE": Method(sae, h.sae_loss, min(L0, n_units // 8), "k", lr=0.004),
     }
 
 

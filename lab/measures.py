@@ -16,6 +16,7 @@ import helpers as h
 from lab.parallel import side_by_side
 
 FITTED = 20_000  # training rows to which decoders are fitted
+STILL = 0.1  # pixels with a smaller standard deviation hardly vary
 # `accuracy` of pixels ends before it has converged; a filter of a thread is one of all threads
 warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
@@ -89,7 +90,7 @@ def norm_matched_error(model, x):
     return float((x_hat - x).square().mean())
 
 
-def norm_matched_mean(x, x_test):
+def mean_image_error(x, x_test):
     """`norm_matched_error` of a model that always gives the mean of x: -> float."""
     mean = normalize(x.mean(0), dim=0) * x_test.norm(dim=1, keepdim=True)
     return float((mean - x_test).square().mean())
@@ -131,7 +132,8 @@ def directions(model, loss, x):
 
 def cosines(model, loss, x):
     """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units; and
-    "still", the part of ||W||^2 that belongs to entries of x with a standard deviation below .1.
+    "still", the part of ||W||^2 that belongs to entries of x with a standard deviation below
+    `STILL`.
     """
     x = x[:FITTED]
     found = directions(model, loss, x)
@@ -145,7 +147,7 @@ def cosines(model, loss, x):
         "weights and step": cosine("weights", "step"),
         "step and decoder row": cosine("step", "decoder row"),
         "weights and decoder row": cosine("weights", "decoder row"),
-        "still": float(W[:, x.std(0) < 0.1].sum() / W.sum()),
+        "still": float(W[:, x.std(0) < STILL].sum() / W.sum()),
     }
 
 

@@ -12,8 +12,8 @@ from lab.parallel import side_by_side, tick
 
 
 class Method(NamedTuple):
-    """A model new_model(seed=...), its loss, and the setting that gives ten active units: `lam` or
-    `l1_weight` of the loss, or `k` of the model, as `argument` says."""
+    """A model new_model(seed=...), its loss, and a setting: `lam` or `l1_weight` of the loss, from
+    which the search for L0 starts, or `k` of the model, as `argument` says."""
 
     new_model: Callable
     loss: Callable
@@ -30,13 +30,14 @@ class Method(NamedTuple):
     def fit(self, x, l0, *, seeds, epochs, tries=6, **options):
         """Train a stack of models, one a seed, with l0 active units -> model, setting.
 
-        The setting is searched from the method's own on; with tries=1 that one is taken; k is l0,
-        whatever the setting. options: of `helpers.fit`. Raises what `helpers.fit_to_l0` raises.
+        The setting is searched from the method's own on; with tries=1 that one is taken, and k
+        always. options: of `helpers.fit`. Raises what `helpers.fit_to_l0` raises.
         """
-        how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, **options}
-        how |= {"schedule": h.lr_schedule(epochs, self.slow_start), "after_epoch": tick}
+        how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, "after_epoch": tick}
+        how |= {"schedule": h.lr_schedule(epochs, self.slow_start)} | options
 
-        def new_model(**k):
+        def new_model():
+            k = {"k": self.setting} if self.argument == "k" else {}
             return self.new_model(seed=seeds, **k).to(x.device)
 
         def loss(model, x, setting):
@@ -44,11 +45,9 @@ class Method(NamedTuple):
 
         if self.argument != "k" and tries > 1:
             return h.fit_to_l0(new_model, loss, x, l0, start=self.setting, tries=tries, **how)
-        model, setting = (
-            (new_model(k=l0), l0) if self.argument == "k" else (new_model(), self.setting)
-        )
-        h.fit(model, self.loss_at(setting), x, **how)
-        return model, setting
+        model = new_model()
+        h.fit(model, self.loss_at(self.setting), x, **how)
+        return model, self.setting
 
 
 def train(methods, x, seeds, epochs, l0=10, **options):
@@ -75,10 +74,13 @@ def train(methods, x, seeds, epochs, l0=10, **options):
 
 class AdamByUnit(torch.optim.Optimizer):
     """Adam for a stack of models, with one second moment for each unit, the mean over its weights
-    W (S, K, D), in the place of one for each weight. All else is Adam's."""
+    W (S, K, D), in the place of one for each weight. All else is Adam's. Raises ValueError without
+    a stack."""
 
     def __init__(self, parameters, lr):
         super().__init__(parameters, {"lr": lr})
+        if not any(p.dim() == 3 for group in self.param_groups for p in group["params"]):
+            raise ValueError("AdamByUnit is for a stack of models: give a list of seeds, if of one")
 
     @torch.no_grad()
     def step(self):

@@ -27,7 +27,7 @@ def configurations(models):
             label(
                 above, f"all {K} units\nare dead", (0.5, 0.5), transform=above.transAxes, fontsize=9
             )
-        usage_bars(below, usage, OF_MODEL[name[0]])
+        usage_bars(below, usage, OF_MODEL.get(name[0], GREY))
         below.set_xlabel(f"{active} of {K} active")
         below.tick_params(labelleft=above is axes[0, 0])
     axes[0, 0].set_ylabel("correlations\nof units")
@@ -80,7 +80,7 @@ def count(digits, n_units):
     return fig
 
 
-STRENGTHS = {  # of competition
+STRENGTHS = {  # of competition; others are green
     0: (GREY, "without competition"),
     1: (PAPER, "as it is"),
     10: ("0.1", "× 10"),
@@ -95,7 +95,8 @@ def competition(weights, table):
     a.set_title("(a) the same eight units")
     doses = sorted(table.decorrelation.unique())
     places = np.log10([dose or doses[1] / 8 for dose in doses])  # zero has a place of its own
-    for strength, (color, name) in STRENGTHS.items():
+    for strength in sorted(table.competition.unique()):
+        color, name = STRENGTHS.get(strength, (GREEN, f"× {strength:g}"))
         by_dose = table[table.competition == strength].groupby("decorrelation").redundancy
         mean, low, high = by_dose.mean(), by_dose.min(), by_dose.max()
         b.fill_between(places, low, high, color=color, alpha=0.25, lw=0)

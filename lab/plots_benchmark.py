@@ -18,35 +18,36 @@ def color_of(method):
         return REVISED
     if "untrained" in method:
         return GREY
-    ours = method.startswith(("+ ", "by ", "the paper's"))
-    return PAPER if ours else PINK
+    return PAPER
 
 
 def paper(table, references):
     """table: for each model a row of "method", "seed", "parameters", "l0", "classifier" and
     "norm-matched"; references: {column: (name, number)}, a dotted line each."""
     columns = {
-        "parameters": ("parameters", "{:,.0f}", (0, None)),
-        "l0": ("active units", "{:.1f}", (0, None)),
-        "classifier": ("classifier, %", "{:.1f}", (89, 94.2)),
-        "norm-matched": ("error, norm-matched", "{:.3f}", (0, None)),
+        "parameters": ("parameters", "{:,.0f}", True),
+        "l0": ("active units", "{:.1f}", True),
+        "classifier": ("classifier, %", "{:.1f}", False),
+        "norm-matched": ("error, norm-matched", "{:.3f}", True),
     }
     fig, axes = plt.subplots(1, len(columns), figsize=(TWO, 1.9))
     methods = table.method.unique()
-    for axis, (column, (title, text, limits)) in zip(axes, columns.items()):
-        top = table[column].max()
+    for axis, (column, (title, text, from_zero)) in zip(axes, columns.items()):
         for place, method in enumerate(methods):
             values = table[table.method == method][column]
             look = {"color": color_of(method), "ms": 5, "mew": 0, "alpha": 0.7}
             axis.plot(place + np.linspace(-0.12, 0.12, len(values)), values, "o", **look)
             up = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "va": "bottom"}
             axis.annotate(text.format(values.mean()), (place, values.max()), fontsize=8, **up)
+        low, high = 0, 1.25 * table[column].max()
         if column in references:
             name, number = references[column]
             axis.axhline(number, color="0.3", ls=":", lw=1)
             label(axis, name, (0.5, number), color="0.3", va="bottom")
-        low, high = limits
-        axis.set(xlim=(-0.6, len(methods) - 0.4), ylim=(low, 1.25 * top if high is None else high))
+            if not from_zero:
+                low, high = min(number, table[column].min()), max(number, table[column].max())
+                low, high = low - 0.3 * (high - low), high + 0.3 * (high - low)
+        axis.set(xlim=(-0.6, len(methods) - 0.4), ylim=(low, high))
         axis.set_xticks(
             range(len(methods)),
             [m.replace("the paper's", "paper's").replace("paper's ", "paper's\n") for m in methods],
@@ -60,14 +61,15 @@ def paper(table, references):
     return fig
 
 
-def dumbbell(table, right, x="variance of test digits explained"):
+def dumbbell(table, right, x="variance of test digits explained", mine=()):
     """table: a row of "method", "seed", "explained" and "explained_best" for each model; right: a
-    column whose means are written on the right, its heading, and its decimals."""
+    column whose means are written on the right, its heading, and its decimals; mine: methods that
+    are pink."""
     methods = list(table.method.unique())
     fig, axis = plt.subplots(figsize=(TWO, 0.3 * len(methods) + 0.7))
     column, heading, digits = right
     for y, method in enumerate(methods):
-        rows, color = table[table.method == method], color_of(method)
+        rows, color = table[table.method == method], PINK if method in mine else color_of(method)
         own, best = rows.explained, rows.explained_best
         pale = 1 - 0.3 * (1 - np.array(to_rgb(color)))
         axis.plot([own.mean(), best.mean()], [y, y], color=pale, lw=3.5, solid_capstyle="round")

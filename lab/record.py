@@ -27,8 +27,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "sciki
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 PLAIN = (bool, int, float, str, type(None))
 # Columns of numbers that say which row it is, as all columns of text do; the others are measured
-KEYS = ("setting", "rate", "units", "active", "decorrelation", "competition", "start", "epochs")
-KEYS += ("seed",)
+KEYS = ("setting", "rate", "units", "active", "decorrelation", "competition", "seed")
 
 
 def output_folder(quick=False):

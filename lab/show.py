@@ -13,18 +13,15 @@ from lab import record
 from lab.parallel import live
 
 COLUMNS = {  # measured: the name that readers know, and decimals
-    "parameters": ("parameters", 0),
     "l0": ("L0", 1),
     "dead": ("dead units", 0),
     "redundancy": ("redundancy", 1),
     "entropy": ("entropy", 2),
-    "agreement": ("agreement", 3),
     "classifier": ("classifier, %", 1),
     "norm-matched": ("MSE, norm-matched", 3),
     "mse": ("MSE, with gain and offset", 3),
     "explained": ("variance explained", 3),
     "explained_best": ("by the best decoder", 3),
-    "purity": ("purity", 2),
     "weights and step": ("cosine of weights and step", 2),
     "step and decoder row": ("of step and decoder row", 2),
     "weights and decoder row": ("of weights and decoder row", 2),

@@ -119,12 +119,12 @@ def test_training_is_that_of_helpers_with_the_loss_that_is_given():
 
 def test_a_run_of_an_optimizer_is_that_of_helpers_and_keeps_lengths():
     for name, optimizer in (("SGD", torch.optim.SGD), ("Adam", h.ADAM)):
-        model, losses, lengths = ABLATION["train_by"]((name, 0.01, 4))
+        run = ABLATION["train_by"]((name, 0.01, 4))
         alone = h.Encoder(D, 4, seed=3)
         expected = h.fit(alone, h.decoder_free_loss, X, epochs=1, lr=0.01, optimizer=optimizer)
-        assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
-        assert_allclose(losses, expected)
-        assert lengths == [pytest.approx(alone.W.norm().item())]
+        assert_allclose(run["model"].W.detach(), alone.W.detach(), atol=1e-9)
+        assert_allclose(run["losses"], expected)
+        assert run["lengths"] == [pytest.approx(alone.W.norm().item())]
 
 
 def gradient_of(loss, E):
@@ -166,11 +166,11 @@ def test_even_counts_penalise_the_variance_of_the_denominator():
     assert_allclose(found, expected, rtol=0.01)
 
 
-def test_converged_is_the_first_of_five_small_changes_in_a_row():
+def test_convergence_is_the_first_of_five_small_changes_in_a_row():
     changes = np.array([9, 0.5, 0.5, 9, 0.9, -0.9, 0.9, 0, 0.1, 0.1])
     losses = torch.tensor(np.cumsum([0, *changes]))
-    assert ABLATION["converged"](losses, 1) == 5  # epochs are counted from 0
-    assert np.isnan(ABLATION["converged"](losses, 0.2))
+    assert ABLATION["convergence_epoch"](losses, 1) == 5  # epochs are counted from 0
+    assert np.isnan(ABLATION["convergence_epoch"](losses, 0.2))
 
 
 # --- Notebook 3 ---------------------------------------------------------------------------------

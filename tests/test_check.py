@@ -75,6 +75,17 @@ def test_a_number_that_moves_is_seen_though_seeds_differ_as_much():
     assert check.agree({0: -1000.5}, {0: -1010.5}) and not check.agree({0: -1000.5}, {0: -1040.5})
 
 
+def test_a_point_of_accuracy_is_seen():
+    """Where 90% are right, of a run with 91.1%, but not of one with 90.9%."""
+
+    def with_accuracy(number):
+        return a_record() | {"tables": {"of": [{"seed": 0, "classifier": number}]}}
+
+    for accuracy, lines in ((90.9, 0), (91.1, 1), (89.1, 0), (88.9, 1)):
+        found, _ = check.compare(with_accuracy(90.0), with_accuracy(accuracy))
+        assert len(found) == 1 + lines
+
+
 def test_what_is_missing_is_named_and_of_other_parameters_nothing_is_compared():
     run = a_record()
     for row in run["tables"]["runs"]:
@@ -110,7 +121,7 @@ def figures(tmp_path, monkeypatch):
         (json.dumps(a_record(C=times(1.01))), 0, "6 numbers and verdicts compared, 0 of them"),
         (json.dumps(a_record(verdict=(0.88, 0.92))), 0, HAIR),
         (json.dumps(a_record(C=times(1.1))), 1, "6 numbers and verdicts compared, 1 of them"),
-        ('{"parameters": {', 2, "damaged: run `make figures`"),
+        ('{"parameters": {', 2, "damaged\n  run `make figures`"),
         (None, 2, "missing here"),
     ],
 )

@@ -517,6 +517,10 @@ def test_the_best_decoder_of_float32_activations_does_not_invert_rounding():
     model.b.data[:2] = 50 + 1e-5 * torch.arange(2)
     V, _ = h.best_decoder(model, x)
     assert V[:2].norm(dim=1).max() < 10
+    # A difference of a hundredth is not rounding
+    model.W.data[1], model.b.data[:2] = 0.99 * model.W.data[0] + 0.01 * model.W.data[2], 3
+    expected, _ = h.best_decoder(model.double(), x.double())
+    close(h.best_decoder(model.float(), x)[0], expected, 1e-2)
 
 
 def test_units_active_on_fewer_than_ten_rows_are_not_decoded_however_large_they_get():

@@ -95,7 +95,7 @@ def test_decoders_are_fitted_on_the_first_training_rows_and_judged_on_test_input
 def test_a_mean_is_matched_to_the_norm_of_each_input():
     x, x_test = torch.tensor([[3.0, 3], [3, 5]]), torch.tensor([[5.0, 0], [0, 10]])
     expected = np.mean([2**2, 4**2, 6**2, 2**2])  # (3, 4) and (6, 8)
-    assert measures.norm_matched_mean(x, x_test) == pytest.approx(expected, rel=1e-5)
+    assert measures.mean_image_error(x, x_test) == pytest.approx(expected, rel=1e-5)
 
 
 def test_accuracy_is_of_a_logistic_regression_of_training_activations():
@@ -138,7 +138,7 @@ def test_kmeans_finds_clusters_in_the_first_rows_however_far_they_are(monkeypatc
 def test_directions_are_weights_a_step_and_a_regression(monkeypatch):
     """By finite differences; of two units one is dead, and one input hardly varies."""
     monkeypatch.setattr(measures, "FITTED", 250)
-    x = TRAIN.double() * torch.tensor([1, 1, 1, 1, 1, 0.05])
+    x = TRAIN.double() * torch.tensor([1, 1, 1, 1, 0.2, 0.05])
     model = h.Encoder(D, K, seed=1).double()
     model.b.data[4] = -100
     loss, first = partial(h.decoder_free_loss, lam=0.5), x[:250]

@@ -20,7 +20,7 @@ METHODS = {
     "decay": Method(ENCODER, DECAYED, 0.2, lr=0.004),
     "SGD": Method(ENCODER, DECAYED, 0.3, lr=0.01, optimizer=momentum, slow_start=True),
     "L1": Method(SAE, h.sae_loss, 0.7, "l1_weight", lr=0.02),
-    "TopK": Method(SAE, h.sae_loss, 2, "k"),
+    "TopK": Method(SAE, h.sae_loss, 3, "k"),
 }
 EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four epochs
     "decay": (ENCODER, partial(DECAYED, lam=0.2), 0.004, h.ADAM, [1, 1, 1, 0.1]),
@@ -32,7 +32,7 @@ EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four e
 
 @pytest.mark.usefixtures("float64")
 def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatches():
-    """With one try, the setting is the method's own; but k is the number of units asked for."""
+    """With one try, the setting is the method's own."""
     found = train(METHODS, X, seeds=[3, 0], epochs=4, l0=3, tries=1)
     assert [*found] == [*EXPECTED]
     for name, (new, loss, lr, optimizer, schedule) in EXPECTED.items():
@@ -75,6 +75,9 @@ def test_the_papers_sae_starts_as_layers_of_pytorch_do():
 
 def test_adam_by_unit_is_adam_but_for_the_second_moment_of_weights():
     """Where all gradients of a unit have one size, it is Adam; elsewhere they keep their ratios."""
+
+    with pytest.raises(ValueError, match="for a stack of models"):
+        AdamByUnit(h.Encoder(D, K).parameters(), lr=0.1)
 
     def after(optimizer, gradients):
         W, b = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 3, requires_grad=True)

@@ -157,13 +157,11 @@ def test_count_shows_digits_beside_the_logarithm():
 
 def test_competition_shows_rows_of_weights_and_means_over_seeds():
     weights = {name: torch.randn(8, 9, generator=RANDOM) for name in ("C", "without competition")}
-    rows = [
-        (d, c, s, 100 + 40 * d + c + s) for d in (1, 0, 0.5) for c in (10, 0, 1) for s in (0, 2)
-    ]
+    rows = [(d, c, s, 100 + 40 * d + c + s) for d in (1, 0, 0.5) for c in (7, 0, 1) for s in (0, 2)]
     table = pd.DataFrame(rows, columns=["decorrelation", "competition", "seed", "redundancy"])
     a, b = checked(plots_ablation.competition(weights, table))
     assert_pictures(a, torch.cat([*weights.values()]))
-    for line, band, strength in zip(b.lines, b.collections, (0, 1, 10)):
+    for line, band, strength in zip(b.lines, b.collections, (0, 1, 7)):
         assert_allclose(line.get_ydata(), 101 + strength + np.array([0, 20, 40]))
         heights = band.get_paths()[0].vertices[:, 1]  # from the lowest seed to the highest
         assert_allclose([heights.min(), heights.max()], [100 + strength, 142 + strength])
@@ -232,6 +230,9 @@ def test_the_papers_comparison_has_a_panel_for_each_measure():
     assert heights[1] == [[17, 18], [32, 32]] and heights[3] == [[0.14, 0.14], [0.02, 0.03]]
     assert words(axes[2]) == ["93.0", "90.0", "pixels"]
     assert axes[2].lines[-1].get_ydata()[0] == 92
+    for axis in axes:
+        low, high = axis.get_ylim()
+        assert all(low < y < high for line in axis.lines for y in line.get_ydata())
 
 
 def test_the_dumbbell_has_filled_dots_for_the_own_and_open_ones_for_the_best_decoder():
@@ -243,7 +244,7 @@ def test_the_dumbbell_has_filled_dots_for_the_own_and_open_ones_for_the_best_dec
     table = pd.DataFrame(
         rows, columns=["method", "seed", "explained", "explained_best", "recovered"]
     )
-    (axis,) = checked(plots_benchmark.dumbbell(table, ("recovered", "recovered, %", 1)))
+    (axis,) = checked(plots_benchmark.dumbbell(table, ("recovered", "recovered, %", 1), mine="b"))
     for i in (0, 1):
         bar, best, own = axis.lines[3 * i : 3 * i + 3]
         assert_allclose(own.get_xdata(), [0.3 + i / 7, 0.4 + i / 7])
@@ -251,6 +252,7 @@ def test_the_dumbbell_has_filled_dots_for_the_own_and_open_ones_for_the_best_dec
         assert_allclose(bar.get_xdata(), [0.35 + i / 7, 0.6 + i / 7])
         assert best.get_markerfacecolor() == "w" != own.get_markerfacecolor()
         assert {*own.get_ydata(), *best.get_ydata()} == {i}
+        assert own.get_color() == best.get_color() == (plots.PAPER, plots.PINK)[i]
     assert [word for word in words(axis) if word[0] == "5"] == ["50.3", "51.3"]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"]
 
@@ -261,7 +263,6 @@ def test_kinds_of_methods_have_colours():
         plots.SAE: ("L1 SAE", "its SAE", "TopK SAE"),
         plots.REVISED: ("+ centred: the revised loss", "revised, without competition"),
         plots.GREY: ("untrained components",),
-        plots.PINK: ("BatchTopK", "mine"),
     }
     for color, methods in colors.items():
         assert {plots_benchmark.color_of(method) for method in methods} == {color}

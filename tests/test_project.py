@@ -182,7 +182,8 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     assert round(sgd) == round(decay)
     said = [
         f"makes redundancy {B / C:.0f} times smaller",
-        f"losses span {np.ptp(optimizers.loss):.0f}, but only {np.ptp(optimizers['the rest']):.0f} without",
+        f"losses span {np.ptp(optimizers.loss):.0f}, "
+        f"but only {np.ptp(optimizers['the rest']):.0f} without the variance term",
         f"correlate by {agreement['C', 'without competition']:.2f}",
         f"{active['weights 64 and 32']:.1f} of 64 units are active; with the paper's weights of 1, "
         f"{active['C']:.0f} (six epochs)",

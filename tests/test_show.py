@@ -42,6 +42,8 @@ def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers_by_
     assert list(found.index) == ["B", "A"] and found.index.name == "run"
     assert list(found) == ["dead units", "L0"]
     assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (1,234.5)"]]
+    cosines = {name: heading for name, (heading, _) in show.COLUMNS.items() if " and " in name}
+    assert len(cosines) == 3 and all(name in heading for name, heading in cosines.items())
     spans = show.summary(frame, "run", ["l0"], show.span)
     assert [*spans.L0] == ["1.0 to 3.0", "5.0"]
 
