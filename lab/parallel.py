@@ -44,8 +44,10 @@ def side_by_side(function, items, title, epochs=None):
         running = [pool.submit(_run, function, item) for item in items]
         try:
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
-            failed = [run for run in running if run in done and run.exception()]
-            return dict(zip(items, [run.result() for run in failed or running]))
+            for run in running:
+                if run in done:
+                    run.result()  # raises what it has raised
+            return dict(zip(items, [run.result() for run in running]))
         finally:  # also on Ctrl-C
             call.over = True
             try:
