@@ -44,6 +44,9 @@ def test_a_summary_keeps_the_order_of_the_groups_and_adds_the_papers_numbers_by_
     assert found.values.tolist() == [["0", "2.0 ± 1.4"], ["7", "5.0 (1,234.5)"]]
     cosines = {name: heading for name, (heading, _) in show.COLUMNS.items() if " and " in name}
     assert len(cosines) == 3 and all(name in heading for name, heading in cosines.items())
+    names = ("explained", "explained_best", "norm-matched", "mse")
+    own, best, matched, mse = (show.COLUMNS[name][0] for name in names)
+    assert "best" in best and "best" not in own and "matched" in matched and "gain" in mse
     spans = show.summary(frame, "run", ["l0"], show.span)
     assert [*spans.L0] == ["1.0 to 3.0", "5.0"]
 
