@@ -59,7 +59,7 @@ def methods(x, n_units):
 def train(x, n_units, seeds):
     """Train all methods at ten active units, of few units at one in eight.
 
-    -> {name: a stack of models}, with "untrained components" as the last, and {name: setting}. A
+    -> {name: a stack of models}, with "principal components" as the last, and {name: setting}. A
     method that does not get there is left out, and the terminal told why.
     """
     chosen, l0 = methods(x, n_units), min(L0, n_units // 8)
@@ -75,7 +75,7 @@ def train(x, n_units, seeds):
     found = side_by_side(train_one, chosen, "methods", len(chosen) * EPOCHS)
     found = {name: pair for name, pair in found.items() if pair}
     models = {name: model for name, (model, _) in found.items()}
-    models["untrained components"] = principal_components(x, n_units, l0)
+    models["principal components"] = principal_components(x, n_units, l0)
     return models, {name: setting for name, (_, setting) in found.items()}
 
 
@@ -180,7 +180,7 @@ def main(arguments=None):
     record.save("language", args.output, parameters, criteria(table), **tables)
     if not is_record:  # whose figure notebook 3 draws
         right = ("recovered", "loss\nrecovered, %", 0)
-        fig = plots_benchmark.dumbbell(table, right, x="variance of test activations explained")
+        fig = plots_benchmark.dumbbell(table, right, x="variance of test activations explained, %")
         record.save_figure(fig, "language", args.output)
 
 

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
+from matplotlib.transforms import ScaledTranslation
 
 from lab.plots import GREY, PAPER, PINK, REVISED, SAE, TWO, frame, label, picture, tiles
 
@@ -16,7 +17,7 @@ def color_of(method):
         return SAE
     if "revised" in method:
         return REVISED
-    if "untrained" in method:
+    if method == "principal components":
         return GREY
     return PAPER
 
@@ -61,16 +62,18 @@ def paper(table, references):
     return fig
 
 
-def dumbbell(table, right, x="variance of test digits explained", mine=()):
+def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
     """table: a row of "method", "seed", "explained" and "explained_best" for each model; right: a
-    column whose means are written on the right, its heading, and its decimals; mine: methods that
-    are pink."""
+    column whose means are written on the right, beside those of the two, its heading, and its
+    decimals; mine: methods that are pink."""
     methods = list(table.method.unique())
     fig, axis = plt.subplots(figsize=(TWO, 0.3 * len(methods) + 0.7))
     column, heading, digits = right
+    inches = (0.4, 0.8, 0.9 + 0.055 * max(map(len, heading.split("\n"))))  # of columns of numbers
+    from_right = [ScaledTranslation(i, 0, fig.dpi_scale_trans) for i in inches]
     for y, method in enumerate(methods):
         rows, color = table[table.method == method], PINK if method in mine else color_of(method)
-        own, best = rows.explained, rows.explained_best
+        own, best = 100 * rows.explained, 100 * rows.explained_best
         pale = 1 - 0.3 * (1 - np.array(to_rgb(color)))
         axis.plot([own.mean(), best.mean()], [y, y], color=pale, lw=3.5, solid_capstyle="round")
         axis.plot(best, np.full(len(rows), y), "o", color=color, mfc="w", ms=6, mew=1.2)
@@ -79,9 +82,13 @@ def dumbbell(table, right, x="variance of test digits explained", mine=()):
             look = {"color": color, "clip_on": False, "va": "bottom"}
             label(axis, "own decoder", (own.mean(), y - 0.4), **look)
             label(axis, "best linear decoder", (best.mean(), y - 0.4), **look)
-        at = {"transform": axis.get_yaxis_transform(), "ha": "left", "clip_on": False}
-        label(axis, f"{rows[column].mean():.{digits}f}", (1.03, y), fontsize=8, **at)
-    label(axis, heading, (1.03, -0.75), color="0.35", **at)
+        numbers = f"{own.mean():.1f}", f"{best.mean():.1f}", f"{rows[column].mean():.{digits}f}"
+        for text, place in zip(numbers, from_right):
+            at = {"transform": axis.get_yaxis_transform() + place, "ha": "right", "clip_on": False}
+            label(axis, text, (1, y), fontsize=8, **at)
+    for text, place in zip(("own", "best", heading), from_right):
+        at["transform"] = axis.get_yaxis_transform() + place
+        label(axis, text, (1, -0.75), color="0.35", **at)
     axis.set_yticks(range(len(methods)), methods)
     axis.set_ylim(len(methods) - 0.5, -1.1)
     axis.spines["left"].set_visible(False)
@@ -89,7 +96,8 @@ def dumbbell(table, right, x="variance of test digits explained", mine=()):
     frame(axis, "", x)
     fig.alt = (
         "A line for each method: dots for the variance that its own decoder explains, filled, and "
-        f"that the best linear decoder explains, open, with a bar between them; right, {heading}."
+        "that the best linear decoder explains, open, with a bar between the means; right, these "
+        f"means, and {heading}."
     )
     return fig
 
@@ -214,19 +222,19 @@ def by_l0(table):
     for method, rows in table.groupby("method", sort=False):
         means = rows.groupby("active")[["l0", "explained"]].mean()
         look = {"color": color_of(method), "ls": dashed.get(method, "-")}
-        axis.plot(means.l0, means.explained, marker="o", ms=4, mfc="w", **look)
-        ends[method] = float(means.explained.iloc[-1]), look
+        axis.plot(means.l0, 100 * means.explained, marker="o", ms=4, mfc="w", **look)
+        ends[method] = 100 * float(means.explained.iloc[-1]), look
     # Names near the ends of lines, a line of text apart: half of the way that they are pushed up,
     # from the lowest on, and half of the way that they are pushed down, from the highest on
     names = sorted(ends, key=lambda name: ends[name][0])
-    gap = 0.075 * (table.explained.max() - table.explained.min())
+    gap = 7.5 * (table.explained.max() - table.explained.min())
     up = list(accumulate((ends[name][0] for name in names), lambda last, y: max(y, last + gap)))
     down = accumulate((ends[name][0] for name in names[::-1]), lambda last, y: min(y, last - gap))
     right = table.l0.max()
     for name, y in zip(names, (np.array(up) + [*down][::-1]) / 2):
         axis.plot([1.05 * right, 1.15 * right], [y, y], clip_on=False, **ends[name][1])
         label(axis, name, (1.17 * right, y), ha="left", color=color_of(name), clip_on=False)
-    frame(axis, "", "active units on a digit", "variance explained", log="x")
+    frame(axis, "", "active units on a digit", "variance explained, %", log="x")
     axis.set_xticks(wanted, wanted)
     axis.xaxis.set_minor_locator(plt.NullLocator())
     axis.set_xlim(0.9 * wanted[0], 1.9 * right)

@@ -206,7 +206,7 @@ def test_the_run_and_its_record(folder, tmp_path, capsys):
     assert left_out == {*parameters["rates"]} - {*trained}
     assert {*trained} >= {"+ centred: the revised loss", "L1 SAE", "TopK SAE"}
     of_seeds = [(name, seed) for name in trained for seed in (0, 1)]
-    assert [*zip(table.method, table.seed)] == [*of_seeds, ("untrained components", 0)]
+    assert [*zip(table.method, table.seed)] == [*of_seeds, ("principal components", 0)]
     assert table.notna().all(axis=None) and all(name in printed for name in table.method)
     assert ((table.l0 / 6 - 1).abs() < 0.3).all()  # a test of other text, and a seed alone
     assert {path.suffix for path in tmp_path.glob("language.*")} == {".json", ".png", ".pdf"}

@@ -247,13 +247,20 @@ def test_the_dumbbell_has_filled_dots_for_the_own_and_open_ones_for_the_best_dec
     (axis,) = checked(plots_benchmark.dumbbell(table, ("recovered", "recovered, %", 1), mine="b"))
     for i in (0, 1):
         bar, best, own = axis.lines[3 * i : 3 * i + 3]
-        assert_allclose(own.get_xdata(), [0.3 + i / 7, 0.4 + i / 7])
-        assert_allclose(best.get_xdata(), 0.6 + i / 7)
-        assert_allclose(bar.get_xdata(), [0.35 + i / 7, 0.6 + i / 7])
+        assert_allclose(own.get_xdata(), [30 + 100 * i / 7, 40 + 100 * i / 7])
+        assert_allclose(best.get_xdata(), 60 + 100 * i / 7)
+        assert_allclose(bar.get_xdata(), [35 + 100 * i / 7, 60 + 100 * i / 7])
         assert best.get_markerfacecolor() == "w" != own.get_markerfacecolor()
         assert {*own.get_ydata(), *best.get_ydata()} == {i}
         assert own.get_color() == best.get_color() == (plots.PAPER, plots.PINK)[i]
-    assert [word for word in words(axis) if word[0] == "5"] == ["50.3", "51.3"]
+    assert [w for w in words(axis) if w[0].isdigit()] == [
+        "35.0",
+        "60.0",
+        "50.3",
+        "49.3",
+        "74.3",
+        "51.3",
+    ]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["a", "b"]
 
 
@@ -262,7 +269,7 @@ def test_kinds_of_methods_have_colours():
         plots.PAPER: ("the paper's loss, by SGD", "by Adam, centred", "+ weight decay"),
         plots.SAE: ("L1 SAE", "its SAE", "TopK SAE"),
         plots.REVISED: ("+ centred: the revised loss", "revised, without competition"),
-        plots.GREY: ("untrained components",),
+        plots.GREY: ("principal components",),
     }
     for color, methods in colors.items():
         assert {plots_benchmark.color_of(method) for method in methods} == {color}
@@ -329,7 +336,7 @@ def test_by_l0_draws_a_line_for_each_method_at_its_own_l0():
     table = pd.DataFrame(rows, columns=["method", "active", "l0", "explained"])
     (axis,) = checked(plots_benchmark.by_l0(table))
     a, b = (line.get_xydata() for line in axis.lines[:2])
-    assert_allclose(a, [[5.5, 0.175], [10.5, 0.3]])
-    assert_allclose(b, [[5, 0.25], [10, 0.5]])
+    assert_allclose(a, [[5.5, 17.5], [10.5, 30]])
+    assert_allclose(b, [[5, 25], [10, 50]])
     heights = dict(zip(words(axis), (text.get_position()[1] for text in axis.texts)))
-    assert heights == pytest.approx({"a": 0.3, "b SAE": 0.5})
+    assert heights == pytest.approx({"a": 30, "b SAE": 50})
