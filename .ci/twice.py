@@ -31,6 +31,9 @@ for name, parameters in zip(NOTEBOOKS, SCALES, strict=True):
             assert record.parameters(settings).items() <= recorded, f"figures/{name}.json is old"
         elif cell.cell_type == "code":
             cells.append(nbformat.from_dict(cell | {"id": f"{cell.id}-2"}))
+    # A rerun of the set-up takes no other name in capitals for a parameter
+    check = "assert record.parameters(globals()) == parameters"
+    cells.append(nbformat.v4.new_code_cell(check))
     notebook.cells = cells
     nbformat.write(notebook, folder / f"{name}.doubled.ipynb")
     papermill.execute_notebook(

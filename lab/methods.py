@@ -65,6 +65,8 @@ def train(methods, x, seeds, epochs, l0=10, **options):
         except h.L0NotReached as error:
             warnings.warn(f"{name}: the nearest model is taken. {error}", stacklevel=2)
             model, setting = error.model, error.setting
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{name}: {error}") from None
         model.loss = methods[name].loss_at(setting)
         return model
 

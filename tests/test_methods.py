@@ -64,6 +64,12 @@ def test_where_l0_is_not_reached_the_nearest_model_is_taken():
     assert model.loss.keywords["lam"] == raised.value.setting
 
 
+def test_a_method_that_diverges_is_named():
+    method = METHODS["decay"]._replace(lr=1e20)
+    with pytest.raises(FloatingPointError, match="decay: .*try a smaller lr"):
+        train({"decay": method}, X, [3], 2, tries=1)
+
+
 def test_the_papers_sae_starts_as_layers_of_pytorch_do():
     model = paper_sae(400, 64, seeds=[2, 3])
     W, V = model.W.detach(), model.V.detach()
