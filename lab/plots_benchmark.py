@@ -70,7 +70,12 @@ def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
     fig, axis = plt.subplots(figsize=(TWO, 0.3 * len(methods) + 0.7))
     column, heading, digits = right
     inches = (0.4, 0.8, 0.9 + 0.055 * max(map(len, heading.split("\n"))))  # of columns of numbers
-    from_right = [ScaledTranslation(i, 0, fig.dpi_scale_trans) for i in inches]
+
+    def beside(texts, y, **look):
+        for text, inch in zip(texts, inches):
+            at = axis.get_yaxis_transform() + ScaledTranslation(inch, 0, fig.dpi_scale_trans)
+            label(axis, text, (1, y), ha="right", clip_on=False, transform=at, **look)
+
     for y, method in enumerate(methods):
         rows, color = table[table.method == method], PINK if method in mine else color_of(method)
         own, best = 100 * rows.explained, 100 * rows.explained_best
@@ -83,12 +88,8 @@ def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
             label(axis, "own decoder", (own.mean(), y - 0.4), **look)
             label(axis, "best linear decoder", (best.mean(), y - 0.4), **look)
         numbers = f"{own.mean():.1f}", f"{best.mean():.1f}", f"{rows[column].mean():.{digits}f}"
-        for text, place in zip(numbers, from_right):
-            at = {"transform": axis.get_yaxis_transform() + place, "ha": "right", "clip_on": False}
-            label(axis, text, (1, y), fontsize=8, **at)
-    for text, place in zip(("own", "best", heading), from_right):
-        at["transform"] = axis.get_yaxis_transform() + place
-        label(axis, text, (1, -0.75), color="0.35", **at)
+        beside(numbers, y, fontsize=8)
+    beside(("own", "best", heading), -0.75, color="0.35")
     axis.set_yticks(range(len(methods)), methods)
     axis.set_ylim(len(methods) - 0.5, -1.1)
     axis.spines["left"].set_visible(False)

@@ -49,8 +49,9 @@ def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatche
 def test_a_setting_is_searched_from_the_methods_own(name):
     method = METHODS[name]._replace(lr=0.05)
     model = train({name: method}, X, [3], 8, l0=1.5, tries=12)[name]
+    _, setting = method.fit(X, 1.5, seeds=[3], epochs=8, tries=12)
     assert h.l0(model.encode(X)).item() == pytest.approx(1.5, rel=0.03)
-    assert model.loss.keywords[method.argument] != method.setting
+    assert model.loss.keywords[method.argument] == setting != method.setting
 
 
 @pytest.mark.usefixtures("float64")
