@@ -18,13 +18,13 @@ BADGES = r"(?<=<!-- badges -->).*?(?=<!-- /badges -->)"
 def publish(repo, branch="main", root=ROOT):
     """Write the address of a repository, owner/name, into the files of a folder.
 
-    branch: that Colab opens; Binder opens the default one. Raises ValueError for a name that is
-    none, and for a file without a place for the address.
+    branch: that Colab opens and clones; Binder opens the default one. Raises ValueError for a name
+    that is none, and for a file without a place for the address.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise ValueError(f"REPO is owner/name, as on GitHub; got {repo!r}")
     url = f"https://github.com/{repo}"
-    code = json.dumps(f'address = "{url}"')[1:-1]
+    code = json.dumps(f'address = "{url} --branch {branch}"')[1:-1]
     links = {name: badges(repo, branch, name) for name in NOTEBOOKS}
     for name, both in links.items():
         runs = [root / "build" / f"{name}.{kind}" for kind in ("source", "ipynb")]

@@ -95,7 +95,7 @@ def test_publish_writes_one_address_everywhere_and_can_be_run_again(tmp_path):
         assert "me/my.copy" in text and "someone" not in text, path
         assert (tmp_path / path).stat().st_mtime == 7
         if path.startswith(("notebooks", "build")):
-            assert r"address = \"https://github.com/me/my.copy\"" in text
+            assert r"address = \"https://github.com/me/my.copy --branch topic\"" in text
             assert f"gh/me/my.copy/HEAD?labpath={copies[path]})" in text
             assert f"github/me/my.copy/blob/topic/{copies[path]})" in text
     assert (tmp_path / "README.md").read_text("utf-8").count("colab-badge") == len(NOTEBOOKS)
