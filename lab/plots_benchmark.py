@@ -218,6 +218,7 @@ def by_l0(table):
         "TopK SAE": ":",
         "the paper's loss, by SGD": "--",
         "+ weight decay": "-.",
+        "+ log-determinant": ":",
     }
     ends = {}
     for method, rows in table.groupby("method", sort=False):
