@@ -23,8 +23,8 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "explained": ("variance explained", 3),
     "explained_best": ("by the best decoder", 3),
     "weights and step": ("cosine of weights and step", 2),
-    "step and decoder row": ("of step and decoder row", 2),
-    "weights and decoder row": ("of weights and decoder row", 2),
+    "step and decoder row": ("cosine of step and decoder row", 2),
+    "weights and decoder row": ("cosine of weights and decoder row", 2),
     "still": ("still pixels' part of $\\lVert W\\rVert^2$", 3),
 }
 
