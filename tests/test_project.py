@@ -173,7 +173,6 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     B, C = ablation.redundancy["B: + variance"], ablation.redundancy["C: + decorrelation"]
     optimizers = pd.DataFrame(recorded("2_ablation")["tables"]["optimizers"])
     agreement = means("2_ablation", "agreement", ["model", "change"]).agreement
-    active = means("2_ablation", "diversity", "model").l0
     by = optimizers.groupby("optimizer").classifier.agg(["min", "max"])
     adam, sgd = (explained[f"the paper's loss, by {name}"] for name in ("Adam", "SGD"))
     decay = explained["+ weight decay"]
@@ -185,8 +184,6 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
         f"losses span {np.ptp(optimizers.loss):.0f}, "
         f"but only {np.ptp(optimizers['the rest']):.0f} without the variance term",
         f"correlate by {agreement['C', 'without competition']:.2f}",
-        f"{active['weights 64 and 32']:.1f} of 64 units are active; with the paper's weights of 1, "
-        f"{active['C']:.0f} (six epochs)",
         f"are {by.loc['SGD', 'min']:.1f} to {by.loc['SGD', 'max']:.1f}% by SGD, "
         f"{by.loc['Adam', 'min']:.1f} to {by.loc['Adam', 'max']:.1f}% by Adam",
         f"explains {adam:.0f}% of the variance by Adam, {sgd:.0f}% by SGD or with weight",
