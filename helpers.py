@@ -239,7 +239,8 @@ class SparseAutoencoder(Encoder):
 def split_by_seed(model):
     """The models of a stack, one for each seed, as a list; of one model, a list of itself.
 
-    Raises ValueError for a parameter whose first dimension is not that of the seeds.
+    Buffers are shared, so they have no dimension of seeds. Raises ValueError for a parameter whose
+    first dimension is not that of the seeds.
     """
     if not isinstance(model.seed, list):
         return [model]
@@ -277,11 +278,11 @@ def lr_schedule(epochs, slow_start=False):
     """Factors of the learning rate, one an epoch: 1, and at the end 0.1.
 
     The last epochs // 4 have a tenth, of two epochs or more at least one: one of six, two of eight.
-    slow_start: the first epoch has a twentieth; it keeps plain SGD from killing units.
+    slow_start: of three epochs or more the first has a twentieth; it keeps SGD from killing units.
     """
     last = max(epochs // 4, int(epochs > 1))
     factors = [1.0] * (epochs - last) + [0.1] * last
-    return [0.05, *factors[1:]] if slow_start else factors
+    return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
 
 
 def fit(
@@ -421,7 +422,7 @@ def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
 
 @torch.no_grad()
 def _mean_l0(model, x, chunk=4096):
-    parts = (x[i : i + chunk] for i in range(0, len(x), chunk))
+    parts = (as_tensor(x[i : i + chunk], model.W) for i in range(0, len(x), chunk))
     return float(sum(l0(model.encode(part)).mean() * len(part) for part in parts) / len(x))
 
 

@@ -34,8 +34,13 @@ def output_folder(quick=False):
     """The folder for figures and numbers: build/figures, or build/quick/figures for a quick run.
 
     The environment variable FIGURES names another, seen from the repository: `make figures` writes
-    figures/, which holds the record. Raises what `writable` raises.
+    figures/, which holds the record. Raises ValueError for a quick run that would overwrite it, and
+    what `writable` raises.
     """
+    if quick and os.environ.get("FIGURES") == "figures":
+        raise ValueError(
+            "QUICK is True in this notebook: figures/ is for whole runs, set it to False"
+        )
     default = "build/quick/figures" if quick else "build/figures"
     return writable(ROOT / (os.environ.get("FIGURES") or default))
 

@@ -192,7 +192,7 @@ def test_the_parts_of_the_loss_are_means_over_minibatches_and_its_sum(model, mon
     accuracy = measures.accuracy(model(x), y, model(x_test), y_test)
     expected = {"dead": h.n_dead(model(x_test)), "variance term": variance, "the rest": rest}
     expected |= {"loss": variance + rest, "classifier": accuracy}
-    assert ABLATION["parts"](model) == pytest.approx(expected)
+    assert ABLATION["parts_of_loss"](model) == pytest.approx(expected)
     assert ABLATION["diversity"](model)["classifier"] == accuracy
 
 

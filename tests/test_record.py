@@ -82,6 +82,10 @@ def test_only_a_run_that_is_told_to_writes_figures(tmp_path, monkeypatch):
     monkeypatch.setenv("FIGURES", "mine/a")
     assert record.output_folder(quick=True) == tmp_path / "mine/a"
     assert (tmp_path / "mine/a").is_dir()
+    monkeypatch.setenv("FIGURES", "figures")
+    assert record.output_folder() == tmp_path / "figures"
+    with pytest.raises(ValueError, match="QUICK is True"):
+        record.output_folder(quick=True)
     (tmp_path / "file").touch()
     monkeypatch.setenv("FIGURES", "file")
     with pytest.raises(OSError, match="file cannot be written"):
