@@ -32,7 +32,7 @@ def publish(repo, branch="main", root=ROOT):
             replace(path, r'(?<!\w)address = \\"[^"\\]*\\"', code)
             replace(path, BADGES, both)
     replace(root / "README.md", BADGES, " ".join(links.values()))
-    replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"', f'repository-code: "{url}"')
+    replace(root / "CITATION.cff", r'(?m)^repository-code: "[^"]*"', f'repository-code: "{url}"')
 
 
 def badges(repo, branch, name):

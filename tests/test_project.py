@@ -99,6 +99,10 @@ def test_publish_writes_one_address_everywhere_and_can_be_run_again(tmp_path):
             assert f"gh/me/my.copy/HEAD?labpath={copies[path]})" in text
             assert f"github/me/my.copy/blob/topic/{copies[path]})" in text
     assert (tmp_path / "README.md").read_text("utf-8").count("colab-badge") == len(NOTEBOOKS)
+    for path, original in copies.items():  # nothing but the address and the badges has changed
+        after = (tmp_path / path).read_text("utf-8").splitlines()
+        changed = [line for line in zip(read(original).splitlines(), after) if line[0] != line[1]]
+        assert len(after) == len(read(original).splitlines()) and len(changed) <= 2, path
 
 
 def test_what_cannot_be_published_is_refused_and_left(tmp_path):
