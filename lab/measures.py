@@ -1,5 +1,6 @@
 """What is measured of trained models: decoders, classifier, units; and tables of many models."""
 
+import math
 import warnings
 
 import pandas as pd
@@ -131,10 +132,7 @@ def directions(model, loss, x):
 
 
 def cosines(model, loss, x):
-    """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units; and
-    "still", the part of ||W||^2 that belongs to entries of x with a standard deviation below
-    `STILL`.
-    """
+    """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units."""
     x = x[:FITTED]
     found = directions(model, loss, x)
     living = (model.encode(x).detach() > 0).any(0)
@@ -142,12 +140,10 @@ def cosines(model, loss, x):
     def cosine(a, b):
         return float(torch.cosine_similarity(found[a][living], found[b][living]).median())
 
-    W = found["weights"].square()
     return {
         "weights and step": cosine("weights", "step"),
         "step and decoder row": cosine("step", "decoder row"),
         "weights and decoder row": cosine("weights", "decoder row"),
-        "still": float(W[:, x.std(0) < STILL].sum() / W.sum()),
     }
 
 
@@ -176,22 +172,14 @@ def of_energies(E):
     }
 
 
-@torch.no_grad()
-def spread_of_denominators(E):
-    """How much is left for competition in test energies E (N, K): a dict.
-
-    Of Z_i = sum_j exp(-E_ij), over the inputs, the standard deviation over the mean, "spread", and
-    the same of units that are "shuffled" over the inputs, independently; and the competition in the
-    log-sum-exp, log(mean Z) - log Z_i on average, in "nats".
-    """
-    e = torch.exp(-E.double())
-    Z = e.sum(1)
-    shuffled = e.var(0, correction=0).sum().sqrt()  # variances of independent units add up
-    return {
-        "spread": float(Z.std(correction=0) / Z.mean()),
-        "shuffled": float(shuffled / Z.mean()),
-        "nats": float(h.lse_loss(E.double()) - h.lse_loss(E.double(), competition=0)) / len(E),
-    }
+def convergence_epoch(losses, tolerance=1):
+    """The first of five epochs in a row in which the loss changes by less than the tolerance,
+    counted from 0, as in the paper's script; NaN if there is none. losses: (T,), by epoch."""
+    small = losses.diff().abs() < tolerance  # the first change is that of epoch 1
+    for i in range(len(small) - 4):
+        if small[i : i + 5].all():
+            return i + 1.0
+    return math.nan
 
 
 def minibatches(E, size=h.BATCH_SIZE):

@@ -8,6 +8,7 @@ import matplotlib.patheffects
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib.transforms import ScaledTranslation
 from torch.nn.functional import pad
 
 TWO = 6.9  # inches: two columns of a journal
@@ -54,6 +55,14 @@ def label(axis, text, at, **look):
     """Write a text at a point, on a white rim that keeps it from lines and dots behind it."""
     look = {"ha": "center", "va": "center", "fontsize": 7, "clip_on": True} | look
     axis.text(*np.asarray(at), text, path_effects=RIM, **look)
+
+
+def beside(axis, texts, y, inches, **look):
+    """Write texts to the right of the axis, at height y, each so many inches from it."""
+    for text, inch in zip(texts, inches):
+        shift = ScaledTranslation(inch, 0, axis.figure.dpi_scale_trans)
+        at = axis.get_yaxis_transform() + shift
+        label(axis, text, (1, y), ha="right", clip_on=False, transform=at, **look)
 
 
 def tiles(axis, images, columns, signed=True, names=(), scale=None, marked=()):

@@ -6,7 +6,7 @@ import seaborn as sns
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from lab.plots import GREEN, GREY, PAPER, SAE, TWO, frame, label, tiles
+from lab.plots import GREEN, GREY, PAPER, SAE, TWO, beside, frame, label, tiles
 
 OF_MODEL = {"A": GREY, "B": GREEN, "C": PAPER, "D": SAE}
 
@@ -172,30 +172,31 @@ def plateau(losses, table, tolerance=1):
 
 
 def optimizers(table):
-    """table: a row of "optimizer", "rate", "variance term", "the rest", "loss" and "classifier"."""
+    """table: a row of "optimizer", "rate", "variance term", "the rest", "loss", "dead" and
+    "classifier"."""
     fig, axis = plt.subplots(figsize=(TWO, 0.24 * len(table) + 0.5))
     places = -np.arange(len(table))
     axis.barh(places, -table["the rest"], 0.7, color="0.8")
     axis.barh(places, -table["variance term"], 0.7, -table["the rest"], color=PAPER)
-    right = {"transform": axis.get_yaxis_transform(), "fontsize": 7.5, "clip_on": False}
+    inches = (0.4, 0.75, 1.5)  # of columns of numbers
     for y, (_, row) in zip(places, table.iterrows()):
         rest, variance = row["the rest"], row["variance term"]
         label(axis, f"{rest:,.0f}", (-rest / 2, y), fontsize=7.5)
         label(axis, f"{variance:,.0f}", (-rest - variance / 2, y), fontsize=7.5)
-        label(axis, f"{row['loss']:,.0f}", (1.09, y), ha="right", **right)
-        label(axis, f"{row['classifier']:.1f}", (1.22, y), ha="right", **right)
+        numbers = f"{row['loss']:,.0f}", f"{row['dead']:.0f}", f"{row['classifier']:.1f}"
+        beside(axis, numbers, y, inches, fontsize=7.5)
     rest, above = -table["the rest"].mean(), {"fontsize": 7.5, "clip_on": False}
     label(axis, "the rest", (rest / 2, 0.85), color="0.35", **above)
     label(axis, "variance term", (1.02 * rest, 0.85), color=PAPER, ha="left", **above)
-    for head, x in {"loss": 1.09, "classifier, %": 1.24}.items():
-        label(axis, head, (x, 0.85), color="0.35", ha="right", **right)
+    beside(axis, ("loss", "dead", "classifier, %"), 0.85, inches, color="0.35", fontsize=7.5)
     axis.set_yticks(places, [f"{row.optimizer}, {row.rate:g}" for row in table.itertuples()])
     axis.set(xticks=[], ylim=(places[-1] - 0.6, 1.2), xlim=(0, -table.loss.min()))
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0, labelsize=8)
     fig.alt = (
         "A bar for each optimiser and rate: the rest of the loss, of equal length in all, the "
-        "variance term, whose length differs, and the accuracy of a linear classifier."
+        "variance term, whose length differs; the loss, dead units, and the accuracy of a linear "
+        "classifier."
     )
     return fig
 

@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.transforms import ScaledTranslation
 
-from lab.plots import GREY, PAPER, PINK, REVISED, SAE, TWO, frame, label, picture, tiles
+from lab.plots import GREY, PAPER, PINK, REVISED, SAE, TWO, beside, frame, label, picture, tiles
 
 
 def color_of(method):
@@ -71,11 +70,6 @@ def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
     column, heading, digits = right
     inches = (0.4, 0.8, 0.9 + 0.055 * max(map(len, heading.split("\n"))))  # of columns of numbers
 
-    def beside(texts, y, **look):
-        for text, inch in zip(texts, inches):
-            at = axis.get_yaxis_transform() + ScaledTranslation(inch, 0, fig.dpi_scale_trans)
-            label(axis, text, (1, y), ha="right", clip_on=False, transform=at, **look)
-
     for y, method in enumerate(methods):
         rows, color = table[table.method == method], PINK if method in mine else color_of(method)
         own, best = 100 * rows.explained, 100 * rows.explained_best
@@ -88,8 +82,8 @@ def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
             label(axis, "own decoder", (own.mean(), y - 0.4), **look)
             label(axis, "best linear decoder", (best.mean(), y - 0.4), **look)
         numbers = f"{own.mean():.1f}", f"{best.mean():.1f}", f"{rows[column].mean():.{digits}f}"
-        beside(numbers, y, fontsize=8)
-    beside(("own", "best", heading), -0.75, color="0.35")
+        beside(axis, numbers, y, inches, fontsize=8)
+    beside(axis, ("own", "best", heading), -0.75, inches, color="0.35")
     axis.set_yticks(range(len(methods)), methods)
     axis.set_ylim(len(methods) - 0.5, -1.1)
     axis.spines["left"].set_visible(False)

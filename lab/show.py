@@ -25,7 +25,6 @@ COLUMNS = {  # measured: the name that readers know, and decimals
     "weights and step": ("cosine of weights and step", 2),
     "step and decoder row": ("cosine of step and decoder row", 2),
     "weights and decoder row": ("cosine of weights and decoder row", 2),
-    "still": ("still pixels' part of $\\lVert W\\rVert^2$", 3),
 }
 
 

@@ -190,17 +190,17 @@ def test_plateau_shows_falls_and_convergence():
 
 def test_optimizers_are_bars_of_two_parts_with_their_sum():
     rows = [
-        ("SGD", 0.1, -300.0, -400.0, -700.0, 93.44),
-        ("Adam", 0.001, -500.0, -410.0, -910.0, 92.0),
+        ("SGD", 0.1, -300.0, -400.0, -700.0, 3, 93.44),
+        ("Adam", 0.001, -500.0, -410.0, -910.0, 0, 92.0),
     ]
-    columns = ["optimizer", "rate", "variance term", "the rest", "loss", "classifier"]
+    columns = ["optimizer", "rate", "variance term", "the rest", "loss", "dead", "classifier"]
     (axis,) = checked(plots_ablation.optimizers(pd.DataFrame(rows, columns=columns)))
     rest, variance = axis.containers
     assert [bar.get_width() for bar in rest] == [400, 410]
     assert [(bar.get_x(), bar.get_width()) for bar in variance] == [(400, 300), (410, 500)]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["SGD, 0.1", "Adam, 0.001"]
-    assert words(axis)[:4] == ["-400", "-300", "-700", "93.4"]
-    assert words(axis)[4:8] == ["-410", "-500", "-910", "92.0"]
+    assert words(axis)[:5] == ["-400", "-300", "-700", "3", "93.4"]
+    assert words(axis)[5:10] == ["-410", "-500", "-910", "0", "92.0"]
 
 
 def test_one_epoch_survives_a_model_whose_units_are_all_dead():
