@@ -185,14 +185,15 @@ def test_the_numbers_of_the_front_page_are_those_of_the_record():
     pixels = recorded("3_benchmark")["tables"]["references"][0]["pixels"]
     said = [
         f"makes redundancy {B / C:.0f} times smaller",
-        f"losses span {np.ptp(optimizers.loss):.0f}, "
-        f"but only {np.ptp(optimizers['the rest']):.0f} if the variance term",
+        f"losses differ by up to {np.ptp(optimizers.loss):.0f}; without the variance term, in "
+        f"which the scale of units counts, by up to {np.ptp(optimizers['the rest']):.0f}",
         f"correlate by {agreement['C', 'without competition']:.2f}",
         f"gains at most {gain.max():.1f} points by Adam; at its smallest rate SGD is "
         f"{sgd_gains.iloc[0]:.1f} points worse than at the next",
         f"explains {adam:.1f}% of the variance by Adam, {one_size:.1f}% by Adam without this "
         f"rescaling, {sgd:.1f}% by SGD, and {decay:.1f}% by Adam with weight decay",
-        f"an L1 SAE explains {explained['L1 SAE']:.1f}% of the variance",
+        f"tuned SAEs explain {explained['tied SAE']:.0f} to {explained['TopK SAE']:.0f}% of the "
+        "variance",
         f"explains {adam:.1f}% by Adam, and {sgd:.1f}% by SGD, which we tuned for this; with our "
         f"changes and centred pixels {explained['+ centred: the revised loss']:.1f}%",
         f"by a threshold, explain {explained['principal components']:.1f}%",
