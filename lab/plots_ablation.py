@@ -13,7 +13,7 @@ OF_MODEL = {"A": GREY, "B": GREEN, "C": PAPER, "D": SAE}
 
 def configurations(models):
     """models: {"A: what it has": (correlations (K, K), usage (K,), redundancy, L0)}, the last two
-    as they are to be written, means over seeds."""
+    means over seeds."""
     fig, axes = plt.subplots(2, len(models), figsize=(TWO, 3.2), height_ratios=[1.5, 1])
     for (name, (R, usage, redundancy, active)), (above, below) in zip(models.items(), axes.T):
         K = len(usage)
@@ -22,13 +22,13 @@ def configurations(models):
         )
         correlations(above, R)
         if np.asarray(R).any():
-            above.set_xlabel(f"redundancy {redundancy}")
+            above.set_xlabel(f"redundancy {redundancy:,.0f}")
         else:
             label(
                 above, f"all {K} units\nare dead", (0.5, 0.5), transform=above.transAxes, fontsize=9
             )
         usage_bars(below, usage, OF_MODEL.get(name[0], GREY))
-        below.set_xlabel(f"{active} of {K} active")
+        below.set_xlabel(f"{active:.0f} of {K} active")
         below.tick_params(labelleft=above is axes[0, 0])
     axes[0, 0].set_ylabel("correlations\nof units")
     axes[1, 0].set_ylabel("usage: active on\nthis share of digits")

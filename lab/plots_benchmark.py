@@ -64,8 +64,8 @@ def paper(table, references):
 def dumbbell(table, right, x="variance of test digits explained, %", mine=()):
     """table: a row of "method", "seed", "explained" and "explained_best" for each model; right: a
     column whose means are written on the right, beside those of the two, its heading, and its
-    decimals; mine: methods that are pink."""
-    methods = list(table.method.unique())
+    decimals; mine: methods that are pink, and stand last, after SAEs."""
+    methods = sorted(table.method.unique(), key=lambda m: (m in mine, "SAE" in m))
     fig, axis = plt.subplots(figsize=(TWO, 0.3 * len(methods) + 0.7))
     column, heading, digits = right
     inches = (0.4, 0.8, 0.9 + 0.055 * max(map(len, heading.split("\n"))))  # of columns of numbers
@@ -147,8 +147,8 @@ def units(models, shown, scale, dead, purities, reference):
     for heading, rows in purities.items():
         label(axis, heading, (0, y), transform=axis.get_yaxis_transform(), ha="left", color="0.35")
         names.append((y, ""))
-        for method, of in rows.groupby("method", sort=False):
-            y += 1
+        for method in sorted(rows.method.unique(), key=lambda m: "SAE" in m):
+            of, y = rows[rows.method == method], y + 1
             look = {"color": color_of(method), "ms": 5, "mew": 0, "alpha": 0.75}
             axis.plot(of.purity, np.full(len(of), y), "o", **look)
             names.append((y, f"{method} ({of.l0.mean():.0f} active)"))

@@ -186,7 +186,7 @@ def test_the_parts_of_the_loss_are_means_over_minibatches_and_its_sum(model, mon
     expected = {"dead": h.n_dead(model(x_test)), "variance term": variance, "the rest": rest}
     expected |= {"loss": variance + rest, "classifier": accuracy}
     assert ABLATION["parts_of_loss"](model) == pytest.approx(expected)
-    assert ABLATION["diversity"](model)["classifier"] == accuracy
+    assert ABLATION["measure_with_classifier"](model)["classifier"] == accuracy
 
 
 def test_what_notebook_3_measures_is_of_test_inputs_the_own_decoder_and_no_decay(monkeypatch):

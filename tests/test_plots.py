@@ -134,7 +134,7 @@ def test_configurations_show_correlations_usage_and_the_numbers_under_them():
     R = np.eye(6)
     R[1, 4] = R[4, 1] = -0.9
     usage = random(6)
-    models = {"A: nothing": (0 * R, 0 * usage, "nan", "0"), "C: all": (R, usage, "1,234", "17")}
+    models = {"A: nothing": (0 * R, 0 * usage, np.nan, 0), "C: all": (R, usage, 1234.4, 16.8)}
     axes = np.reshape(checked(plots_ablation.configurations(models)), (2, 2))
     (above_a, above), (_, below) = axes
     assert words(above_a) == ["all 6 units\nare dead"] and above_a.get_xlabel() == ""
@@ -306,11 +306,10 @@ def test_units_show_both_models_and_purity():
     assert [title(axis)[:3] for axis in (a, b, c, d)] == ["(a)", "(b)", "(c)", "(d)"]
     for axis in (b, c):  # the last five, in the last line of eight
         assert_allclose(axis.lines[0].get_xydata(), [[5 * j + 1, 36] for j in range(3, 8)])
-    assert [line.get_xdata().tolist() for line in d.lines[:2]] == [[0.2, 0.3], [0.4]]
+    assert [line.get_xdata().tolist() for line in d.lines[:2]] == [[0.4], [0.2, 0.3]]  # SAEs last
     names = {tick.get_text(): place for tick, place in zip(d.get_yticklabels(), d.get_yticks())}
-    assert (
-        d.lines[0].get_ydata()[0] == names["b SAE (10 active)"] and d.lines[2].get_xdata()[0] == 0.6
-    )
+    assert d.lines[1].get_ydata()[0] == names["b SAE (10 active)"]
+    assert d.lines[2].get_xdata()[0] == 0.6
 
 
 def test_one_digit_shows_active_units_by_their_part_in_the_sum():
