@@ -32,7 +32,7 @@ RATES = (
 
 def methods(x, n_units):
     """{name: Method} to learn from x (N, D). A setting is lam, or the weight of L1, that gives ten
-    active units on SmolLM2; k of the TopK SAE."""
+    active units on SmolLM2."""
     sizes, mean, kappa = (x.shape[1], n_units), x.mean(0), h.weight_decay_for(x, n_units)
     raw, centred = partial(h.Encoder, *sizes), partial(h.Encoder, *sizes, mean)
     sae = partial(h.SparseAutoencoder, *sizes, mean)
@@ -52,7 +52,7 @@ def methods(x, n_units):
         "the paper's loss, by SGD": Method(raw, paper, 0.0303, **by_sgd),
         "tied SAE": Method(partial(sae, tied=True), h.sae_loss, 1.636, "l1_weight", lr=0.008),
         "L1 SAE": Method(sae, h.sae_loss, 2.1, "l1_weight", lr=0.004),
-        "TopK SAE": Method(sae, h.sae_loss, min(L0, n_units // 8), "k", lr=0.004),
+        "TopK SAE": Method(sae, h.sae_loss, argument="k", lr=0.004),
     }
 
 

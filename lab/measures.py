@@ -132,7 +132,8 @@ def directions(model, loss, x):
 
 
 def cosines(model, loss, x):
-    """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units."""
+    """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units; and
+    "step and other rows", the median over pairs of a unit's step and another's decoder row."""
     x = x[:FITTED]
     found = directions(model, loss, x)
     living = (model.encode(x).detach() > 0).any(0)
@@ -140,10 +141,13 @@ def cosines(model, loss, x):
     def cosine(a, b):
         return float(torch.cosine_similarity(found[a][living], found[b][living]).median())
 
+    steps, rows = (normalize(found[name][living], dim=1) for name in ("step", "decoder row"))
+    others = ~torch.eye(len(rows), dtype=bool, device=rows.device)
     return {
         "weights and step": cosine("weights", "step"),
         "step and decoder row": cosine("step", "decoder row"),
         "weights and decoder row": cosine("weights", "decoder row"),
+        "step and other rows": float((steps @ rows.T)[others].median()),
     }
 
 

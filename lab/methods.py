@@ -12,12 +12,13 @@ from lab.parallel import side_by_side, tick
 
 
 class Method(NamedTuple):
-    """A model new_model(seed=...), its loss, and a setting: `lam` or `l1_weight` of the loss, from
-    which the search for L0 starts, or `k` of the model, as `argument` says."""
+    """A model new_model(seed=...), its loss, and a setting of the loss, from which the search for
+    an L0 starts: a number, or {L0: number}, of which the nearest L0 is taken. `argument` says which
+    argument of the loss it is; where it is "k", the model has k = L0, and there is no setting."""
 
     new_model: Callable
     loss: Callable
-    setting: float
+    setting: float | dict | None = None
     argument: str = "lam"
     lr: float = 0.001
     optimizer: Callable = h.ADAM
@@ -27,27 +28,34 @@ class Method(NamedTuple):
         """The loss with its setting: a function of a model and its inputs."""
         return self.loss if self.argument == "k" else partial(self.loss, **{self.argument: setting})
 
+    def start(self, l0):
+        """The setting from which the search for l0 active units starts."""
+        if isinstance(self.setting, dict):
+            return self.setting[min(self.setting, key=lambda known: abs(known - l0))]
+        return self.setting
+
     def fit(self, x, l0, *, seeds, epochs, tries=6, **options):
         """Train a stack of models, one a seed, with l0 active units -> model, setting.
 
-        The setting is searched from the method's own on; with tries=1 that one is taken, and k
-        always. options: of `helpers.fit`. Raises what `helpers.fit_to_l0` raises.
+        With tries=1 the setting is taken from which the search would start. options: of
+        `helpers.fit`. Raises what `helpers.fit_to_l0` raises.
         """
         how = {"lr": self.lr, "optimizer": self.optimizer, "epochs": epochs, "after_epoch": tick}
         how |= {"schedule": h.lr_schedule(epochs, self.slow_start)} | options
+        start = l0 if self.argument == "k" else self.start(l0)
 
         def new_model():
-            k = {"k": self.setting} if self.argument == "k" else {}
+            k = {"k": l0} if self.argument == "k" else {}
             return self.new_model(seed=seeds, **k).to(x.device)
 
         def loss(model, x, setting):
             return self.loss_at(setting)(model, x)
 
         if self.argument != "k" and tries > 1:
-            return h.fit_to_l0(new_model, loss, x, l0, start=self.setting, tries=tries, **how)
+            return h.fit_to_l0(new_model, loss, x, l0, start=start, tries=tries, **how)
         model = new_model()
-        h.fit(model, self.loss_at(self.setting), x, **how)
-        return model, self.setting
+        h.fit(model, self.loss_at(start), x, **how)
+        return model, start
 
 
 def train(methods, x, seeds, epochs, l0=10, **options):

@@ -160,10 +160,18 @@ def test_directions_are_weights_a_step_and_a_regression(monkeypatch):
         cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         return pytest.approx(np.sort(cosines)[1], rel=1e-5)  # torch takes the lower of two
 
+    steps, decoder = rows["step"], rows["decoder row"]
+    others = [
+        s @ v / np.linalg.norm(s) / np.linalg.norm(v)
+        for i, s in enumerate(steps)
+        for j, v in enumerate(decoder)
+        if i != j
+    ]
     assert measures.cosines(model, loss, x) == {
         "weights and step": median("weights", "step"),
         "step and decoder row": median("step", "decoder row"),
         "weights and decoder row": median("weights", "decoder row"),
+        "step and other rows": pytest.approx(np.sort(others)[(len(others) - 1) // 2], rel=1e-5),
     }
 
 

@@ -17,10 +17,10 @@ momentum = partial(torch.optim.SGD, momentum=0.9)
 ENCODER, SAE = partial(h.Encoder, D, K, mean=MEAN), partial(h.SparseAutoencoder, D, K)
 DECAYED = partial(h.decoder_free_loss, weight_decay=0.7)
 METHODS = {
-    "decay": Method(ENCODER, DECAYED, 0.2, lr=0.004),
+    "decay": Method(ENCODER, DECAYED, {1: 0.9, 3.4: 0.2, 5: 2}, lr=0.004),
     "SGD": Method(ENCODER, DECAYED, 0.3, lr=0.01, optimizer=momentum, slow_start=True),
     "L1": Method(SAE, h.sae_loss, 0.7, "l1_weight", lr=0.02),
-    "TopK": Method(SAE, h.sae_loss, 3, "k"),
+    "TopK": Method(SAE, h.sae_loss, argument="k"),
 }
 EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four epochs
     "decay": (ENCODER, partial(DECAYED, lam=0.2), 0.004, h.ADAM, [1, 1, 1, 0.1]),
@@ -32,7 +32,7 @@ EXPECTED = {  # the model, its loss, rate, optimiser, and the schedule of four e
 
 @pytest.mark.usefixtures("float64")
 def test_each_model_has_its_setting_seeds_rate_optimiser_schedule_and_minibatches():
-    """With one try, the setting is the method's own."""
+    """With one try, the setting is the method's own, of the nearest L0; k is the L0."""
     found = train(METHODS, X, seeds=[3, 0], epochs=4, l0=3, tries=1)
     assert [*found] == [*EXPECTED]
     for name, (new, loss, lr, optimizer, schedule) in EXPECTED.items():
@@ -51,7 +51,7 @@ def test_a_setting_is_searched_from_the_methods_own(name):
     model = train({name: method}, X, [3], 8, l0=1.5, tries=12)[name]
     _, setting = method.fit(X, 1.5, seeds=[3], epochs=8, tries=12)
     assert h.l0(model.encode(X)).item() == pytest.approx(1.5, rel=0.03)
-    assert model.loss.keywords[method.argument] == setting != method.setting
+    assert model.loss.keywords[method.argument] == setting != method.start(1.5)
 
 
 @pytest.mark.usefixtures("float64")
