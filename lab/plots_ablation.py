@@ -129,7 +129,7 @@ def plateau(losses, table, tolerance=1):
     (_, most), *_ = losses
     rates = [rate for rate, units in losses if units == most]
     convergence = table.set_index(["rate", "units"]).epoch
-    shades = dict(zip(rates, plt.get_cmap("Oranges")(np.linspace(0.4, 0.95, len(rates)))))
+    shades = dict(zip(rates, plt.get_cmap("Oranges")(np.linspace(0.35, 1, len(rates)))))
     colors = {most: PAPER, most // 2: SAE, most // 4: GREEN}
     for (rate, units), values in losses.items():
         values, color = np.asarray(values), shades[rate] if units == most else colors[units]
