@@ -12,14 +12,14 @@ FILES = {  # of data/README.md: name, checksum
     "corpus": ("corpus.txt", "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db"),
 }
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
 
 
 def verified(name):
-    """The path of one of FILES. Raises ValueError, with what to do, if it is missing or damaged."""
+    """The path of one of FILES. ValueError, with what to do, if it is missing or damaged."""
     file, checksum = FILES[name]
     path = ROOT / "data" / file
-    content = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(content).hexdigest() != checksum:
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
         raise ValueError(f"{name} is missing or damaged: `git checkout -- data/{file}`")
     return path
 
@@ -29,28 +29,19 @@ def load_images(path=""):
 
     path: an .npz of arrays of these names, seen from the repository: square images of bytes
     (N, side, side), and labels; training rows are shuffled, since a file may be sorted by label.
-    "": MNIST in its own order, x_train (60000, 784). Raises ValueError, which says what is wrong.
+    "": MNIST in its own order, x_train (60000, 784). ValueError says what is wrong.
     """
     file = ROOT / path if path else verified("MNIST")
-    if not file.exists():
-        raise ValueError(f"DATA: there is no file {file}")
     try:
         arrays = dict(np.load(file))
-    except Exception as error:  # of many kinds: no archive, a part of one, pickled objects
-        raise ValueError(f"DATA: {file} is no .npz of arrays: {error}") from None
-    if missing := [name for name in ARRAYS if name not in arrays]:
-        raise ValueError(f"DATA: {file} lacks the arrays {missing}; it needs {list(ARRAYS)}")
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        size = arrays["x_train"].shape[1:]
-        counts = y.dtype.kind in "biu" and y.shape == x.shape[:1]
-        square = x.ndim == 3 and x.shape[1] == x.shape[2]
-        if x.dtype != np.uint8 or not square or x.shape[1:] != size or not counts:
-            raise ValueError(
-                f"DATA: x_{part} has bytes (N, side, side), all of one size, and y_{part} N "
-                f"whole numbers; got {x.dtype} {x.shape} and {y.dtype} {y.shape}"
-            )
-    x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ARRAYS)
+        x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ARRAYS)
+    except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
+        raise ValueError(f"DATA: {file} is no .npz of {NEEDED}: {error!r}") from None
+    for x, y in ((x_train, y_train), (x_test, y_test)):
+        square = x.dim() == 3 and x.shape[1] == x.shape[2] == x_train.shape[1]
+        if x.dtype != torch.uint8 or not square or y.is_floating_point() or y.shape != x.shape[:1]:
+            shapes = {name: (str(array.dtype), array.shape) for name, array in arrays.items()}
+            raise ValueError(f"DATA: {file} needs {NEEDED}; it has {shapes}")
     x_train, x_test = (x.flatten(1).float() / 255 for x in (x_train, x_test))
     if path:
         order = torch.randperm(len(x_train), generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,331 @@
+"""lab/ against scikit-learn, brute force, plain loops, PyTorch's Adam, and numbers made by hand."""
+
+import importlib
+import math
+import signal
+import threading
+import time
+import warnings
+from itertools import permutations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+import helpers as h
+from lab import NOTEBOOKS, data, measures, methods, parallel, record, show
+
+D, K, NAN, close = 6, 5, math.nan, torch.testing.assert_close
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Of another scale and other correlations, so that any other pairing of them gives other numbers
+TRAIN, TEST = normal(300, D), 0.7 * normal(200, D, seed=1) @ normal(D, D, seed=2) + 0.4
+Y_TRAIN, Y_TEST = (TRAIN[:, :3].argmax(1), TEST[:, :3].argmax(1))
+MODEL, SAE = h.Encoder(D, K, mean=torch.ones(D), seed=1), h.SparseAutoencoder(D, K, seed=1)
+
+
+def test_rows_name_each_model():
+    models = {(("b", 0.1), 4): MODEL, (("a", 0.2), 4): SAE}
+    table = measures.rows(models, lambda m: {"c": len(m.state_dict())}, "", "method", "rate")
+    assert table.values.tolist() == [["b", 0.1, 4, 3], ["a", 0.2, 4, 4]]
+    assert [*measures.rows({("a", 4): SAE}, lambda m: {}, "")] == ["method", "seed"]
+
+
+@pytest.mark.parametrize("model, size", [(MODEL, 35), (SAE, 71)])
+def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size, monkeypatch):
+    monkeypatch.setattr(measures, "FITTED", 250)
+    own, best = (h.Decoded(model, TRAIN[:250], fit) for fit in (h.own_decoder, h.best_decoder))
+    A, A_test = model.encode(TRAIN).detach(), model.encode(TEST).detach()
+    row = measures.benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
+    decoded = {"l0": h.l0(A_test), "dead": 0, "explained": h.variance_explained(own, TEST),
+               "explained_best": h.variance_explained(best, TEST)}  # fmt: skip
+    assert measures.decoded(model, TRAIN, TEST) == decoded and row == row | decoded
+    assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
+    A, A_test = ((part - A.mean(0)) / A.std(0) for part in (A, A_test))
+    right = LogisticRegression(max_iter=1000, tol=1e-8).fit(A, Y_TRAIN).score(A_test, Y_TEST)
+    assert row["classifier"] == pytest.approx(100 * right, abs=0.51)  # but for one of 200 inputs
+
+
+def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
+    x_hat = MODEL.encode(TEST) @ MODEL.W
+    errors = [(row * x.norm() / row.norm() - x).square().mean() for row, x in zip(x_hat, TEST)]
+    assert measures.norm_matched_error(MODEL, TEST) == pytest.approx(sum(errors).item() / 200)
+    x, x_test = torch.tensor([[3.0, 3], [3, 5]]), torch.tensor([[5.0, 0], [0, 10]])
+    assert measures.mean_image_error(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
+
+
+def test_warnings_are_silenced_for_the_accuracy_of_pixels_alone(monkeypatch):
+    warnings.simplefilter("error")
+    before, converge = [*warnings.filters], ConvergenceWarning("not yet")
+    importlib.reload(measures)
+    monkeypatch.setattr(measures, "accuracy", lambda *_: warnings.warn(converge, stacklevel=2))
+    measures.pixel_accuracy(None, None, None, None)
+    assert warnings.filters == before
+
+
+def test_purity_weights_classes_equally_and_leaves_out_dead_units():
+    y, shares = torch.tensor([0] * 40 + [1] * 15 + [2] * 5), []
+    A = torch.relu(normal(60, 4)) * torch.tensor([1, 3, 0, 0.1])
+    A[:, 3] *= y == 2
+    for unit in (0, 1, 3):
+        means = [np.mean([a for a, c in zip(A[:, unit].tolist(), y) if c == k]) for k in range(3)]
+        shares.append(max(means) / sum(means))
+    assert shares[2] == 1 and measures.purity(A, y) == pytest.approx(np.mean(shares))
+
+
+def test_cosines_are_of_weights_a_gradient_step_and_the_best_decoder(monkeypatch):
+    monkeypatch.setattr(measures, "FITTED", 250)
+    model, x = h.Encoder(D, K, seed=1).double(), TRAIN[:250].double()
+    model.b.data[4] = -100  # it is dead
+    W, V = model.W.detach().clone(), h.best_decoder(model, x)[0]
+    step = torch.zeros(K, D).double()
+    for place in np.ndindex(K, D):
+        for change in (1e-5, -1e-5):
+            model.W.data[place] = W[place] + change
+            step[place] -= h.decoder_free_loss(model, x).item() / change / 2
+        model.W.data[place] = W[place]
+    directions = measures.directions(model, h.decoder_free_loss, x)
+    close(directions, {"decoder row": V, "step": step, "weights": W}, rtol=1e-4, atol=1e-4)
+
+    def median(A, B, pairs):
+        values = sorted(A[i] @ B[j] / (A[i] @ A[i] * (B[j] @ B[j])) ** 0.5 for i, j in pairs)
+        return pytest.approx(values[(len(values) - 1) // 2].item(), abs=1e-5)  # as torch's is
+
+    own = [(i, i) for i in range(4)]
+    assert measures.cosines(model, h.decoder_free_loss, TRAIN.double()) == {
+        "weights and step": median(W, step, own),
+        "step and decoder row": median(step, V, own),
+        "weights and decoder row": median(W, V, own),
+        "step and other rows": median(step, V, permutations(range(4), 2)),
+    }
+
+
+def test_units_are_paired_by_the_best_of_all_pairings():
+    A, B = normal(50, 4).double(), normal(50, 4, seed=1).double()
+    B[:, 2], A[:, 3] = 3 * A[:, 0] + 0.1 * B[:, 2], 0
+    R = np.zeros((4, 4))
+    R[:3] = np.corrcoef(A[:, :3].T, B.T)[:3, 3:]
+    best = max(np.mean([R[i, j] for i, j in enumerate(p)]) for p in permutations(range(4)))
+    assert measures.agreement(A, B) == pytest.approx(best)
+
+
+def test_energies_and_convergence_are_measured_as_the_paper_does():
+    E = torch.relu(normal(400, 4)) * torch.tensor([1, 0, 0.1, 1])  # one is dead, one varies little
+    values = {"redundancy": h.redundancy(E), "l0": h.l0(E), "entropy": h.responsibility_entropy(E)}
+    assert measures.of_energies(E) == {"dead": 1, "low variance": 2} | values
+    changes = np.array([9, 0.5, 0.5, 9, 0.9, -0.9, 0.9, 0, 0.1, 0.1])
+    losses = torch.tensor(np.cumsum([0, *changes]))
+    assert measures.convergence_epoch(losses) == 5  # the first of five, counted from 0
+    assert np.isnan(measures.convergence_epoch(losses, 0.2))
+
+
+def test_a_schedule_ends_with_a_tenth():
+    for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
+        assert methods.lr_schedule(epochs) == [1] * (epochs - last) + [0.1] * last
+    assert methods.lr_schedule(6, slow_start=True) == [0.05, 1, 1, 1, 1, 0.1]
+    assert methods.lr_schedule(2, slow_start=True) == [1, 0.1]  # some epoch has the whole rate
+
+
+def test_adam_by_unit_is_adam_where_all_gradients_of_a_unit_have_one_size():
+    """Elsewhere they keep their ratios, and their mean square steps as Adam's would."""
+
+    def after(optimizer, gradients):
+        W, b, unused = (torch.zeros(*size, requires_grad=True) for size in ((3, 4), (3,), (2,)))
+        steps = optimizer([W, b, unused], lr=0.1)
+        for gradient in gradients:
+            W.grad, b.grad = gradient, gradient[:, 0].clone()
+            steps.step()
+        return W.detach(), b.detach()
+
+    size = torch.rand(5, 3, 1, generator=torch.Generator().manual_seed(0)) + 0.1
+    sign, ratio = torch.tensor([1.0, -1, -1, 1]), torch.tensor([1.0, 7, -5, 5]) / 5  # of norm 2
+    close(after(methods.AdamByUnit, size * sign), after(torch.optim.Adam, size * sign))
+    W, b = after(methods.AdamByUnit, size * ratio)
+    close(W, after(torch.optim.Adam, size.expand(5, 3, 4))[0] * ratio)
+    close(b, after(torch.optim.Adam, size * ratio)[1])
+
+
+def test_the_papers_sae_starts_as_layers_of_pytorch_do():
+    model, other = methods.paper_sae(400, 64, seed=2), methods.paper_sae(400, 64, seed=3)
+    assert model.W.equal(h.Encoder(400, 64, seed=2).W) and not model.V.equal(other.V)
+    assert 0.99 / 8 < model.V.abs().max() <= 1 / 8
+    assert torch.cosine_similarity(model.V.flatten(), model.W.flatten(), 0).abs() < 0.03
+
+
+def test_principal_components_of_both_signs_have_one_threshold():
+    x = TRAIN * torch.tensor([1.0, 2, 3, 4, 5, 6]) + 7
+    model, odd = methods.principal_components(x, 4, 1.5), methods.principal_components(x, 5, 1.5)
+    assert h.l0(model.encode(x)) == pytest.approx(1.5, abs=0.01) and odd.W[:2].equal(-odd.W[3:])
+    assert len({*model.b.tolist()}) == 1 and model.W[:2].equal(-model.W[2:])
+    _, scale, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    close((model.W[:2] @ axes[:2].T).abs(), torch.eye(2).flip(0), rtol=0, atol=1e-4)
+    model.b.data[:] = 0  # so that the two signs together are the component
+    share, own = scale[:2].square().sum() / scale.square().sum(), h.Decoded(model, x, h.own_decoder)
+    assert h.variance_explained(own, x) == pytest.approx(share.item())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_or_ctrl_c_ends_all_that_tick_and_those_that_wait(error, monkeypatch):
+    monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: 3)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    begun, waited, ticking = time.time(), [], threading.Barrier(3)
+
+    def run(item):
+        if item not in ("bad", "a", "b"):
+            return waited.append(time.sleep(0.01))
+        ticking.wait()
+        while item != "bad" and time.time() < begun + 10:
+            time.sleep(0.001)
+            parallel.tick()
+        if error is RuntimeError:
+            raise ZeroDivisionError
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(error):
+        parallel.side_by_side(run, ["bad", "a", "b", *range(100)], "runs")
+    signal.signal(signal.SIGINT, before)
+    assert time.time() < begun + 5 and len(waited) < 50
+
+
+def test_results_are_in_the_order_of_items_and_each_run_has_one_thread():
+    torch.set_num_threads(2)
+    with pytest.raises(RuntimeError, match="runs, a: division by zero"):
+        parallel.side_by_side(lambda _: 1 / 0, "a", "runs")
+    results = parallel.side_by_side(lambda delay: time.sleep(delay) or delay, iter([0.03, 0.0]))
+    threads = parallel.side_by_side(lambda _: parallel.tick() or torch.get_num_threads(), "ab")
+    assert [*results.items()] == [(0.03, 0.03), (0.0, 0.0)] and threads == {"a": 1, "b": 1}
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_a_bar_is_on_the_terminal_of_make_alone(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    for terminal in (str(tmp_path / "tty"), "", None):
+        monkeypatch.setattr(parallel, "TERMINAL", terminal)
+        parallel.side_by_side(str, range(3), "runs")
+        assert parallel.live() == ("runs: " in capsys.readouterr().err) == (terminal is None)
+    assert "3/3" in (tmp_path / "tty").read_text()
+
+
+def test_results_are_read_as_they_were_saved_if_their_rows_can_be_told_apart(tmp_path):
+    measured, twice = {"loss": [1.5, 2.5], "seed": [0, 0]}, {"method": ["a", "a"], "seed": [0, 0]}
+    for columns in (measured, twice, {"method": ["a", "b"], "l0": [1, 2]}):  # the last has no seed
+        with pytest.raises(ValueError, match="runs"):
+            record.save("2_ablation", tmp_path, {}, [], runs=pd.DataFrame(columns))
+    assert not [*tmp_path.iterdir()]
+    frame = pd.DataFrame({"method": ["λ", "b"], "seed": [0, 0], "l0": [3e-15, NAN], "dead": [3, 0]})
+    parameters = {"SEEDS": [0, np.int64(1)], "LAMS": (0.5, np.float32(0.25))}
+    criteria = [record.criterion("It is good.", [NAN, np.float64(1)], ">", 0)]
+    record.save("2_ablation", tmp_path, parameters, criteria, runs=frame)
+    assert "NaN" not in (tmp_path / "2_ablation.json").read_text()
+    content = record.read("2_ablation", tmp_path)
+    assert content["parameters"] == {"SEEDS": [0, 1], "LAMS": [0.5, 0.25]}
+    assert content["criteria"] == [criteria[0] | {"measured": [None, 1.0]}]
+    pd.testing.assert_frame_equal(content["tables"]["runs"], frame, rtol=0, atol=0)
+
+
+def test_only_a_whole_run_that_is_told_to_writes_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.delenv("FIGURES", raising=False)
+    assert record.output_folder(quick=True) == tmp_path / "build/quick/figures"
+    monkeypatch.setenv("FIGURES", "figures")
+    assert record.output_folder() == tmp_path / "figures" and (tmp_path / "figures").is_dir()
+    with pytest.raises(ValueError, match="QUICK"):
+        record.output_folder(quick=True)
+
+
+def test_the_same_figure_gives_the_same_files(tmp_path):
+    versions = []
+    for _ in range(2):
+        fig, axis = plt.subplots(figsize=(1, 1))
+        axis.plot([1, 2], label="a")
+        assert record.save_figure(fig, "a", tmp_path) is fig and not plt.get_fignums()
+        versions.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert versions[0] == versions[1] and sorted(versions[0]) == ["a.pdf", "a.png"]
+    assert b"CreationDate" not in versions[0]["a.pdf"]  # which two files of a second share
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(show, "display", lambda content, **more: calls.append((content, more)))
+    return calls
+
+
+def test_numbers_of_seeds_and_their_table(displayed):
+    assert show.mean_and_deviation([1621, 1802, 1983], 0) == "1,802 ± 181"
+    for values, text in {(0.5, 0.5): "0.50", (-0.0001,): "0.00", (1, NAN): "–"}.items():
+        assert show.mean_and_deviation(values, 2) == text
+    frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
+    columns, paper = {"dead": ("dead, %", 0, 100), "l0": ("L0", 2)}, {"l0": ["", "17.10"]}
+    show.table(show.summary(frame, "run", columns, paper))
+    show.table(pd.DataFrame({"x": ["17.10"]}))  # its index has no name, and is not shown
+    lines = ["".join(content.data.split(" ")) for content, _ in displayed]
+    assert lines[0].splitlines()[2:] == ["|B|0|2.00±1.41|", "|A|700|5.00(17.10)|"]
+    assert lines[1].splitlines()[::2] == ["|x|", "|17.10|"]
+
+
+def test_a_criterion_holds_if_all_its_numbers_do_and_hides_none_that_is_missing(displayed):
+    for comparison, holds in {">=": True, ">": False, "<=": True, "<": False}.items():
+        row = {"claim": "a", "comparison": comparison, "bound": 0.9, "measured": [0.9]}
+        assert record.criterion("a", 0.9, comparison, 0.9) == row | {"holds": holds}
+    for values, text in {(2, 1.23456): "1.23 to 2", (1, 0.8): "fails", (1, NAN): "nan"}.items():
+        (row,) = show.criteria([("a", pd.Series(values), ">", 0.9)])
+        assert row["holds"] is (values[1] > 0.9) and text in displayed[-1][0].data
+
+
+def test_a_reader_gets_controls_and_a_saved_notebook_the_defaults(displayed, monkeypatch):
+    def draw(power=2, color="red"):
+        fig, _ = plt.subplots(figsize=(1, 1))
+        fig.alt = f"{color} {power}"
+        return fig
+
+    for live in (False, True):
+        monkeypatch.setattr(show, "live", lambda live=live: live)
+        show.interactive(draw, power=(0, 4, 1), color=["red", "blue"])
+    (_, metadata), *_, (controls, _) = displayed
+    assert metadata == {"metadata": {"image/png": {"alt": "red 2"}}} and not plt.get_fignums()
+    slider, menu, _ = controls.children
+    assert (slider.max, slider.value, slider.continuous_update) == (4, 2, False)
+    menu.value, slider.value = "blue", 1
+    assert displayed[-1][0].alt == "blue 1"
+
+
+def test_data_are_whole_and_where_they_are_missing_or_damaged_not_read(tmp_path, monkeypatch):
+    x, y, x_test, _ = data.load_images()
+    assert x.shape == (60_000, 784) and x_test.shape == (10_000, 784)
+    assert y[:5].tolist() == [5, 0, 4, 1, 9] and x.mean().item() == pytest.approx(0.1307, abs=1e-4)
+    assert len(data.load_documents()) == 95 and len(NOTEBOOKS) == 3
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mnist.npz").write_bytes(b"a part")
+    for file, load in (("mnist.npz", data.load_images), ("corpus.txt", data.load_documents)):
+        with pytest.raises(ValueError, match=f"git checkout -- data/{file}"):
+            load()
+
+
+def test_images_of_a_user_are_pixels_and_labels_or_refused(tmp_path):
+    X = np.random.default_rng(0).integers(0, 256, (9, 4, 4), dtype=np.uint8)
+    images = {"x_train": X, "y_train": np.arange(9), "x_test": X[:5], "y_test": np.arange(5)}
+    np.savez_compressed(tmp_path / "mine.npz", **images)
+    x, y, x_test, y_test = data.load_images(tmp_path / "mine.npz")  # training rows are mixed
+    assert sorted(y) == [*range(9)] != y.tolist() and y_test.tolist() == [*range(5)]
+    close(torch.cat([x, x_test]) * 255, torch.from_numpy(X[[*y, *y_test]]).flatten(1).float())
+    for wrong in (
+        {"x_test": X[:5] / 255},  # no bytes
+        {"x_test": X[:5, :3, :3]},  # another size than those of x_train
+        {"x_train": X[:, :3], "x_test": X[:5, :3]},  # not square
+        {"y_train": np.arange(8)},  # of nine images
+        {"y_test": np.arange(5) / 2},
+    ):
+        np.savez(tmp_path / "mine.npz", **images | wrong)
+        with pytest.raises(ValueError, match=f"DATA: {tmp_path}"):
+            data.load_images(tmp_path / "mine.npz")
