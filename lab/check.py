@@ -51,14 +51,14 @@ def compare(record, run):
 
 
 def numbers(record):
-    """{(table, *texts and KEYS of a row, or of "path" its first, column): {seed: number}}."""
+    """{(table, *texts and KEYS of a row, column): {seed: number}}."""
     values = {("criterion", c["claim"], "holds"): {0: c["holds"]} for c in record["criteria"]}
     for c in record["criteria"]:
         values["criterion", c["claim"], "measured"] = dict(enumerate(c["measured"]))
     for table, rows in record["tables"].items():
         for row in rows:
             texts = [c for c in row if c != "seed" and (c in KEYS or isinstance(row[c], str))]
-            which = [row[c] for c in (texts[:1] if table == "path" else sorted(texts))]
+            which = [row[c] for c in sorted(texts)]
             for column in [c for c in row if c not in (*texts, "seed") and row[c] is not None]:
                 values.setdefault((table, *which, column), {})[row["seed"]] = row[column]
     return values

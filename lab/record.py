@@ -64,17 +64,11 @@ def save(name, folder, parameters, criteria, **tables):
     content = {"parameters": parameters, "environment": python | packages | run}
     content |= {"criteria": criteria, "tables": {}}
     for title, table in tables.items():
-        table = table.astype(object).where(table.notna() & (table != np.inf), None)
+        table = table.replace([np.inf, -np.inf], np.nan)
+        table = table.astype(object).where(table.notna(), None)
         content["tables"][title] = table.to_dict("records")
     text = json.dumps(content, indent=1, allow_nan=False, default=lambda number: number.item())
     write(Path(folder) / f"{name}.json", (text + "\n").encode())
-
-
-def in_text(rows):
-    """The table "path" of a record, from rows of what it is, a number, and the format that it has
-    in the notebook's text, where a test looks for it."""
-    table = [(what, value, format(value, form)) for what, value, form in rows]
-    return pd.DataFrame(table, columns=["what", "value", "printed"]).assign(seed=0)
 
 
 def read(name, folder=ROOT / "figures"):

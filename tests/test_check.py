@@ -11,18 +11,17 @@ from lab import check, record
 
 def a_record(B=(1000.0, 2000.0, 3000.0), C=(28.9, 29.1, 29.3), **changed):
     """Of models C, whose seeds are alike, and B, whose seeds are not."""
-    value = {"dead": 3, "measured": (0.9, 0.92), "printed": "37", "QUICK": False} | changed
+    value = {"dead": 3, "measured": (0.9, 0.92), "path": 37.0, "QUICK": False} | changed
     runs = [
         {"redundancy": number, "seed": seed, "dead": value["dead"], "model": model}
         for model, numbers in {"B": B, "C": C}.items()
         for seed, number in enumerate(numbers)
     ]
-    path = {"number": "active units", "seed": 0, "printed": (text := value["printed"])}
     return {
         "parameters": {"SEEDS": [0, 1, 2], "QUICK": value["QUICK"]},
         "environment": {"commit": "1234567"},
         "criteria": [record.criterion("It is good.", value["measured"], ">", 0.89)],
-        "tables": {"runs": runs, "path": [path | {"value": float(text)}]},
+        "tables": {"runs": runs, "path": [{"what": "L0", "value": value["path"], "seed": 0}]},
     }
 
 
@@ -41,8 +40,8 @@ def a_record(B=(1000.0, 2000.0, 3000.0), C=(28.9, 29.1, 29.3), **changed):
         ({"measured": (0.88, 0.92)}, ["note: by a hair, criterion, It is good."]),
         ({"measured": (0.5, 0.52)}, ["criterion, It is good."]),
         ({"measured": (float("nan"), 0.92)}, ["criterion, It is good."]),
-        ({"printed": "37.4"}, []),  # of a number on a path the text is not compared
-        ({"printed": "40"}, ["path, active units, value: 37 in the record, 40"]),
+        ({"path": 37.4}, []),
+        ({"path": 40.0}, ["path, L0, value: 37 in the record, 40"]),
     ],
 )
 def test_what_differs_is_named(changed, differing):

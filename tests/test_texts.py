@@ -1,0 +1,141 @@
+"""The numbers in the texts are those of the record."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lab import ROOT
+from lab.record import git
+
+ADAM = "the paper's loss, with Adam"
+B, C, D = "B: + variance", "C: + decorrelation", "D: C without log-sum-exp"
+
+
+def table(path, name, by=None):
+    """A table of the record, as committed, or the means over seeds of its groups."""
+    text = git("show", f"HEAD:./figures/{path}.json")
+    text = text or (ROOT / "figures" / f"{path}.json").read_text("utf-8")
+    frame = pd.DataFrame(json.loads(text)["tables"][name])
+    return frame.groupby(by).mean(numeric_only=True) if by else frame
+
+
+def prose(path):
+    """The Markdown cells of a notebook, or a page, on one line."""
+    text = (ROOT / path).read_text("utf-8")
+    if path.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return " ".join(text.split())
+
+
+def span(values, form=".0f"):
+    return f"{min(values):{form}} to {max(values):{form}}"
+
+
+def of_theorem():
+    value = table("1_theorem", "path").value[0]
+    digit, power = f"{value:.0e}".split("e")
+    return [rf"{digit}\cdot10^{{{int(power)}}}"]
+
+
+def of_optimizers():
+    runs = table("2_ablation", "optimizers")
+    rank = runs.loss.corr(-runs.classifier, method="spearman")
+    return f"range of {np.ptp(runs.loss):.0f}", np.ptp(runs["the rest"]), rank, runs.classifier
+
+
+def of_ablation():
+    model = table("2_ablation", "ablation", "model")
+    agree = table("2_ablation", "agreement").groupby(["model", "change"]).agreement
+    spread = table("2_ablation", "spread", "model")["spread of Z"]
+    losses, rest, rank, classifier = of_optimizers()
+    first, energy, late = table("2_ablation", "path").value
+    convergence = table("2_ablation", "convergence")
+    small, smaller = (convergence[convergence.units == units].iloc[0] for units in (32, 16))
+    inactive = 64 - model.l0[C]
+    two_sided = agree.get_group(("C, two-sided, 6 epochs", "without competition"))
+    fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
+    fashion = fashion.get_group(("C", "without competition"))
+    few, many = (f"{f(min(two_sided), min(fashion)):.1f}" for f in (min, max))
+    return [
+        f"activates {first:.0f} of the 64 units; after 100 epochs, {model.l0[C]:.0f} units",
+        f"averages {model.l0[B]:.0f} active units",
+        f"averages {model.l0[D]:.0f} active units",
+        f"energy of {late:.0f} on average",
+        f"energy of {energy:.1f}",
+        f"at {model.l0['C, weights 64 and 32']:.0f} active units",
+        f"mean correlation of {agree.get_group(('C', 'without competition')).mean():.2f}",
+        f"mean correlation of {agree.get_group(('C', 'another seed')).max():.2f} or less",
+        f"inactive units, {inactive:.0f} of the 64",
+        rf"\log{inactive:.0f}={np.log(inactive):.2f}",
+        f"varies by only some {spread[C]:.0%}",
+        f"denominator varies by {spread['C, two-sided']:.0%}",
+        f"mean correlations of {span(two_sided, '.2f')}",
+        losses,
+        f"differ by up to {rest:.0f}",
+        f"rank correlation of {rank:.2f}",
+        f"epochs {span(convergence.epoch[convergence.units == 64])} with 64 units",
+        f"epoch {small.epoch:.0f} with {small['living units']:.0f} living units",
+        f"epoch {smaller.epoch:.0f} with {smaller['living units']:.0f} living units",
+    ]
+
+
+def of_benchmark():
+    ten, long = (table("3_benchmark", name, "method") for name in ("benchmark", "longer"))
+    ways, step = table("3_benchmark", "cosines", "method"), "step and decoder row"
+    error = 1 - table("3_benchmark", "paper", "method").explained
+    noise, dead = table("3_benchmark", "path").value
+    own, classifier = 100 * ten.explained, ten.classifier
+    best, sgd = f"{ADAM}, best rate", "the paper's loss, with SGD"
+    sae = ["tied SAE", "L1 SAE", "TopK SAE"]
+    others, l1 = table("3_benchmark", "sparsity", "method"), "the revised loss, with L1"
+    paper_l1 = 100 * others.explained[f"{ADAM}, with L1"]
+    language = 100 * table("language", "results", "method").explained
+    fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
+    assert round(error["the paper's model"] / error["its SAE"]) == 2  # "twice"
+    return [
+        f"{noise:.0f} of the 64 units look like noise; {dead:.0f} of these",
+        f"{classifier[best]:.1f}% accuracy with Adam and {classifier[sgd]:.1f}% with SGD",
+        f"against {span(classifier[sae], '.1f')}% for SAEs",
+        f"{own[best]:.0f}% of the variance with Adam and {own[sgd]:.0f}% with SGD",
+        f"against {span(own[sae])}% for SAEs",
+        f"explain {own['principal components']:.0f}%",
+        f"cosine of {ways[step][ADAM]:.2f} with its unit's row ({fashion:.2f} on Fashion-MNIST)",
+        f"{ways['step and other rows'][ADAM]:.2f} with other rows",
+        f"explain {own['the revised loss']:.0f}% of the variance",
+        f"reaches {classifier['the revised loss']:.1f}%",
+        f"again explains {100 * others.explained[l1]:.0f}% of the variance",
+        f"reaches {others.classifier[l1]:.1f}%",
+        f"{paper_l1:.1f}% of the variance against {own[ADAM]:.1f}",
+        f"explains {language[ADAM]:.0f}% of the variance with the paper's loss and Adam",
+        f"{language[sgd]:.0f}% with SGD, and {language['the revised loss']:.0f}% with the revised",
+        f"against {span(language[['tied SAE', 'L1 SAE', 'TopK SAE']])}% for SAEs",
+        f"accuracy is {long.classifier[f'{ADAM}, 0.008, 30 epochs']:.1f}% for the paper's loss",
+    ]
+
+
+def of_front_page():
+    paper = table("3_benchmark", "paper", "method").classifier
+    pixels = table("3_benchmark", "references").pixels[0]
+    losses, _, _, classifier = of_optimizers()
+    return [
+        f"reaches {paper[0]:.1f}%, against {paper[1]:.1f}% on the paper's SAE and {pixels:.1f}% on",
+        losses,
+        f"from {span(classifier, '.1f')}%",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path, numbers",
+    [
+        ("notebooks/1_theorem.ipynb", of_theorem),
+        ("notebooks/2_ablation.ipynb", of_ablation),
+        ("notebooks/3_benchmark.ipynb", of_benchmark),
+        ("README.md", of_front_page),
+    ],
+)
+def test_numbers_of_the_text_are_those_of_the_record(path, numbers):
+    text = prose(path)
+    assert not [number for number in numbers() if number not in text]
