@@ -51,14 +51,15 @@ def mixture(points, em, descent, without, success, n_starts, lucky):
 
 
 def paths(points, path, title, axis=None):
-    """The path of three means, (steps, 3, 2), through points (N, 2)."""
-    axis = plt.subplots(figsize=(2.6, 2.7))[1] if axis is None else axis
+    """The path of three means, (steps, 3, 2), through points (N, 2); on an axis that is given, an
+    arrow to a cluster without a mean."""
+    marked, axis = axis is not None, axis or plt.subplots(figsize=(2.6, 2.7))[1]
     axis.scatter(*points.T, s=5, lw=0, c="0.8")
     axis.plot(path[..., 0], path[..., 1], ".-", lw=1, ms=5)
     axis.plot(*path[0].T, "kx", ms=6, mew=1.2)
     label(axis, "start", path[0, path[0, :, 1].argmin()], (6, 0), ha="left")
     far = points[torch.cdist(points, path[-1]).amin(1) > 3]
-    if len(far) > len(points) / 10:
+    if marked and len(far) > len(points) / 10:
         shift = 0, -40 if far[:, 1].mean() > 5 else 40  # towards the middle
         arrow = {"arrowstyle": "-|>", "color": "k"}
         label(axis, "no mean here", far.mean(0), shift, arrowprops=arrow)
