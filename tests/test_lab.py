@@ -5,7 +5,6 @@ import math
 import signal
 import threading
 import time
-import warnings
 from itertools import permutations
 
 import matplotlib.pyplot as plt
@@ -62,13 +61,10 @@ def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
     assert measures.mean_image_error(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
 
 
-def test_warnings_are_silenced_for_the_accuracy_of_pixels_alone(monkeypatch):
-    warnings.simplefilter("error")
-    before, converge = [*warnings.filters], ConvergenceWarning("not yet")
+def test_a_classifier_of_the_readers_own_warns_that_it_has_not_converged():
     importlib.reload(measures)
-    monkeypatch.setattr(measures, "accuracy", lambda *_: warnings.warn(converge, stacklevel=2))
-    measures.pixel_accuracy(None, None, None, None)
-    assert warnings.filters == before
+    with pytest.warns(ConvergenceWarning):
+        LogisticRegression(max_iter=1).fit(np.random.rand(50, 9), np.arange(50) % 2)
 
 
 def test_purity_weights_classes_equally_and_leaves_out_dead_units():

@@ -121,8 +121,8 @@ def of_front_page():
     losses, _, _, classifier = of_optimizers()
     return [
         f"reaches {paper[0]:.1f}%, against {paper[1]:.1f}% on the paper's SAE and {pixels:.1f}% on",
-        losses,
-        f"from {span(classifier, '.1f')}%",
+        losses.replace("range of", "by up to"),
+        f"between {min(classifier):.1f} and {max(classifier):.1f}%",
     ]
 
 
