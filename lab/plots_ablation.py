@@ -59,7 +59,7 @@ def count(digits, n_units):
     for name, (active, loss) in digits.items():
         axis.plot(active, loss, ".", ms=4.5, mew=0, color=OF_MODEL[name[0]], label=name)
     axis.set(xlim=(-0.01 * n_units, n_units - 0.4), ylim=(-np.log(n_units) - 0.2, 0.2))
-    axis.set(xlabel="active units $n$ on a digit", ylabel="log-sum-exp of the digit")
+    axis.set(xlabel="active units $n$ on a digit", ylabel="log-sum-exp loss of the digit")
     axis.legend(loc="upper left", labelcolor="linecolor", fontsize=9, markerscale=2)
     fig.alt = "A dot for each digit: its log-sum-exp against its active units, and -log(K - n)."
     return fig
