@@ -161,7 +161,8 @@ def fit(model, loss, x, *, epochs, lr=1e-3, batch_size=BATCH_SIZE, optimizer=ADA
     schedule: a factor of lr for each epoch. The order of the inputs is that of model.seed; the last
     rows, too few for a minibatch, are left out. ValueError for an x from which nothing can be
     learned or a schedule of another length, FloatingPointError if training diverges."""
-    if not torch.is_tensor(x) or x.dim() != 2 or len(x) < batch_size or not x.isfinite().all():
+    table = torch.is_tensor(x) and x.dim() == 2 and len(x) >= batch_size
+    if not (table and all(part.isfinite().all() for part in x.split(4096))):
         raise ValueError(f"x must be a tensor (N, D) of finite numbers, {batch_size} rows or more")
     x = x.to(next(model.parameters()))
     opt, history = optimizer(model.parameters(), lr=lr), []
@@ -247,8 +248,7 @@ def moments(model, x, rows=4096):
 
 
 def best_decoder(model, x, min_active=10):
-    """The best one: V (K, D) and offset (D,), float64. Units that are constant, or active on fewer
-    than min_active rows, get a row of zeros: from so few there is nothing to learn."""
+    """The best one: V (K, D), offset (D,), float64; 0 for units active on too few rows of x."""
     A, A_mean, x_mean, cov, cross = moments(model, x)
     std = cov.diagonal().sqrt()
     std[((A != 0).sum(0) < min_active) | (std < 1e-6 * len(x) ** 0.5 * A_mean.abs())] = torch.inf
