@@ -42,7 +42,8 @@ def of_theorem():
 def of_optimizers():
     runs = table("2_ablation", "optimizers")
     rank = runs.loss.corr(-runs.classifier, method="spearman")
-    return f"differ by up to {np.ptp(runs.loss):.0f}, almost", np.ptp(runs["the rest"]), rank, runs.classifier
+    losses = f"differ by up to {np.ptp(runs.loss):.0f}, almost"
+    return losses, np.ptp(runs["the rest"]), rank, runs.classifier
 
 
 def of_ablation():
@@ -116,11 +117,13 @@ def of_benchmark():
 
 
 def of_front_page():
-    paper = table("3_benchmark", "paper", "method").classifier
+    model, sae = table("3_benchmark", "paper", "method").classifier[
+        ["the paper's model", "its SAE"]
+    ]
     pixels = table("3_benchmark", "references").pixels[0]
     losses, _, _, classifier = of_optimizers()
     return [
-        f"reaches {paper[0]:.1f}%, against {paper[1]:.1f}% on the paper's SAE and {pixels:.1f}% on",
+        f"reaches {model:.1f}%, against {sae:.1f}% on the paper's SAE and {pixels:.1f}% on",
         losses,
         f"between {min(classifier):.1f} and {max(classifier):.1f}%",
     ]
