@@ -65,9 +65,9 @@ def of_ablation():
         f"averages {model.l0[D]:.0f} active units",
         f"energy of {late:.0f} on average",
         f"energy of {energy:.1f}",
-        f"at {model.l0['C, weights 64 and 32']:.0f} active units",
+        f"32 for decorrelation, give {model.l0['C, weights 64 and 32']:.0f}",
         f"mean correlation of {agree.get_group(('C', 'without competition')).mean():.2f}",
-        f"it is {agree.get_group(('C', 'another seed')).max():.2f} or less",
+        f"reach at most {agree.get_group(('C', 'another seed')).max():.2f}",
         f"inactive units, {inactive:.0f} of the 64",
         rf"\log{inactive:.0f}={np.log(inactive):.2f}",
         f"varies by only some {spread[C]:.0%}",
@@ -111,7 +111,7 @@ def of_benchmark():
         f"{paper_l1:.1f}% of the variance against {own[ADAM]:.1f}",
         f"explains {language[ADAM]:.0f}% of the variance with the paper's loss and Adam",
         f"{language[sgd]:.0f}% with SGD, and {language['the revised loss']:.0f}% with the revised",
-        f"against {span(language[['tied SAE', 'L1 SAE', 'TopK SAE']])}% for SAEs",
+        f"against {span(language[['L1 SAE', 'TopK SAE']])}% for L1 and TopK SAEs",
         f"accuracy is {long.classifier[f'{ADAM}, 0.008, 30 epochs']:.1f}% for the paper's loss",
     ]
 
