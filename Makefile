@@ -6,7 +6,7 @@ INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 
 # Notebooks draw their progress on this terminal, so that no bar is saved in them. To glibc: one
 # heap for all threads, which keeps what a step of training frees: less memory, and less time.
-RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell tty | grep /) MALLOC_ARENA_MAX=1 \
+RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell t=$$(tty) && test -w $$t && echo $$t) MALLOC_ARENA_MAX=1 \
   MALLOC_TRIM_THRESHOLD_=500000000 MALLOC_MMAP_THRESHOLD_=33000000 \
   $(PYTHON) -m papermill --kernel python3 --cwd notebooks
 
@@ -16,7 +16,7 @@ RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell tty | grep /) MALLOC_ARENA_MAX=
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
-	mkdir -p build/quick && for n in $(NOTEBOOKS); do \
+	mkdir -p build/quick && for n in $(NOTEBOOKS); do FIGURES=build/quick/figures \
 	  $(RUN) -p QUICK True notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
 	@echo "Notebooks are in build/quick/, their figures and numbers in build/quick/figures/"
 figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/ (all: `make clean` first): half an hour
@@ -42,7 +42,7 @@ clean:  ## remove build/, so that `make figures` runs all notebooks; figures/ an
 # A notebook is run anew when it changes, or what computes or draws for it does, or when a file of
 # its figures is deleted. `make language` draws Figure 3d.
 SHARED := helpers.py data/mnist.npz $(filter-out lab/plots_% \
-  $(addprefix lab/,check.py language.py network.py publish.py),$(wildcard lab/*.py))
+  $(addprefix lab/,check.py language.py publish.py),$(wildcard lab/*.py))
 DELETED := $(filter-out figures/3d_%,$(shell git ls-files -d figures 2>/dev/null))
 own = $(filter figures/$(firstword $(subst _, ,$1))%,$(DELETED)) lab/plots_$(lastword $(subst _, ,$1)).py
 .SECONDEXPANSION:

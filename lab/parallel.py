@@ -15,9 +15,9 @@ _of_thread = threading.local()
 
 
 def side_by_side(function, items, title=""):
-    """{item: function(item)}, computed one item a core, long ones first, each with one thread of
-    torch: with tensors as small as ours this is faster than one after the other, and does not
-    depend on the number of cores.
+    """{item: function(item)}, computed one item a core in the order given, long ones first, each
+    with one thread of torch: with tensors as small as ours this is faster than one after the other,
+    and does not depend on the number of cores.
 
     A RuntimeError names the item that fails. On Ctrl-C, or when one fails, the others end where
     they call `tick`.

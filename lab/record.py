@@ -19,7 +19,7 @@ from lab import ROOT
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 # Columns of numbers that say which row it is, as all columns of text do; the others are measured
-KEYS = ("setting", "rate", "units", "active", "decorrelation", "competition", "seed")
+KEYS = ("rate", "units", "active", "decorrelation", "competition", "seed")
 
 
 def output_folder(quick=False):
@@ -29,7 +29,7 @@ def output_folder(quick=False):
     figures/, which holds the record. ValueError for a quick run that would overwrite it.
     """
     wanted = os.environ.get("FIGURES", "build/quick/figures" if quick else "build/figures")
-    if quick and wanted == "figures":
+    if quick and (ROOT / wanted).resolve().is_relative_to(ROOT / "figures"):
         raise ValueError(
             "QUICK is True in this notebook, and figures/ is for whole runs: set False"
         )
@@ -58,7 +58,10 @@ def save(name, folder, parameters, criteria, **tables):
         keys = [name for name in table if name in KEYS or table[name].map(type).eq(str).any()]
         if "seed" not in keys or table.duplicated(keys).any():
             raise ValueError(f"table {title}: {keys} do not tell its rows apart, or lack a seed")
-    python = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    python = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
     packages = {package: version(package).partition("+")[0] for package in PACKAGES}
     run = {"commit": COMMIT, "seconds": round(time.time() - START)}
     content = {"parameters": parameters, "environment": python | packages | run}

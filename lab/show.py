@@ -8,7 +8,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown, display
+from IPython.display import Markdown, display
+from PIL import Image
 
 from lab import ROOT, record
 from lab.parallel import TERMINAL, live
@@ -37,8 +38,9 @@ def fashion(name, of, by, columns):
 
 
 def saved_figure(name):
-    """Show figures/<name>.png, of a run that was saved."""
-    display(Image(filename=ROOT / "figures" / f"{name}.png"))
+    """Show figures/<name>.png, of a run that was saved, at half of its resolution."""
+    alt = {"image/png": {"alt": name.replace("_", " ")}}
+    display(Image.open(ROOT / "figures" / f"{name}.png").reduce(2), metadata=alt)
 
 
 def figure(fig):

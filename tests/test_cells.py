@@ -38,7 +38,7 @@ def notebook(name, **names):
 THEOREM = notebook("1_theorem")
 ABLATION = notebook("2_ablation", EPOCHS=1, K=K, SEEDS=[3, 5], x=X, x_test=X)
 BENCHMARK = notebook(
-    "3_benchmark", K=K, EPOCHS=2, x=X, x_test=X, kappa=0.7, as_tuned=True, adam="a"
+    "3_benchmark", K=K, EPOCHS=2, x=X, x_test=X, kappa=0.7, as_tuned=True, with_sgd="a"
 )
 
 
