@@ -65,7 +65,7 @@ def of_ablation():
         f"averages {model.l0[D]:.0f} active units",
         f"energy of {late:.0f} on average",
         f"energy of {energy:.1f}",
-        f"32 for decorrelation, give {model.l0['C, weights 64 and 32']:.0f}",
+        f"32 for decorrelation, gave {model.l0['C, weights 64 and 32']:.0f}",
         f"mean correlation of {agree.get_group(('C', 'without competition')).mean():.2f}",
         f"reach at most {agree.get_group(('C', 'another seed')).max():.2f}",
         f"inactive units, {inactive:.0f} of the 64",
@@ -75,7 +75,7 @@ def of_ablation():
         f"mean correlations of {span(two_sided, '.2f')}",
         losses,
         f"differ by up to {rest:.0f}",
-        f"rank correlation of {rank:.2f}",
+        f"rank correlation {rank:.2f}",
         f"epochs {span(convergence.epoch[convergence.units == 64])} with 64 units",
         f"epoch {small.epoch:.0f} with {small['living units']:.0f} living units",
         f"epoch {smaller.epoch:.0f} with {smaller['living units']:.0f} living units",
@@ -96,7 +96,8 @@ def of_benchmark():
     fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
     assert round(error["the paper's model"] / error["its SAE"]) == 2  # "twice"
     return [
-        f"{noise:.0f} of the 64 units look like noise; {dead:.0f} of these",
+        f"{noise:.0f} of the 64 units are hardly ever active",
+        f"{dead:.0f} of these units are dead",
         f"{classifier[best]:.1f}% accuracy with Adam and {classifier[sgd]:.1f}% with SGD",
         f"against {span(classifier[sae], '.1f')}% for SAEs",
         f"{own[best]:.0f}% of the variance with Adam and {own[sgd]:.0f}% with SGD",
