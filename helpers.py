@@ -47,8 +47,8 @@ def variance_loss(E):
 
 def correlation(E):
     """Corr(E), (K, K). A dead unit has zeros."""
-    Z = normalize(E - E.mean(0), dim=0)
-    return Z.T @ Z
+    C = normalize(E - E.mean(0), dim=0)
+    return C.T @ C
 
 
 def decorrelation_loss(E):

@@ -79,7 +79,7 @@ def competition(weights, table, agreement):
     places = np.log10([dose or doses[1] / 8 for dose in doses])  # zero has a place of its own
     known, others = {0: (GREY, "without"), 1: (PAPER, "as it is")}, iter(["0.1", GREEN, SAE, PINK])
     for strength in sorted(table.competition.unique()):
-        color, name = known.get(strength) or (next(others), f"× {strength:g}")
+        color, name = known.get(strength) or (next(others, GREY), f"× {strength:g}")
         by_dose = table[table.competition == strength].groupby("decorrelation").redundancy
         b.fill_between(places, by_dose.min(), by_dose.max(), color=color, alpha=0.25, lw=0)
         b.plot(places, by_dose.mean(), "o-", color=color, ms=4, mew=0, label=name)

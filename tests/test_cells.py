@@ -25,21 +25,26 @@ X = normal(256, D) + 0.3
 
 
 def notebook(name, **names):
-    """{name: what it is} of the functions and classes in a notebook's cells."""
+    """{name: what it is} of the functions, classes and partials in a notebook's cells."""
     cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     tree = ast.parse(re.sub(r"^( *)!.*", r"\1pass", source, flags=re.MULTILINE))
     kept = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
-    tree.body = [node for node in tree.body if isinstance(node, kept)]
+    tree.body = [
+        node
+        for node in tree.body
+        if isinstance(node, kept)
+        or (isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("partial("))
+    ]
     exec(compile(tree, name, "exec"), names)
     return names
 
 
 THEOREM = notebook("1_theorem")
-ABLATION = notebook("2_ablation", EPOCHS=1, K=K, SEEDS=[3, 5], x=X, x_test=X)
-BENCHMARK = notebook(
-    "3_benchmark", K=K, EPOCHS=2, x=X, x_test=X, kappa=0.7, as_tuned=True, with_sgd="a"
-)
+OF_BOTH = {"K": K, "SEEDS": [3, 5], "x": X, "x_test": X}
+ABLATION = notebook("2_ablation", EPOCHS=1, CONFIGURATIONS={}, **OF_BOTH)
+LOSSES = {"paper_loss": h.decoder_free_loss, "kappa": 0.7}
+BENCHMARK = notebook("3_benchmark", EPOCHS=2, as_tuned=True, with_sgd="a", **LOSSES, **OF_BOTH)
 
 
 @pytest.fixture
@@ -74,8 +79,8 @@ def test_the_loss_of_notebook_2_is_a_sum_of_weighted_terms(model):
 
 def test_training_and_its_parts_are_those_of_helpers(monkeypatch):
     weighted = partial(ABLATION["loss"], decorrelation=0.3)
-    ABLATION["CONFIGURATIONS"] = {"C": (ABLATION["TwoSided"], weighted, 2)}
-    model, alone = ABLATION["train"](("C", 3)), ABLATION["TwoSided"](D, K, seed=3)
+    rows = {"C": (ABLATION["TwoSided"], weighted, 2)}
+    model, alone = ABLATION["train"](("C", 3), rows), ABLATION["TwoSided"](D, K, seed=3)
     h.fit(alone, lambda model, x: weighted((x @ model.W.T + model.b).abs()), X, epochs=2)
     assert_allclose(model.W.detach(), alone.W.detach(), atol=1e-9)
     for name, optimizer in (("SGD", torch.optim.SGD), ("Adam", h.ADAM)):
@@ -119,29 +124,30 @@ def test_losses_of_notebook_3():
     E = torch.from_numpy(A)
     revised = h.lse_loss(E) + 4 * (h.log_det_loss(E) + 0.7 * sae.W.square().sum())
     assert BENCHMARK["revised"](sae, X, 2).item() == pytest.approx(revised.item())
-    l1 = BENCHMARK["with_sparsity"](BENCHMARK["l1"])(sae, X, 2)
-    assert l1.item() == pytest.approx((A.sum() / K + 4 * h.infomax_loss(E)).item())
+    assert BENCHMARK["l1"](E).item() == pytest.approx(A.sum() / K)
+    Z = np.exp(-A).sum(1)
+    assert BENCHMARK["lse_0"](E).item() == pytest.approx(-len(A) * np.log(Z.mean()))
 
 
 def test_notebook_3_trains_at_a_setting_or_searches_one(monkeypatch, capsys):
     new_model, loss = partial(h.Encoder, D, K), BENCHMARK["revised"]
-    BENCHMARK["METHODS"] = {
-        "a": (new_model, loss, 0.5, {}),
-        "b": (new_model, loss, None, {"l0": 2}),
-    }
-    model, setting = BENCHMARK["train"](("a", 1))
-    assert setting == 0.5 and model.seed == 1
-    fit = {}
-    monkeypatch.setattr(
-        h, "fit_to_l0", lambda *_, **options: (fit.update(options), (model, 9.0))[1]
-    )
-    assert BENCHMARK["train"](("b", 1))[1] == 9.0 and fit["start"] == 1.0
-    assert f"{h.l0(model.encode(X)):.1f} active units" in capsys.readouterr().out
-    monkeypatch.setitem(
-        BENCHMARK, "trained", {("a", 1): (model, 0.5), ("the revised loss", 1): (model, 2)}
-    )
-    for name, lam, infomax in (("a", 0.5, h.infomax_loss), ("the revised loss", 2, h.log_det_loss)):
-        expected = h.decoder_free_loss(model, X, lam, infomax=infomax).item()
+    rows = {"a": (new_model, loss, 0.5, {}), "b": (new_model, loss, None, {"epochs": 4})}
+    model = BENCHMARK["train"](("a", 1), rows, 10)
+    assert model.setting == 0.5 and model.seed == 1
+
+    def search(new_model, loss, x, l0, **options):
+        assert new_model().seed == 1 and (l0, options["start"]) == (2, 1.0)
+        assert options["schedule"] == methods.lr_schedule(4)  # of its own number of epochs
+        return h.Encoder(D, K, seed=1), 9.0
+
+    monkeypatch.setattr(h, "fit_to_l0", search)
+    found = BENCHMARK["train"](("b", 1), rows, 2)
+    assert found.setting == 9.0
+    assert f"{h.l0(found.encode(X)):.1f} active units" in capsys.readouterr().out
+    monkeypatch.setitem(BENCHMARK, "trained", {("a", 1): model, ("the revised loss", 1): found})
+    for (name, _), model in BENCHMARK["trained"].items():
+        infomax = h.infomax_loss if name == "a" else h.log_det_loss
+        expected = h.decoder_free_loss(model, X, model.setting, infomax=infomax).item()
         assert BENCHMARK["step_loss"](name, 1)(model, X).item() == pytest.approx(expected)
         row = BENCHMARK["measure_directions"]((name, 1))
         cosines = measures.cosines(model, BENCHMARK["step_loss"](name, 1), X)
