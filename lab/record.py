@@ -1,6 +1,5 @@
 """What a notebook saves: its parameters, criteria, numbers and pictures."""
 
-import io
 import json
 import operator
 import os
@@ -71,7 +70,7 @@ def save(name, folder, parameters, criteria, **tables):
         table = table.astype(object).where(table.notna(), None)
         content["tables"][title] = table.to_dict("records")
     text = json.dumps(content, indent=1, allow_nan=False, default=lambda number: number.item())
-    write(Path(folder) / f"{name}.json", (text + "\n").encode())
+    (Path(folder) / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def read(name, folder=ROOT / "figures"):
@@ -85,18 +84,9 @@ def save_figure(fig, name, folder):
     """Write <folder>/<name>.png and .pdf -> the figure, closed, so that a notebook shows it only
     where it is told to. The same figure gives the same bytes."""
     for kind, metadata in {"png": {"Software": None}, "pdf": {"CreationDate": None}}.items():
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=kind, metadata=metadata)
-        write(Path(folder) / f"{name}.{kind}", buffer.getvalue())
+        fig.savefig(Path(folder) / f"{name}.{kind}", metadata=metadata)
     plt.close(fig)
     return fig
-
-
-def write(path, content):
-    """Write bytes so that an interrupted run leaves the old file or the new one, and no part."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 def git(*words):
