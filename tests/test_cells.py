@@ -120,17 +120,17 @@ def test_losses_of_notebook_3():
     expected = np.square(A @ V + c - X.numpy()).mean() + 0.01 * A.mean()
     assert BENCHMARK["paper_sae_loss"](sae, X).item() == pytest.approx(expected)
     decayed = h.decoder_free_loss(sae, X, 2) + 2 * 2 * 0.7 * sae.W.square().sum()
-    assert BENCHMARK["with_decay"](sae, X, 2).item() == pytest.approx(decayed.item())
+    assert BENCHMARK["decay_loss"](sae, X, 2).item() == pytest.approx(decayed.item())
     E = torch.from_numpy(A)
     revised = h.lse_loss(E) + 4 * (h.log_det_loss(E) + 0.7 * sae.W.square().sum())
-    assert BENCHMARK["revised"](sae, X, 2).item() == pytest.approx(revised.item())
+    assert BENCHMARK["revised_loss"](sae, X, 2).item() == pytest.approx(revised.item())
     assert BENCHMARK["l1"](E).item() == pytest.approx(A.sum() / K)
     Z = np.exp(-A).sum(1)
     assert BENCHMARK["lse_0"](E).item() == pytest.approx(-len(A) * np.log(Z.mean()))
 
 
 def test_notebook_3_trains_at_a_setting_or_searches_one(monkeypatch, capsys):
-    new_model, loss = partial(h.Encoder, D, K), BENCHMARK["revised"]
+    new_model, loss = partial(h.Encoder, D, K), h.decoder_free_loss
     rows = {"a": (new_model, loss, 0.5, {}), "b": (new_model, loss, None, {"epochs": 4})}
     model = BENCHMARK["train"](("a", 1), rows, 10)
     assert model.setting == 0.5 and model.seed == 1
@@ -142,16 +142,18 @@ def test_notebook_3_trains_at_a_setting_or_searches_one(monkeypatch, capsys):
 
     monkeypatch.setattr(h, "fit_to_l0", search)
     found = BENCHMARK["train"](("b", 1), rows, 2)
-    assert found.setting == 9.0
+    assert (found.loss, found.setting) == (loss, 9.0)
     assert f"{h.l0(found.encode(X)):.1f} active units" in capsys.readouterr().out
-    monkeypatch.setitem(BENCHMARK, "trained", {("a", 1): model, ("the revised loss", 1): found})
-    for (name, _), model in BENCHMARK["trained"].items():
-        infomax = h.infomax_loss if name == "a" else h.log_det_loss
-        expected = h.decoder_free_loss(model, X, model.setting, infomax=infomax).item()
-        assert BENCHMARK["step_loss"](name, 1)(model, X).item() == pytest.approx(expected)
-        row = BENCHMARK["measure_directions"]((name, 1))
-        cosines = measures.cosines(model, BENCHMARK["step_loss"](name, 1), X)
-        assert row == cosines | measures.decoded(model, X, X)
+
+
+def test_steps_are_of_the_loss_of_a_model_without_weight_decay(model):
+    model.setting = 2
+    for name, infomax in {"decay_loss": h.infomax_loss, "revised_loss": h.log_det_loss}.items():
+        model.loss = BENCHMARK[name]
+        expected = h.decoder_free_loss(model, X, 2, infomax=infomax).item()
+        assert BENCHMARK["step_loss"](model)(model, X).item() == pytest.approx(expected)
+        cosines = measures.cosines(model, BENCHMARK["step_loss"](model), X)
+        assert BENCHMARK["measure_directions"](model) == cosines | measures.decoded(model, X, X)
 
 
 def test_batch_top_k_keeps_the_largest_of_a_minibatch_and_then_those_above_a_threshold():

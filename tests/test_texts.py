@@ -107,9 +107,9 @@ def of_benchmark():
         f"cosine of {ways[step][ADAM]:.2f} with its unit's row ({fashion:.2f} on Fashion-MNIST)",
         f"{ways['step and other rows'][ADAM]:.2f} with other rows",
         f"explain {own['the revised loss']:.0f}% of the variance",
-        f"With it alone, a linear classifier reaches {classifier['+ weight decay']:.1f}%",
-        f"with SGD as well, $W^\\top$ explains {100 * ways.explained[sgd_decay]:.0f}% of the",
-        f"linear classifier reaches {classifier['the revised loss']:.1f}%",
+        f"lets a linear classifier reach {classifier['+ weight decay']:.1f}% with Adam",
+        f"explain {100 * ways.explained[sgd_decay]:.0f}% of the variance with SGD",
+        f"*revised loss*, the classifier reaches {classifier['the revised loss']:.1f}%",
         f"again explains {100 * others.explained[l1]:.0f}% of the variance",
         f"reaches {others.classifier[l1]:.1f}%",
         f"{paper_l1:.1f}% of the variance against {own[ADAM]:.1f}%, and an accuracy of "
