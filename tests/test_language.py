@@ -40,6 +40,7 @@ def test_components_and_loss_recovered_are_those_of_plain_loops(folder, kind, mo
     monkeypatch.setattr(language, "MAX_NORM", 1.1)
     network = language.load_network(str(folder))[1].double()
     site, (train, test) = language.find_site(network, kind, 3)[0], language.split(DOCUMENTS, 1500)
+    assert ("MLP" in type(site).__name__) == (kind == "mlp")
     data = language.load_activations(network, site, train, test)
     x, mean = data.x_test - data.x.mean(0), data.x.mean(0)
     if kind == "residual":
