@@ -58,8 +58,20 @@ def of_ablation():
     two_sided = agree.get_group(("C, two-sided, 6 epochs", "without competition"))
     fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
     fashion = fashion.get_group(("C", "without competition"))
-    few, many = (f"{f(min(two_sided), min(fashion)):.1f}" for f in (min, max))
+    of_B = agree.get_group(("B, 6 epochs", "without competition"))
+    six, runs = table("2_ablation", "diversity", "model"), table("2_ablation", "optimizers")
+    sgd = runs[runs.optimizer == "SGD"].set_index("rate").loss
     return [
+        f"are then {span([*two_sided, *fashion], '.1f')}",
+        f"mean correlations of {span(of_B, '.2f')}",
+        f"mean correlations of {min(fashion):.2f} and {max(fashion):.2f}",
+        f"classifier gains, too: {six.classifier['B']:.0f} against "
+        f"{six.classifier['B, without competition']:.0f}%",
+        f"{six.l0['C']:.0f} after six epochs",
+        f"with variance alone, {six.l0['variance alone']:.0f} units",
+        f"is {model.purity[C]:.2f} in C and {model.purity[D]:.2f} in D",
+        f"on D has {model.classifier[D]:.1f}%, as on pixels, and on C {model.classifier[C]:.1f}%",
+        f"lower by {sgd[0.0001] - sgd[0.1]:.0f} in our runs",
         f"activates {first:.0f} of the 64 units; after 100 epochs, {model.l0[C]:.0f} units",
         f"averages {model.l0[B]:.0f} active units",
         f"averages {model.l0[D]:.0f} active units",
@@ -85,7 +97,10 @@ def of_ablation():
 def of_benchmark():
     ten, long = (table("3_benchmark", name, "method") for name in ("benchmark", "longer"))
     ways, step = table("3_benchmark", "cosines", "method"), "step and decoder row"
-    error = 1 - table("3_benchmark", "paper", "method").explained
+    paper = table("3_benchmark", "paper", "method")
+    error, purity = 1 - paper.explained, paper.purity
+    own_purity = purity["the paper's model"]
+    recovered = table("language", "results", "method").recovered
     noise, dead = table("3_benchmark", "in_text").value
     own, classifier = 100 * ten.explained, ten.classifier
     best, sgd = f"{ADAM}, best rate", "the paper's loss, with SGD"
@@ -97,6 +112,12 @@ def of_benchmark():
     fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
     assert round(error["the paper's model"] / error["its SAE"]) == 2  # "twice"
     return [
+        f"{own_purity:.2f} for the paper's model and {purity['its SAE']:.2f} for",
+        f"{ten.purity[ADAM]:.2f} for the paper's loss with Adam and {ten.purity['L1 SAE']:.2f} for",
+        f"purity of {ten.purity['TopK SAE']:.2f} and a better classifier",
+        f"recovers {recovered[ADAM]:.0f}% (Adam) or {recovered[sgd]:.0f}% (SGD)",
+        f"recovers {recovered['the revised loss']:.0f}%, and with an L1 SAE, "
+        f"{recovered['L1 SAE']:.0f}%",
         f"{noise:.0f} of the 64 units are hardly ever active",
         f"{dead:.0f} of these units are dead",
         f"{classifier[best]:.1f}% accuracy with Adam and {classifier[sgd]:.1f}% with SGD",
