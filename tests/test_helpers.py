@@ -270,11 +270,14 @@ def test_a_search_survives_a_plateau_but_not_a_first_try_that_diverges():
         search(lambda s: np.nan, 5.0)
 
 
-@pytest.mark.parametrize("curve, tries, nearest", [
-    (lambda s: 3, 2, 1),  # the loss ignores its setting: two tries tell
-    (lambda s: 4 if s < 1.5 else 8, 4, 1),
-    (lambda s: {1: 8, 2: 7.5}.get(round(s, 9), 9), 3, 2),  # all further ones are worse
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "curve, tries, nearest",
+    [
+        (lambda s: 3, 2, 1),  # the loss ignores its setting: two tries tell
+        (lambda s: 4 if s < 1.5 else 8, 4, 1),
+        (lambda s: {1: 8, 2: 7.5}.get(round(s, 9), 9), 3, 2),  # all further ones are worse
+    ],
+)
 def test_a_search_that_fails_has_what_came_nearest(curve, tries, nearest):
     with pytest.raises(h.L0NotReached, match="L0 5") as raised:
         search(curve, 5)
@@ -388,8 +391,12 @@ def test_infomax_and_weight_decay_alone_make_weights_a_decoder(n_units):
     kappa, s, scale = 100.0, 1e-3, torch.tensor([2.0, 1.3, 0.9, 0.6, 0.1])
     x, model = normal(128, 5) * scale, h.Encoder(5, n_units)
     model.encode = lambda x: x @ model.W.T
-    loss = partial(h.decoder_free_loss, weight_decay=kappa, infomax=h.log_det_loss,
-                   sparsity=lambda E: 0 * E.sum())  # fmt: skip
+    loss = partial(
+        h.decoder_free_loss,
+        weight_decay=kappa,
+        infomax=h.log_det_loss,
+        sparsity=lambda E: 0 * E.sum(),
+    )
     h.fit(model, loss, x, epochs=300, lr=0.001, optimizer=torch.optim.SGD)
     W, E = (v.detach().numpy() for v in (model.W, model(x)))
     close(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)

@@ -44,8 +44,12 @@ def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, si
     own, best = (h.Decoded(model, TRAIN[:250], fit) for fit in (h.own_decoder, h.best_decoder))
     A, A_test = model.encode(TRAIN).detach(), model.encode(TEST).detach()
     row = measures.benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
-    decoded = {"l0": h.l0(A_test), "dead": 0, "explained": h.variance_explained(own, TEST),
-               "explained_best": h.variance_explained(best, TEST)}  # fmt: skip
+    decoded = {
+        "l0": h.l0(A_test),
+        "dead": 0,
+        "explained": h.variance_explained(own, TEST),
+        "explained_best": h.variance_explained(best, TEST),
+    }
     assert measures.decoded(model, TRAIN, TEST) == decoded and row == row | decoded
     assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
     A, A_test = ((part - A.mean(0)) / A.std(0) for part in (A, A_test))
