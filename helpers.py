@@ -1,70 +1,68 @@
-"""The loss, the encoder and the training loop of a decoder-free sparse autoencoder.
+"""Decoder-free sparse autoencoders: losses, models, training, decoders and measures.
 
-x (N, D) inputs; W (K, D), b (K,) weights and biases; E (N, K) energies, where a low energy is a
-good fit; r (N, K) responsibilities; A (N, K) activations, of an `Encoder` its energies; V (K, D)
-decoder. To be copied: it needs PyTorch alone.
+This file needs PyTorch alone, and is made to be copied. Inputs are x (N, D), weights W (K, D),
+biases b (K,), energies E (N, K) and decoders V (K, D). A low energy is a good fit. A unit is active
+on an input if its energy is above zero, and the energies of an input are its code. § marks sections
+of A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
+arXiv 2601.06478.
 
-[P] A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
-    arXiv 2601.06478. MIT licence.
+Copyright (c) 2026 The authors of this companion. MIT licence.
 """
 
-import math
+import warnings
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import linear, normalize
+from torch.nn.utils import parameters_to_vector
 
-BATCH_SIZE = 128  # of the paper; lam is a weight for minibatches of so many rows
-ADAM = partial(torch.optim.Adam, fused=True)  # the same steps, in half of the time
+BATCH_SIZE = 128  # of the paper
+ADAM = partial(torch.optim.Adam, fused=True)  # the same steps in half of the time
 
-# --- The loss: of the energies of a minibatch; the log-sum-exp is a sum over inputs, no mean ------
+# --- Losses of energies E (N, K), or of several layers (..., N, K), which are added up ------------
 
 
 def responsibilities(E):
-    """r_ij = exp(-E_ij) / sum_k exp(-E_ik): (N, K) -> (N, K), rows sum to 1. [P, 2]"""
+    """Return r_ij = exp(-E_ij) / sum_k exp(-E_ik), (..., N, K); rows sum to 1 (§2)."""
     return torch.softmax(-E, dim=-1)
 
 
-def lse_loss(E, competition=1.0):
-    """-sum_i log Z_i with Z_i = sum_j exp(-E_ij); its gradient is the responsibility. [P, 2]
-
-    competition (ours) = 0 gives all inputs one denominator, the mean of Z, so that no unit feels
-    which others are active on an input; others inter- or extrapolate log Z. E (..., N, K) -> (...).
-    """
-    log_Z = torch.logsumexp(-E, dim=-1)
-    if competition != 1:
-        shared = torch.logsumexp(log_Z, dim=-1, keepdim=True) - math.log(log_Z.shape[-1])
-        log_Z = torch.lerp(shared.expand_as(log_Z), log_Z, competition)
-    return -log_Z.sum(-1)
+def lse_loss(E):
+    """Return -sum_i log sum_j exp(-E_ij), whose gradient is the responsibility (§2)."""
+    return -torch.logsumexp(-E, dim=-1).sum()
 
 
 def variance_loss(E):
-    """-sum_j log(Var(E_j) + 1e-6): keeps units alive. [P, 3]"""
-    C = E - E.mean(0)
-    return -torch.log(C.square().sum(0) / (len(E) - 1) + 1e-6).sum()  # faster than E.var(0)
+    """Return -sum_j log(Var(E_j) + 1e-6), which keeps units alive (§3)."""
+    C = E - E.mean(-2, keepdim=True)
+    return -torch.log(C.square().sum(-2) / (E.shape[-2] - 1) + 1e-6).sum()  # faster than E.var
 
 
 def correlation(E):
-    """Corr(E), (K, K). A dead unit has zeros."""
-    C = normalize(E - E.mean(0), dim=0)
-    return C.T @ C
+    """Return the correlations of units, (..., K, K). Those of a constant unit are zero."""
+    C = normalize(E - E.mean(-2, keepdim=True), dim=-2)
+    return C.mT @ C
 
 
 def decorrelation_loss(E):
-    """sum_{j != k} Corr(E_j, E_k)^2: no two units alike. [P, 3]"""
+    """Return sum_{j != k} Corr(E_j, E_k)^2, which keeps units from being alike (§3)."""
     R = correlation(E)
-    return R.square().sum() - R.diagonal().detach().square().sum()  # R_jj is 1 or 0: no gradient
+    own = R.diagonal(dim1=-2, dim2=-1).detach()  # 1 or 0: no gradient
+    return R.square().sum() - own.square().sum()
 
 
 def infomax_loss(E):
-    """What replaces the log-determinant of a mixture. [P, 3]"""
+    """Return variance plus decorrelation, which replace a mixture's log-determinant (§3)."""
     return variance_loss(E) + decorrelation_loss(E)
 
 
 def log_det_loss(E, s=1e-3):
-    """-log det(Cov(E) + s I), which `infomax_loss` approximates (ours), in float64. ValueError for
-    fewer than K/2 rows: Cov(E) is then far from full rank."""
+    """Return -log det(Cov(E) + s I), which `infomax_loss` approximates (§2.4), in float64.
+
+    Raises ValueError for fewer than K/2 rows, with which Cov(E) is far from full rank.
+    """
     N, K = E.shape
     if 2 * N < K:
         raise ValueError(f"Cov(E) of {K} units from {N} rows: take a batch_size of {K} or more")
@@ -72,32 +70,52 @@ def log_det_loss(E, s=1e-3):
     return -torch.logdet(C.T @ C / (N - 1) + s * torch.eye(K).to(C)).to(E.dtype)
 
 
-def decoder_free_loss(model, x, lam=1.0, weight_decay=0.0, infomax=infomax_loss, sparsity=lse_loss):
-    """sparsity(E) + lam N/128 (infomax(E) + weight_decay ||W||^2); the paper's as it stands. [P, 3]
-
-    Of 128 inputs the log-sum-exp is 128 times that of one, and infomax is not: hence N/128. A
-    larger lam leaves more units active. Ours: tr Cov(x) / K is a weight_decay with which W^T
-    decodes; with it and `log_det_loss`, this is the revised loss."""
-    E = model.encode(x)
-    volume = infomax(E)
-    if weight_decay:
-        volume = volume + weight_decay * model.W.square().sum()
-    return sparsity(E) + lam * len(x) / BATCH_SIZE * volume
+def weight_decay(model, x):
+    """Return kappa ||W||^2 with kappa = tr Cov(x) / K, which makes W^T decode (ours)."""
+    trace = torch.linalg.vector_norm(x - x.mean(0)).square() / (len(x) - 1)
+    return trace / len(model.W) * model.W.square().sum()
 
 
-def sae_loss(model, x, l1_weight=0.0):
-    """Squared error + l1_weight sum_ij a_ij ||V_j||, so that rows do not grow as activations
-    shrink; tied, they cannot, and the penalty is sum_ij a_ij."""
-    A = model.encode(x)
-    penalty = A if model.tied else A * model.V.norm(dim=1)
-    return (model.decode(A) - x).square().sum() + l1_weight * penalty.sum()
+def decoder_free_loss(model, x, strength=1.0):
+    """Return the paper's loss of a minibatch x; with a larger strength fewer units are active (§3).
+
+    Of 128 inputs, as in the paper, the log-sum-exp is 128 times that of one, and infomax is not:
+    hence N/128.
+    """
+    E = model(x)
+    return strength * lse_loss(E) + len(x) / BATCH_SIZE * infomax_loss(E)
 
 
-# --- Models ---------------------------------------------------------------------------------------
+def revised_loss(model, x, strength=1.0):
+    """Return our revision of the paper's loss, with the log-determinant and weight decay."""
+    E = model(x)
+    return strength * lse_loss(E) + len(x) / BATCH_SIZE * (log_det_loss(E) + weight_decay(model, x))
+
+
+def sae_loss(model, x, strength=1.0):
+    """Return the squared error of an SAE, and unless it has a k, plus strength sum_ij a_ij ||V_j||.
+
+    The norm keeps V from growing while activations shrink. Tied, V cannot, and no norm is needed.
+    """
+    A = model(x)
+    error = (model.decode(A) - x).square().sum()
+    if model.k is not None:
+        return error
+    return error + strength * (A if model.V is model.W else A * model.V.norm(dim=1)).sum()
+
+
+# --- Models: model(x) is the code -----------------------------------------------------------------
 
 
 class Encoder(nn.Module):
-    """E = relu(W (x - mean) + b), without a decoder; the paper takes no mean off. [P, 3]"""
+    """The paper's model, E = relu(W (x - mean) + b), without a decoder (§3).
+
+    Parameters
+    ----------
+    n_inputs, n_units : D and K
+    mean : (D,), or None as in the paper
+    seed : of the weights at the start, and of the order of inputs in `fit`
+    """
 
     def __init__(self, n_inputs, n_units, mean=None, seed=0):
         super().__init__()
@@ -111,136 +129,165 @@ class Encoder(nn.Module):
         x = x.to(self.W)
         return linear(x if self.mean is None else x - self.mean, self.W, self.b)
 
-    def encode(self, x):
-        return torch.relu(self.pre_activations(x))
-
     def forward(self, x):
-        return self.encode(x)
-
-    @property
-    def decoder(self):
-        """(K, D). An encoder has none; its weights are taken for one."""
-        return self.W
+        return torch.relu(self.pre_activations(x))
 
 
 class SparseAutoencoder(Encoder):
-    """a = relu(W (x - mean) + b), x_hat = a V + c; tied: V is W; k: only the k largest stay."""
+    """An SAE: its code is A = relu(W (x - mean) + b), and its reconstruction A V + c.
+
+    Parameters
+    ----------
+    n_inputs, n_units, mean, seed : as of `Encoder`
+    tied : whether V is W
+    k : how many activations of an input stay, the largest, or None for all
+    """
 
     def __init__(self, n_inputs, n_units, mean=None, seed=0, tied=False, k=None):
         super().__init__(n_inputs, n_units, mean, seed)
-        self.tied, self.k = tied, k
-        if not tied:
-            self.V = nn.Parameter(normalize(self.W.detach(), dim=1))
+        self.V = self.W if tied else nn.Parameter(normalize(self.W.detach(), dim=1))
         self.c = nn.Parameter(torch.zeros(n_inputs) if mean is None else self.mean.clone())
+        self.k = k
 
-    def encode(self, x):
-        A = super().encode(x)
+    def forward(self, x):
+        A = super().forward(x)
         if self.k is None:
             return A
         top = A.topk(self.k, dim=-1)
         return torch.zeros_like(A).scatter(-1, top.indices, top.values)
 
     def decode(self, A):
-        return A @ self.decoder + self.c
+        return A @ self.V + self.c
 
-    def forward(self, x):
-        return self.decode(self.encode(x))
-
-    @property
-    def decoder(self):
-        return self.W if self.tied else self.V
+    def reconstruct(self, x):
+        return self.decode(self(x))
 
 
 # --- Training -------------------------------------------------------------------------------------
 
 
-def fit(model, loss, x, *, epochs, lr=1e-3, batch_size=BATCH_SIZE, optimizer=ADAM, schedule=None,
-        after_epoch=lambda model: None):  # fmt: skip
-    """Minimise loss(model, x) over minibatches of x (N, D); -> its mean in each epoch.
+def active_units(model, x):
+    """Return how many units of a model are active on a row of x (N, D), on average."""
+    with torch.no_grad():
+        return sum(int((model(part) > 0).sum()) for part in x.split(4096)) / len(x)
 
-    schedule: a factor of lr for each epoch. The order of the inputs is that of model.seed; the last
-    rows, too few for a minibatch, are left out. ValueError for an x from which nothing can be
-    learned or a schedule of another length, FloatingPointError if training diverges."""
+
+class Steering:
+    """A loss whose strength moves during training, until l0 units are active.
+
+    Every eighth minibatch multiplies the strength by a power of the number of active units over its
+    target: dual ascent on a constraint (Rezende & Viola, 2018; Gallego-Posada et al., 2022). The
+    target goes from the first number to l0 in a sixth of the steps, since units may die when they
+    are switched off at once. At first, sparsity pulls half as hard as the rest of the loss.
+    """
+
+    def __init__(self, loss, l0, steps):
+        self.loss, self.l0, self.ease, self.step = loss, l0, max(steps / 6, 1), 0
+
+    def __call__(self, model, x):
+        if self.step % 8 == 0:
+            active = active_units(model, x)
+            if self.step == 0:
+                self.first, self.start = active or self.l0, self.balance(model, x) / 2
+                self.strength = self.start
+            target = self.l0 * (self.first / self.l0) ** max(1 - self.step / self.ease, 0)
+            self.strength *= min(max(active / target, 1 / 3), 3) ** 0.4
+            self.strength = min(max(self.strength, self.start / 1000), 1000 * self.start)
+        self.step += 1
+        return self.loss(model, x, self.strength)
+
+    def balance(self, model, x):
+        """Return the strength at which both parts of the loss have gradients of one length."""
+        P, losses = [*model.parameters()], (self.loss(model, x, s) for s in (1.0, 2.0))
+        gradients = (torch.autograd.grad(v, P, materialize_grads=True) for v in losses)
+        one, two = map(parameters_to_vector, gradients)
+        sparsity, rest = two - one, 2 * one - two
+        if not sparsity.any():
+            raise ValueError("with l0, the loss has to depend on its strength")
+        return float(rest.norm() / sparsity.norm())
+
+
+class History(NamedTuple):
+    """What `fit` returns: the mean loss of each epoch and, with l0, the strength at its end."""
+
+    losses: torch.Tensor
+    strengths: list
+
+
+def fit(
+    model,
+    loss,
+    x,
+    *,
+    epochs,
+    lr=1e-3,
+    batch_size=BATCH_SIZE,
+    optimizer=ADAM,
+    schedule=None,
+    l0=None,
+    order=None,
+    after_epoch=lambda model: None,
+):
+    """Train a model on minibatches of x, and return the `History`.
+
+    A second call goes on with the model as it is, but with a new optimiser, the same order of
+    inputs and, with l0, another search for the strength.
+
+    Parameters
+    ----------
+    loss : loss(model, minibatch); with l0 loss(model, minibatch, strength), which is
+        strength * sparsity + the rest, see `Steering`
+    x : (N, D); of each epoch the last rows, too few for a minibatch, are left out
+    optimizer : optimizer(parameters, lr=lr)
+    schedule : a factor of lr for each epoch
+    l0 : how many units are to be active on an input, on average
+    order : seed of the order of inputs, if not the model's seed
+    after_epoch : after_epoch(model)
+
+    Raises ValueError if x, epochs, schedule, l0 or loss cannot be used, and FloatingPointError if
+    training diverges. Warns if the number of active units ends more than 10% away from l0.
+    """
     table = torch.is_tensor(x) and x.dim() == 2 and len(x) >= batch_size
     if not (table and all(part.isfinite().all() for part in x.split(4096))):
         raise ValueError(f"x must be a tensor (N, D) of finite numbers, {batch_size} rows or more")
-    x = x.to(next(model.parameters()))
-    opt, history = optimizer(model.parameters(), lr=lr), []
-    order = torch.Generator().manual_seed(getattr(model, "seed", 0))
-    for _, factor in list(zip(range(epochs), schedule or [1.0] * epochs, strict=True)):
+    factors = [1.0] * epochs if schedule is None else list(schedule)
+    if epochs < 1 or len(factors) != epochs:
+        raise ValueError(f"epochs is {epochs}, and schedule has {len(factors)} factors")
+    if l0 is not None and l0 <= 0:
+        raise ValueError(f"l0 must be above zero, and is {l0}")
+    x, opt, n = x.to(next(model.parameters())), optimizer(model.parameters(), lr=lr), len(x)
+    seed = getattr(model, "seed", 0) if order is None else order
+    generator = torch.Generator().manual_seed(seed)
+    loss = Steering(loss, l0, epochs * (n // batch_size)) if l0 else loss
+    means, strengths = [], []
+    for factor in factors:
         for group in opt.param_groups:
             group["lr"] = lr * factor
-        losses = []
-        rows = torch.randperm(len(x), generator=order).to(x.device).split(batch_size)
-        for batch in rows[: len(x) // batch_size]:
+        losses, rows = [], torch.randperm(n, generator=generator).to(x.device).split(batch_size)
+        for batch in rows[: n // batch_size]:
             value = loss(model, x.index_select(0, batch))  # faster than x[batch]
             opt.zero_grad()
             value.backward()
             opt.step()
             losses.append(value.detach())
-        history.append(torch.stack(losses).mean())
-        if not all(p.isfinite().all() for p in (history[-1], *model.parameters())):
-            raise FloatingPointError(f"diverged in epoch {len(history)}; try a smaller lr")
+        means.append(torch.stack(losses).mean())
+        strengths += [loss.strength] if l0 else []
+        if not all(p.isfinite().all() for p in (means[-1], *model.parameters())):
+            raise FloatingPointError(f"diverged in epoch {len(means)}; try a smaller lr")
         after_epoch(model)
-    return torch.stack(history)
+    if l0 and abs((active := active_units(model, x)) / l0 - 1) > 0.1:
+        end = f"{active:.1f} units are active, not {l0:g}, at strength {loss.strength:.3g}"
+        warnings.warn(f"{end}; more epochs may help, or another l0", stacklevel=2)
+    return History(torch.stack(means), strengths)
 
 
-class L0NotReached(RuntimeError):
-    """Its `model` and `setting` are what came nearest."""
-
-
-def fit_to_l0(new_model, loss, x, l0, *, start=1.0, tries=6, **fit_options):
-    """Find the setting of loss(model, x, setting), from `start` on, at which new_model() has l0
-    active units on x, to 3% -> model, setting.
-
-    log L0 is taken as linear in log setting, between the two nearest tries. ValueError for an l0 or
-    start that is not positive, L0NotReached, FloatingPointError if the first try diverges."""
-    if not (l0 > 0 and start > 0):
-        raise ValueError(f"needs l0 > 0, got {l0}, and start > 0, got {start}")
-    tried, at, last = [], math.log(start), None  # (log of L0 over l0, log of the setting, model)
-    for _ in range(tries):
-        model, setting = new_model(), math.exp(at)
-        try:
-            fit(model, lambda model, x, s=setting: loss(model, x, s), x, **fit_options)
-        except FloatingPointError:
-            if not tried:
-                raise
-            at = (at + tried[0][1]) / 2  # back to what came nearest
-            continue
-        n_active = sum(int((model.encode(part) > 0).sum()) for part in x.split(4096))
-        tried.append((math.log(max(n_active / len(x), 0.01) / l0), at, model))
-        tried.sort(key=lambda one: abs(one[0]))
-        (miss, at, model), *others = tried
-        if abs(math.expm1(miss)) <= 0.03:
-            return model, math.exp(at)
-        # On the other side of l0, if there is one, else the next nearest
-        other = next((one for one in others if one[0] * miss < 0), others[0] if others else None)
-        slope = (miss - other[0]) / (at - other[1]) if other else -miss / math.log(2)
-        if abs(slope) < 0.02:  # of two near settings chance alone; the two furthest apart tell
-            (low, low_at, _), *_, (high, high_at, _) = sorted(tried, key=lambda one: one[1])
-            slope = (high - low) / (high_at - low_at)
-            if abs(slope) < 0.02:
-                break
-            miss, at = (low, low_at) if miss * slope > 0 else (high, high_at)  # and go on beyond
-        halfway = other and other is last and other[0] * miss < 0  # that end stays: it is steep
-        step = (at - other[1]) / 2 if halfway else max(-2.0, min(2.0, miss / slope))
-        at, last = at - step, other
-        if any(abs(at - s) < 1e-6 for _, s, _ in tried):
-            break
-    miss, at, model = tried[0]
-    pairs = ", ".join(f"{math.exp(s):.3g} gives {l0 * math.exp(m):.3g}" for m, s, _ in tried)
-    error = L0NotReached(f"L0 {l0:g} was not reached: {pairs}; see that the loss uses its setting")
-    error.model, error.setting = model, math.exp(at)
-    raise error
-
-
-# --- After training: decoders x_hat = A V + offset, by least squares on some 20,000 rows of x -----
+# --- Decoders of a trained model: x_hat = A V + offset, by least squares on some 20,000 rows ------
 
 
 @torch.no_grad()
 def moments(model, x, rows=4096):
-    """A = model.encode(x), the means of A and x, N Cov(A) and N Cov(A, x), in float64, by parts."""
-    A = torch.cat([model.encode(part) for part in x.split(rows)]).double()
+    """Return A = model(x), the means of A and x, N Cov(A) and N Cov(A, x), in float64."""
+    A = torch.cat([model(part) for part in x.split(rows)]).double()
     A_mean, x_mean = A.mean(0), sum(part.to(A).sum(0) for part in x.split(rows)) / len(x)
     C = A - A_mean
     cross = sum(c.T @ (part.to(A) - x_mean) for c, part in zip(C.split(rows), x.split(rows)))
@@ -248,7 +295,7 @@ def moments(model, x, rows=4096):
 
 
 def best_decoder(model, x, min_active=10):
-    """The best one: V (K, D), offset (D,), float64; 0 for units active on too few rows of x."""
+    """Return the best V (K, D), 0 for units active on fewer rows of x, and offset (D,)."""
     A, A_mean, x_mean, cov, cross = moments(model, x)
     std = cov.diagonal().sqrt()
     std[((A != 0).sum(0) < min_active) | (std < 1e-6 * len(x) ** 0.5 * A_mean.abs())] = torch.inf
@@ -258,15 +305,15 @@ def best_decoder(model, x, min_active=10):
 
 
 def own_decoder(model, x):
-    """W^T, or an SAE's decoder, times the one gain that fits best: V (K, D) and offset (D,)."""
+    """Return the model's V, of an encoder W, times the one gain that fits best, and offset (D,)."""
     _, A_mean, x_mean, cov, cross = moments(model, x)
-    W = model.decoder.detach().double()
+    W = getattr(model, "V", model.W).detach().double()
     V = (W * cross).sum() / (cov * (W @ W.T)).sum().clamp_min(1e-300) * W
     return V, x_mean - A_mean @ V
 
 
 class Decoded(nn.Module):
-    """A trained model with a decoder fitted to x (N, D): its output is x_hat."""
+    """A trained model with a decoder fitted to x (N, D): `best_decoder` or `own_decoder`."""
 
     def __init__(self, model, x, decoder=best_decoder):
         super().__init__()
@@ -275,46 +322,43 @@ class Decoded(nn.Module):
         self.register_buffer("V", V.to(model.W))
         self.register_buffer("offset", offset.to(model.W))
 
-    def encode(self, x):
-        return self.model.encode(x)
+    def forward(self, x):
+        return self.model(x)
 
     def decode(self, A):
         return A @ self.V + self.offset
 
-    def forward(self, x):
-        return self.decode(self.encode(x))
+    def reconstruct(self, x):
+        return self.decode(self(x))
+
+
+# --- Measures -------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def variance_explained(sae, x):
-    """1 - FVU: one minus the squared error of sae(x) over that of the mean of x. ValueError for an
-    encoder without a decoder."""
-    if not hasattr(sae, "decode"):
-        raise ValueError("the model does not reconstruct: give it a decoder, Decoded(model, x)")
-    error = (sae(x).to(x.device) - x).double().square().sum()
+    """Return 1 - FVU: one minus the squared error of sae.reconstruct(x) over that of x's mean."""
+    error = (sae.reconstruct(x).to(x.device) - x).double().square().sum()
     return float(1 - error / (x - x.mean(0)).double().square().sum())
 
 
-# --- Measures of energies on test inputs ----------------------------------------------------------
-
-
 def l0(E):
-    """Mean number of active units of an input."""
+    """Return the mean number of active units of an input."""
     return float((E > 0).sum(-1).double().mean())
 
 
 def usage(E):
-    """On what share of the inputs each unit is active; a dead unit, on none."""
+    """Return on what share of the inputs each unit is active, (K,); a dead unit is on none."""
     return (E > 0).double().mean(0)
 
 
 @torch.no_grad()
 def redundancy(E):
-    """||Corr - I||_F^2; NaN if fewer than two units vary. [P, 4]"""
-    return float(decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else math.nan
+    """Return ||Corr - I||_F^2, or NaN if fewer than two units vary (§4)."""
+    return float(decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else torch.nan
 
 
 @torch.no_grad()
 def responsibility_entropy(E):
-    """Mean entropy of the responsibilities for an input, in nats. [P, 4]"""
+    """Return the mean entropy of the responsibilities for an input, in nats (§4)."""
     return float(torch.special.entr(responsibilities(E.double())).sum(-1).mean())

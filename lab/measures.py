@@ -43,7 +43,7 @@ def decoded(model, x, x_test):
     "l0"; "dead" units; "explained", the variance explained by W^T, or an SAE's own decoder, with
     one gain and an offset; "explained_best", that of the best linear decoder.
     """
-    A = model.encode(x_test)
+    A = model(x_test)
     own, best = (h.Decoded(model, x[:FITTED], fit) for fit in (h.own_decoder, h.best_decoder))
     return {
         "l0": h.l0(A),
@@ -57,7 +57,7 @@ def decoded(model, x, x_test):
 def benchmark(model, x, y, x_test, y_test):
     """`decoded`; the number of "parameters"; the accuracy of a "classifier" in %; and the "purity"
     of units: a dict."""
-    A, A_test = model.encode(x), model.encode(x_test)
+    A, A_test = model(x), model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         **decoded(model, x, x_test),
@@ -79,7 +79,7 @@ def norm_matched_error(model, x):
 
     As the script of the paper does it, without an offset, also for its SAE's decoder.
     """
-    x_hat = normalize(model.encode(x) @ model.decoder, dim=1) * x.norm(dim=1, keepdim=True)
+    x_hat = normalize(model(x) @ getattr(model, "V", model.W), dim=1) * x.norm(dim=1, keepdim=True)
     return float((x_hat - x).square().mean())
 
 
@@ -116,7 +116,7 @@ def cosines(model, loss, x):
     """Cosines of each two of `directions` on (20,000 rows of) x, medians over living units; and
     "step and other rows", the median over pairs of a unit's step and another's decoder row."""
     x = x[:FITTED]
-    living = (model.encode(x).detach() > 0).any(0)
+    living = (model(x).detach() > 0).any(0)
     rows = {name: normalize(row[living], dim=1) for name, row in directions(model, loss, x).items()}
 
     def cosine(a, b):

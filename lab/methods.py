@@ -1,61 +1,137 @@
-"""What notebook 3 trains and helpers.py does not have."""
+"""The methods that notebook 3 and `make language` compare, and how they are trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 import helpers as h
+from lab import variants
+from lab.parallel import side_by_side, tick
+
+# Kinds of methods; of the methods' names those that are used elsewhere
+PAPER, OURS, OTHERS, SAES = "the paper's loss", "our changes", "for comparison", "tuned SAEs"
+ADAM, SGD = f"{PAPER}, with Adam", f"{PAPER}, with SGD"
+DECAY, REVISED, COMPONENTS = "+ weight decay", "the revised loss", "principal components"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to encode inputs.
+
+    Parameters
+    ----------
+    name : of its rows in tables
+    kind : its heading and colour in figures; a new kind has a new colour
+    new : new(x, n_units, l0, seed), a model for inputs x (N, D)
+    loss : as `helpers.fit` takes it, or None if nothing is trained
+    options : of `helpers.fit`; here schedule is schedule(epochs)
+    steered : whether the strength of the loss is steered to l0 active units
+    finish : finish(model, x), what is done after training
+    """
+
+    name: str
+    kind: str
+    new: Callable
+    loss: Callable | None = h.sae_loss
+    options: dict = field(default_factory=dict)
+    steered: bool = True
+    finish: Callable = lambda model, x: None
+
+
+class Trained(NamedTuple):
+    """A model, where it comes from, and the strength of its loss at the end."""
+
+    method: Method
+    seed: int
+    model: torch.nn.Module
+    strength: float
+
+
+def train(method, seed, x, n_units, l0, epochs, **options):
+    """Return the `Trained` model of a method. Its own options go before those given here."""
+    model, strength = method.new(x, n_units, l0, seed), 1.0
+    if method.loss:
+        options = {"after_epoch": tick, "schedule": lr_schedule} | options | method.options
+        options |= {"epochs": epochs, "schedule": options["schedule"](epochs)}
+        history = h.fit(model, method.loss, x, l0=l0 if method.steered else None, **options)
+        strength = history.strengths[-1] if method.steered else strength
+    method.finish(model, x)
+    return Trained(method, seed, model, strength)
+
+
+def train_all(methods, seeds, *arguments, title="methods", **options):
+    """Return {(name, seed): Trained}; what is not trained has the first seed alone.
+
+    Arguments and options are those of `train`.
+    """
+    of = {method.name: method for method in methods}
+    items = [(name, s) for name in of for s in (seeds if of[name].loss else seeds[:1])]
+    return side_by_side(lambda i: train(of[i[0]], i[1], *arguments, **options), items, title)
 
 
 def lr_schedule(epochs, slow_start=False):
-    """Factors of the learning rate, one an epoch: 1, and for the last quarter, of two epochs or
-    more at least one, 0.1. slow_start: the first has a twentieth, so that SGD kills no units."""
+    """Return a factor of the rate for each epoch: 1, and for the last quarter of several 0.1.
+
+    With slow_start, the first is a twentieth, so that SGD kills no units.
+    """
     last = max(epochs // 4, int(epochs > 1))
     factors = [1.0] * (epochs - last) + [0.1] * last
     return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
 
 
-class AdamByUnit(torch.optim.Optimizer):
-    """Adam with one second moment for each unit, the mean over its row of W (K, D), in place of one
-    for each weight. All else is Adam's."""
-
-    def __init__(self, parameters, lr):
-        super().__init__(parameters, {"lr": lr})
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                square = p.grad.square()
-                if p.dim() == 2:
-                    square = square.mean(1, keepdim=True)
-                state = self.state[p]
-                if not state:
-                    state.update(steps=0, mean=torch.zeros_like(p), square=torch.zeros_like(square))
-                state["steps"] += 1
-                state["mean"].lerp_(p.grad, 0.1)
-                state["square"].lerp_(square, 0.001)
-                mean = state["mean"] / (1 - 0.9 ** state["steps"])
-                square = state["square"] / (1 - 0.999 ** state["steps"])
-                p -= group["lr"] * mean / (square.sqrt() + 1e-8)
+def constant_rate(epochs):
+    return None
 
 
-def paper_sae(n_inputs, n_units, seed):
-    """The SAE of the paper's benchmark: its decoder starts as PyTorch's layers do."""
-    model = h.SparseAutoencoder(n_inputs, n_units, seed=seed)
-    generator, bound = torch.Generator().manual_seed(100 + seed), n_units**-0.5
-    model.V.data.uniform_(-bound, bound, generator=generator)
-    return model
+def decayed_loss(model, x, strength=1.0):
+    """Return the paper's loss with weight decay."""
+    decay = len(x) / h.BATCH_SIZE * h.weight_decay(model, x)
+    return h.decoder_free_loss(model, x, strength) + decay
 
 
-def principal_components(x, n_units, l0):
-    """An encoder that nothing trains: its rows are the n_units / 2 leading principal components of
-    x (N, D) and their negatives, on centred inputs; one bias for all lets l0 of them be active on
-    a row of x, on average."""
-    model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
-    axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
-    model.W.data = torch.cat([axes, -axes])[:n_units]
-    model.b.data.zero_()
-    scores = model.pre_activations(x).detach().flatten()
-    model.b.data -= scores.kthvalue(len(scores) - round(l0 * len(scores) / n_units)).values
-    return model
+def over_strength(loss):
+    """Return the loss over 1 + strength, so that steps of SGD do not grow with the strength."""
+    return lambda model, x, strength=1.0: loss(model, x, strength) / (1 + strength)
+
+
+def encoder(x, n_units, l0, seed):
+    return h.Encoder(x.shape[1], n_units, seed=seed)
+
+
+def sae(x, n_units, l0, seed, of=h.SparseAutoencoder, **options):
+    return of(x.shape[1], n_units, x.mean(0), seed, **options)
+
+
+def top_k(x, n_units, l0, seed, **options):
+    return sae(x, n_units, l0, seed, k=l0, **options)
+
+
+IN_PAPER = [  # of its benchmark
+    Method(
+        "the paper's model", PAPER, encoder, h.decoder_free_loss, {"schedule": constant_rate}, False
+    ),
+    Method(
+        "its SAE",
+        SAES,
+        variants.paper_sae,
+        variants.paper_sae_loss,
+        {"schedule": constant_rate},
+        False,
+    ),
+]
+MOMENTUM = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.03}
+MOMENTUM |= {"schedule": partial(lr_schedule, slow_start=True)}
+TIED = Method("tied SAE", SAES, partial(sae, tied=True), options={"lr": 0.008})
+METHODS = [  # rates of SGD and SAEs: data/README.md
+    Method(ADAM, PAPER, encoder, h.decoder_free_loss),
+    Method(SGD, PAPER, encoder, over_strength(h.decoder_free_loss), MOMENTUM),
+    Method(DECAY, OURS, encoder, decayed_loss),
+    Method(REVISED, OURS, encoder, h.revised_loss),
+    Method(COMPONENTS, OTHERS, variants.principal_components, None),
+    TIED,
+    Method("L1 SAE", SAES, sae, options={"lr": 0.004}),
+    Method("TopK SAE", SAES, top_k, options={"lr": 0.008}, steered=False),
+]

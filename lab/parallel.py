@@ -62,5 +62,6 @@ def _bar(title, total):
 
 def live():
     """Whether a front end that we know looks at this notebook, and no run of `make`."""
-    front_ends = {"JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID"}
-    return TERMINAL is None and not front_ends.isdisjoint(os.environ)
+    vs_code = "VSCODE_PID" in os.environ and os.environ.get("TERM_PROGRAM") != "vscode"
+    jupyter = not {"JPY_SESSION_NAME", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
+    return TERMINAL is None and (vs_code or jupyter)  # a terminal of VS Code is none

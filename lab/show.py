@@ -81,19 +81,18 @@ def mean_and_deviation(values, digits):
 
 
 def summary(frame, by, columns, paper=None):
-    """`mean_and_deviation` of columns over the rows of each group: a DataFrame, to be shown by
-    `table`.
+    """Return `mean_and_deviation` of columns over the rows of each group, a DataFrame for `table`.
 
     columns: {column of the frame: (heading, decimals)}, or (heading, decimals, 100) for percent of
-    a share. paper: {column: numbers of the first groups}, added in brackets.
+    a share. paper: {group: {column: its number in the paper}}, added in brackets.
     """
     text = {}
     for column, (heading, digits, *scale) in columns.items():
         scaled = frame.assign(**{column: frame[column] * math.prod(scale)})
         cells = scaled.groupby(by, sort=False)[column].apply(mean_and_deviation, digits)
-        brackets = [f" ({n})" if n != "" else "" for n in (paper or {}).get(column, ())]
-        text[heading] = cells + (brackets + [""] * (len(cells) - len(brackets)))
-    return pd.DataFrame(text)
+        of_paper = {group: of[column] for group, of in (paper or {}).items() if column in of}
+        text[heading] = [f"{t} ({of_paper[g]})" if g in of_paper else t for g, t in cells.items()]
+    return pd.DataFrame(text, index=cells.index)
 
 
 def criteria(rows):

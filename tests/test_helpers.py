@@ -39,7 +39,7 @@ def gradient(loss, E):
 X, MEAN = normal(165, 6), torch.linspace(-3, 3, 6).double()
 encoder, sae = partial(h.Encoder, 6, 5), partial(h.SparseAutoencoder, 6, 5)
 SHORT = {"epochs": 3, "batch_size": 16, "lr": 0.01}  # ten minibatches, and 5 rows that make none
-paper = partial(h.decoder_free_loss, lam=0.5)
+paper = partial(h.decoder_free_loss, strength=0.5)
 
 
 def off_diagonal(e):
@@ -73,19 +73,18 @@ def test_a_term_equals_numpy(term):
 
 
 @pytest.mark.parametrize("far", [0, 1000, -1000])  # at which exp(-E) is 0 or infinite
-@pytest.mark.parametrize("competition", [1, 0, 10, 1000, 0.3])
-def test_the_gradient_of_the_log_sum_exp_is_the_responsibility(far, competition):
-    """Without competition that of all inputs with one denominator. Each table is on its own."""
-    E = 3 * normal(2, 12, 5)
-    e = np.exp(-E.numpy())
-    Z = e.sum(-1, keepdims=True)
-    shared = Z.mean(-2, keepdims=True)
-    loss = partial(h.lse_loss, competition=competition)
-    responsibility = e / shared + competition * (e / Z - e / shared)
-    close(gradient(loss, E + far), responsibility, atol=1e-9 * max(1, competition))
-    assert competition != 1 or h.responsibilities(E + far).allclose(gradient(loss, E + far))
-    value = -12 * np.log(shared[:, 0, 0]) + competition * np.log(shared / Z).sum((1, 2)) + 12 * far
-    close(loss(E + far), value)
+def test_the_gradient_of_the_log_sum_exp_is_the_responsibility(far):
+    E = 3 * normal(12, 5) + far
+    close(gradient(h.lse_loss, E), TERMS[h.responsibilities](E.numpy()))
+    close(h.lse_loss(E), h.lse_loss(E - far) + 12 * far)
+
+
+def test_losses_of_layers_are_added_up():
+    layers = normal(2, 3, 12, 5)
+    for loss in (h.lse_loss, h.variance_loss, h.decorrelation_loss, h.infomax_loss):
+        close(loss(layers), sum(loss(E) for E in layers.flatten(0, 1)))
+        close(gradient(loss, layers)[1, 2], gradient(loss, layers[1, 2]))
+    close(h.correlation(layers)[1, 2], h.correlation(layers[1, 2]))
 
 
 def test_dead_units_have_no_correlation_and_gradients_stay_finite():
@@ -112,24 +111,28 @@ def test_the_log_determinant_keeps_s_in_float32_and_refuses_few_rows():
         h.log_det_loss(normal(32, 65))
 
 
-def test_the_loss_of_a_model_adds_its_terms():
+def test_the_losses_of_a_model_add_their_terms():
     model, x = encoder(), normal(64, 6)  # half the minibatch of the paper
-    E, decay = model.encode(x), sum(w**2 for w in model.W.flatten().tolist())
+    E, kappa = model(x), np.trace(np.cov(x.T)) / 5
+    decay = kappa * sum(w**2 for w in model.W.flatten().tolist())
     infomax = h.variance_loss(E) + h.decorrelation_loss(E)
-    close(h.decoder_free_loss(model, x), h.lse_loss(E) + infomax / 2)
-    loss = h.decoder_free_loss(model, x, 3, weight_decay=0.7, sparsity=torch.sum)
-    close(loss, E.sum() + 3 / 2 * (infomax + 0.7 * decay))
+    close(h.infomax_loss(E), infomax)
+    close(h.weight_decay(model, x), decay)
+    for strength, options in ((1, {}), (3, {"strength": 3})):
+        lse = strength * h.lse_loss(E)
+        close(h.decoder_free_loss(model, x, **options), lse + infomax / 2)
+        close(h.revised_loss(model, x, **options), lse + (h.log_det_loss(E) + decay) / 2)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_the_loss_of_an_sae_penalises_activations_times_the_norm_of_their_decoder_row(tied):
-    model, x = sae(tied=tied), normal(20, 6)
-    model.decoder.data *= torch.arange(1.0, 6)[:, None]
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"k": 2}])
+def test_the_loss_of_an_sae_penalises_activations_times_the_norm_of_their_decoder_row(options):
+    model, x = sae(**options), normal(20, 6)
+    model.V.data *= torch.arange(1.0, 6)[:, None]
     model.c.data += 1
-    A = (x @ model.W.T + model.b).clamp(min=0)
-    error = (A @ model.decoder + model.c - x).pow(2).sum()
-    penalty = (A if tied else A * model.V.pow(2).sum(1).sqrt()).sum()
-    losses = h.sae_loss(model, x, 3.0), error + 3 * penalty
+    A, V = model(x), model.V
+    penalty = A if options.get("tied") else A * V.pow(2).sum(1).sqrt()
+    error = (A @ V + model.c - x).pow(2).sum()
+    losses = h.sae_loss(model, x, 3.0), error + (0 if options.get("k") else 3) * penalty.sum()
     close(*losses)
     for parameter in model.parameters():
         close(*(grad(loss, parameter, retain_graph=True)[0] for loss in losses))
@@ -148,27 +151,30 @@ def test_weights_start_as_pytorchs_layers_do_and_decoder_rows_along_them():
 @pytest.mark.parametrize("options, n_parameters", [({}, 71), ({"k": 2}, 71), ({"tied": True}, 41)])
 def test_models_encode_what_they_have_taken_the_mean_off_and_an_sae_decodes(options, n_parameters):
     model, plain = sae(mean=MEAN.numpy(), seed=1, **options), encoder(mean=MEAN, seed=1)
-    W, b, V = (p.detach().numpy() for p in (model.W, model.b, model.decoder))
+    W, b, V = (p.detach().numpy() for p in (model.W, model.b, model.V))
     A = ((X - MEAN).numpy() @ W.T + b).clip(0)
     close(plain(X), A)
     if "k" in options:
         A[A < np.sort(A)[:, [-2]]] = 0
-    close(model.encode(X), A)
-    close(model(X), A @ V + MEAN.numpy())
+    close(model(X), A)
+    close(model.reconstruct(X), A @ V + MEAN.numpy())
+    close(model.decode(torch.from_numpy(A)), A @ V + MEAN.numpy())
     close(model(X.view(3, 55, 6)).flatten(0, 1), model(X))  # (batch, sequence, D)
-    close(sae(**options).encode(X), sae(mean=0 * MEAN, **options).encode(X))
+    close(sae(**options)(X), sae(mean=0 * MEAN, **options)(X))
     assert sum(p.numel() for p in model.parameters()) == n_parameters
     model.W.data[:], model.b.data[:], model.c.data[:] = 0, 1, 7
-    assert ((model.encode(X) > 0).sum(1) == options.get("k", 5)).all()  # of equal ones
+    assert ((model(X) > 0).sum(1) == options.get("k", 5)).all()  # of equal ones
     assert model.mean[0] == -3
 
 
-def test_fit_is_a_plain_loop():
-    """With a factor of the rate for each epoch, and an order of inputs from the model's seed."""
-    model, twin, factors, after_epoch = encoder(seed=7), encoder(seed=7), [1.0, 0.1, 3.0], Mock()
-    options = {"schedule": factors, "optimizer": torch.optim.SGD, "after_epoch": after_epoch}
-    history = h.fit(model, paper, X, **SHORT, **options)
-    order, expected = torch.Generator().manual_seed(7), []
+@pytest.mark.parametrize("seeds", [{}, {"order": 3}])
+def test_fit_is_a_plain_loop(seeds):
+    """With a factor of the rate for each epoch, and an order of inputs from the model's seed, or
+    another, which changes nothing else."""
+    model, twin, factors = encoder(seed=7), encoder(seed=7), np.array([1.0, 0.1, 3.0])
+    options = {"schedule": factors, "optimizer": torch.optim.SGD, "after_epoch": Mock()}
+    history = h.fit(model, paper, X, **SHORT, **options, **seeds)
+    order, expected = torch.Generator().manual_seed(seeds.get("order", 7)), []
     for factor in factors:
         losses = []
         for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
@@ -176,9 +182,10 @@ def test_fit_is_a_plain_loop():
             for p, g in zip((twin.W, twin.b), grad(losses[-1], (twin.W, twin.b))):
                 p.data -= 0.01 * factor * g
         expected.append(sum(losses).item() / 10)
-    close(history, expected)
+    close(history.losses, expected)
     close(model.W, twin.W)
-    assert after_epoch.mock_calls == 3 * [call(model)] and not history.requires_grad
+    assert options["after_epoch"].mock_calls == 3 * [call(model)]
+    assert not history.losses.requires_grad and history.strengths == []
 
 
 def test_by_default_fit_is_the_papers_adam_on_a_network_of_any_type():
@@ -202,13 +209,18 @@ def test_an_interrupted_model_keeps_what_it_has_learned():
 def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
     model, gap, pole = encoder(), X.clone(), X.clone()
     gap[7, 2], pole[9, 0] = torch.nan, -torch.inf
-    inputs = [(x, None) for x in (X.numpy(), gap, pole, X[:15], X[:, 0], X[None])]
-    for x, schedule in [*inputs, (X, [1.0, 1.0]), (X, [1.0] * 4)]:  # for three epochs
-        with pytest.raises(ValueError):
-            h.fit(model, paper, x, schedule=schedule, **SHORT)
+    for x in (X.numpy(), gap, pole, X[:15], X[:, 0], X[None]):
+        with pytest.raises(ValueError, match="16 rows"):
+            h.fit(model, paper, x, **SHORT)
+    schedules = [{"schedule": factors} for factors in ([], [1.0] * 4, np.array([1.0, 0.1]))]
+    for wrong in (*schedules, {"epochs": 0}, {"epochs": 0, "schedule": []}, {"l0": 0}, {"l0": -2}):
+        with pytest.raises(ValueError, match=[*wrong][0]):
+            h.fit(model, paper, X, **SHORT | wrong)
+    with pytest.raises(ValueError, match="strength"):
+        h.fit(model, lambda model, x, strength: h.infomax_loss(model(x)), X, **SHORT, l0=2)
     assert model.W.equal(encoder().W)
     half = (1000 * X.abs() + 1000).half()  # finite, and its sum is not
-    assert not half.sum().isfinite() and h.fit(model, paper, half, **SHORT).isfinite().all()
+    assert not half.sum().isfinite() and h.fit(model, paper, half, **SHORT).losses.isfinite().all()
 
 
 def test_training_that_diverges_says_so():
@@ -218,75 +230,52 @@ def test_training_that_diverges_says_so():
             h.fit(encoder(), lambda model, x, f=more: paper(model, x) + f(model.W), X, epochs=1)
 
 
-@pytest.mark.parametrize("start", [0.3, 3.0])
-@pytest.mark.parametrize("new, loss", [(encoder, h.decoder_free_loss), (sae, h.sae_loss)])
-def test_a_model_has_the_l0_asked_for_from_either_side(new, loss, start):
-    x, options = normal(640, 6), {"epochs": 5, "lr": 0.02}
-    model, setting = h.fit_to_l0(new, loss, x, 1.5, start=start, tries=8, **options)
-    assert h.l0(model.encode(x)) == pytest.approx(1.5, rel=0.03)
-    h.fit(twin := new(), lambda model, x: loss(model, x, setting), x, **options)
-    close(model.W, twin.W)
+TIED, PAPERS = partial(h.SparseAutoencoder, tied=True), h.decoder_free_loss
+STEERED = [(h.Encoder, PAPERS, scale) for scale in (0.01, 1, 100)]
+STEERED += [(h.SparseAutoencoder, h.sae_loss, scale) for scale in (1, 100)]
+STEERED += [(TIED, h.sae_loss, 1), (h.Encoder, h.revised_loss, 1)]
 
 
-def search(curve, l0, **options):
-    """The setting that gives an L0, if L0 is curve(setting); and how many models that took."""
-    new_model = Mock(side_effect=lambda: h.Encoder(1, 10))
-
-    def loss(model, x, setting):
-        model.W.data[:], model.b.data[:] = 1, curve(setting) / 10 - 1
-        return 0 * curve(setting) * model.W.sum()
-
-    x = torch.linspace(0, 1, 20_001)[:, None]  # sorted, as files can be
-    _, setting = h.fit_to_l0(new_model, loss, x, l0, epochs=1, batch_size=20_001, **options)
-    return setting, new_model.call_count
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("new, loss, scale", STEERED)
+def test_a_model_has_the_l0_asked_for_on_inputs_of_any_scale(new, loss, scale):
+    x, model, factors = scale / 16 * torch.tensor(load_digits().data), new(64, 32), [1] * 15
+    options = {"epochs": 20, "lr": 0.003, "batch_size": 64, "schedule": factors + [0.1] * 5}
+    history = h.fit(model, loss, x, l0=8, **options)
+    assert h.l0(model(x)) == pytest.approx(8, rel=0.05)
+    assert len(history.losses) == len(history.strengths) == len({*history.strengths}) == 20
 
 
-CURVES = {
-    "rises": lambda s: s**0.5,
-    "falls": lambda s: s**-0.5,
-    "saturates": lambda s: 8 * s / (s + 2),
-    "falls to nothing": lambda s: max(4 - np.log(s), 0),
-    "has a kink": lambda s: min(2.4 * s**0.3, 62 * s**3),  # where units die, it is steep
-    "diverges": lambda s: 1.5 * s**0.5 if s < 30 else np.nan,
-}
+def strengths(counts, l0):
+    """Those of a loss whose parts have gradients 3 and 12, while so many units are active."""
+    model, found = nn.Linear(1, 2), []  # with a bias, on which the loss does not depend
+    loss = h.Steering(lambda m, x, s: s * 3 * m.weight[0] + 12 * m.weight[1], l0, len(counts))
+    for count in counts:
+        model.forward = Mock(return_value=torch.ones(round(len(X) * count)))
+        loss(model, X)
+        found.append(loss.strength)
+    return found
 
 
-@pytest.mark.parametrize("scale", [1, 1e-8])
-@pytest.mark.parametrize("start", [0.05, 1, 20])
-@pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
-def test_a_search_follows_any_curve(curve, start, scale):
-    setting, n_models = search(lambda s: curve(s / scale), 2.0, start=start * scale)
-    assert curve(setting / scale) == pytest.approx(2, rel=0.03) and n_models <= 6
+def test_a_strength_follows_the_number_of_active_units():
+    """It stays where sparsity pulls half as hard as the rest, while their number goes from 20 to 5
+    in a sixth of the steps; else every eighth minibatch changes it, within limits."""
+    as_planned, power = [5 * 4 ** max(1 - step / 40, 0) for step in range(240)], 2**0.4
+    close(strengths(as_planned, 5), 240 * [2], 2e-3)
+    close(strengths(18 * [20], 10), 8 * [2] + 8 * [2 * power] + 2 * [2 * power**2])
+    for count, factor in {20: power, 5: 1 / power, 90: 3**0.4, 0: 3**-0.4}.items():
+        close(strengths(8 * [10] + [count], 10)[8], 2 * factor)
+    close([strengths(200 * [count], 10)[-1] for count in (99, 0)], [2000, 0.002])
 
 
-def test_a_search_survives_a_plateau_but_not_a_first_try_that_diverges():
-    steps = {0.35: 5.35, 0.7: 7.2}  # of the first two tries; the third is on the plateau, too
-
-    def curve(s):
-        return steps.get(round(s, 3), 5.35 if 0.28 < s < 0.35 else 10 * s**0.5)
-
-    assert search(curve, 5.0, start=0.35, tries=8)[0] < 0.28
-    with pytest.raises(FloatingPointError):
-        search(lambda s: np.nan, 5.0)
-
-
-@pytest.mark.parametrize(
-    "curve, tries, nearest",
-    [
-        (lambda s: 3, 2, 1),  # the loss ignores its setting: two tries tell
-        (lambda s: 4 if s < 1.5 else 8, 4, 1),
-        (lambda s: {1: 8, 2: 7.5}.get(round(s, 9), 9), 3, 2),  # all further ones are worse
-    ],
-)
-def test_a_search_that_fails_has_what_came_nearest(curve, tries, nearest):
-    with pytest.raises(h.L0NotReached, match="L0 5") as raised:
-        search(curve, 5)
-    assert str(raised.value).count("gives") == tries
-    assert raised.value.setting == pytest.approx(nearest)
-    assert raised.value.model.b[0].item() == pytest.approx(curve(nearest) / 10 - 1)
-    for l0, start in ((0, 1), (-2, 1), (5, 0), (5, -1)):
-        with pytest.raises(ValueError, match="got"):
-            search(curve, l0, start=start)
+def test_all_steps_are_planned_for_and_a_miss_of_more_than_a_tenth_warns(monkeypatch, recwarn):
+    monkeypatch.setattr(h, "Steering", Mock(wraps=h.Steering))
+    for active in (1.79, 1.81, 2.19, 2.21):
+        monkeypatch.setattr(h, "active_units", lambda model, x, active=active: active)
+        h.fit(encoder(), PAPERS, X, **SHORT, l0=2)
+    assert h.Steering.mock_calls == 4 * [call(PAPERS, 2, 30)]
+    ends = [str(warning.message).partition(", at")[0] for warning in recwarn]
+    assert ends == ["1.8 units are active, not 2", "2.2 units are active, not 2"]
 
 
 @pytest.mark.parametrize("k, far", [(None, 0), (None, 1000), (2, 1000)])
@@ -319,11 +308,12 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded_however_large_they_
     x, x_test, model = normal(300, 6), normal(50, 6, seed=1), encoder()
     x[:, 0], x[9:, :2], model.W.data[:2], model.b.data[:2] = 0, -1, torch.eye(2, 6), 0
     x[:9, 0], x[:10, 1], x_test[:, 0] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2, 1e9
-    A, A_test = (model.encode(part).detach() for part in (x, x_test))
+    A, A_test = (model(part).detach() for part in (x, x_test))
     assert (A[:, :2] > 0).sum(0).tolist() == [9, 10]
     V, _ = h.best_decoder(model, x)
     assert not V[0].any() and V[1:].all() and h.best_decoder(model, x, min_active=9)[0].all()
-    close(h.Decoded(model, x)(x_test), LinearRegression().fit(A[:, 1:], x).predict(A_test[:, 1:]))
+    expected = LinearRegression().fit(A[:, 1:], x).predict(A_test[:, 1:])
+    close(h.Decoded(model, x).reconstruct(x_test), expected)
 
 
 def test_the_best_decoder_of_float32_activations_does_not_invert_rounding():
@@ -343,28 +333,27 @@ def test_a_decoded_model_gives_inputs_as_they_are(new, decoder):
     x, x_test, model = normal(200, 6), normal(50, 6, seed=1), new(mean=MEAN)
     decoded = h.Decoded(model, x + MEAN, decoder)
     V, offset = decoder(new(), x)
-    close(decoded(x_test + MEAN), new().encode(x_test) @ V + offset + MEAN)
-    close(decoded.encode(x_test + MEAN), new().encode(x_test))
+    close(decoded.reconstruct(x_test + MEAN), new()(x_test) @ V + offset + MEAN)
+    close(decoded(x_test + MEAN), new()(x_test))
     expected = h.variance_explained(decoded, x + MEAN)
     single = h.Decoded(model.float().to(DEVICE), x + MEAN, decoder)  # of x in float64, on a CPU
     assert h.variance_explained(single, x + MEAN) == pytest.approx(expected, rel=1e-3)
     model.b.data -= 1000
-    close(h.Decoded(model, x, decoder)(x_test), x.mean(0).expand(50, 6), 1e-5, 1e-6)
+    of_dead = h.Decoded(model, x, decoder).reconstruct(x_test)
+    close(of_dead, x.mean(0).expand(50, 6), 1e-5, 1e-6)
 
 
 def test_variance_explained_is_the_r2_score_weighted_by_variance():
     x, model = normal(50, 6) * torch.arange(1, 7) + 2, sae()
-    expected = r2_score(x, model(x).detach(), multioutput="variance_weighted")
+    expected = r2_score(x, model.reconstruct(x).detach(), multioutput="variance_weighted")
     assert h.variance_explained(model, x) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="Decoded"):
-        h.variance_explained(h.Encoder(6, 6), x)  # which has outputs of the shape of x
 
 
 def test_on_digits_the_log_sum_exp_kills_all_units_and_the_other_terms_keep_them_alive():
     x, alone, whole = torch.tensor(load_digits().data) / 6, h.Encoder(64, 32), h.Encoder(64, 32)
-    h.fit(alone, lambda model, x: h.lse_loss(model.encode(x)), x, epochs=20, lr=0.003)
+    h.fit(alone, lambda model, x: h.lse_loss(model(x)), x, epochs=20, lr=0.003)
     h.fit(whole, h.decoder_free_loss, x, epochs=20, lr=0.003)
-    assert not alone.encode(x).any() and (h.usage(whole.encode(x)) > 0.1).sum() >= 30
+    assert not alone(x).any() and (h.usage(whole(x)) > 0.1).sum() >= 30
 
 
 def test_every_unit_dies():
@@ -384,19 +373,17 @@ def test_every_unit_dies():
 
 
 @pytest.mark.parametrize("n_units", [2, 8])
-def test_infomax_and_weight_decay_alone_make_weights_a_decoder(n_units):
+def test_the_log_determinant_and_weight_decay_alone_make_weights_a_decoder(n_units):
     """Theorem for linear energies without a penalty: the ridge regression of x on E is kappa W,
     and W'W = (I / kappa - s / Cov(x))_+ on the K leading principal components. So for K <= D the
     rows of W are orthogonal and of one norm, up to s / Cov(x)."""
     kappa, s, scale = 100.0, 1e-3, torch.tensor([2.0, 1.3, 0.9, 0.6, 0.1])
     x, model = normal(128, 5) * scale, h.Encoder(5, n_units)
-    model.encode = lambda x: x @ model.W.T
-    loss = partial(
-        h.decoder_free_loss,
-        weight_decay=kappa,
-        infomax=h.log_det_loss,
-        sparsity=lambda E: 0 * E.sum(),
-    )
+    model.forward = lambda x: x @ model.W.T
+
+    def loss(model, x):
+        return h.log_det_loss(model(x)) + kappa * model.W.square().sum()
+
     h.fit(model, loss, x, epochs=300, lr=0.001, optimizer=torch.optim.SGD)
     W, E = (v.detach().numpy() for v in (model.W, model(x)))
     close(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)

@@ -1,4 +1,4 @@
-"""lab/ against scikit-learn, brute force, plain loops, PyTorch's Adam, and numbers made by hand."""
+"""lab/ against scikit-learn, brute force, plain loops, and numbers made by hand."""
 
 import importlib
 import math
@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 import helpers as h
-from lab import NOTEBOOKS, data, measures, methods, parallel, record, show
+from lab import NOTEBOOKS, data, measures, parallel, record, show
 
 D, K, NAN, close = 6, 5, math.nan, torch.testing.assert_close
 
@@ -42,7 +42,7 @@ def test_rows_name_each_model():
 def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size, monkeypatch):
     monkeypatch.setattr(measures, "FITTED", 250)
     own, best = (h.Decoded(model, TRAIN[:250], fit) for fit in (h.own_decoder, h.best_decoder))
-    A, A_test = model.encode(TRAIN).detach(), model.encode(TEST).detach()
+    A, A_test = model(TRAIN).detach(), model(TEST).detach()
     row = measures.benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
     decoded = {
         "l0": h.l0(A_test),
@@ -58,9 +58,10 @@ def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, si
 
 
 def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
-    x_hat = MODEL.encode(TEST) @ MODEL.W
-    errors = [(row * x.norm() / row.norm() - x).square().mean() for row, x in zip(x_hat, TEST)]
-    assert measures.norm_matched_error(MODEL, TEST) == pytest.approx(sum(errors).item() / 200)
+    for model, decoder in ((MODEL, MODEL.W), (SAE, SAE.V)):
+        x_hat = model(TEST) @ decoder
+        errors = [(row * x.norm() / row.norm() - x).square().mean() for row, x in zip(x_hat, TEST)]
+        assert measures.norm_matched_error(model, TEST) == pytest.approx(sum(errors).item() / 200)
     x, x_test = torch.tensor([[3.0, 3], [3, 5]]), torch.tensor([[5.0, 0], [0, 10]])
     assert measures.mean_image_error(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
 
@@ -127,52 +128,6 @@ def test_energies_and_convergence_are_measured_as_the_paper_does():
     assert np.isnan(measures.convergence_epoch(losses, 0.2))
 
 
-def test_a_schedule_ends_with_a_tenth():
-    for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
-        assert methods.lr_schedule(epochs) == [1] * (epochs - last) + [0.1] * last
-    slow = methods.lr_schedule(4, slow_start=True), methods.lr_schedule(2, slow_start=True)
-    assert slow == ([0.05, 1, 1, 0.1], [1, 0.1])  # some epoch has the whole rate
-
-
-def test_adam_by_unit_is_adam_where_all_gradients_of_a_unit_have_one_size():
-    """Elsewhere they keep their ratios, and their mean square steps as Adam's would."""
-
-    def after(optimizer, gradients):
-        W, b, unused = (torch.zeros(*size, requires_grad=True) for size in ((3, 4), (3,), (2,)))
-        steps = optimizer([W, b, unused], lr=0.1)
-        for gradient in gradients:
-            W.grad, b.grad = gradient, gradient[:, 0].clone()
-            steps.step()
-        return W.detach(), b.detach()
-
-    size = torch.rand(5, 3, 1, generator=torch.Generator().manual_seed(0)) + 0.1
-    sign, ratio = torch.tensor([1.0, -1, -1, 1]), torch.tensor([1.0, 7, -5, 5]) / 5  # of norm 2
-    close(after(methods.AdamByUnit, size * sign), after(torch.optim.Adam, size * sign))
-    W, b = after(methods.AdamByUnit, size * ratio)
-    close(W, after(torch.optim.Adam, size.expand(5, 3, 4))[0] * ratio)
-    close(b, after(torch.optim.Adam, size * ratio)[1])
-
-
-def test_the_papers_sae_starts_as_layers_of_pytorch_do():
-    model, other = methods.paper_sae(400, 64, seed=2), methods.paper_sae(400, 64, seed=3)
-    assert model.W.equal(h.Encoder(400, 64, seed=2).W) and not model.V.equal(other.V)
-    assert 0.99 / 8 < model.V.abs().max() <= 1 / 8
-    assert torch.cosine_similarity(model.V.flatten(), model.W.flatten(), 0).abs() < 0.03
-
-
-def test_principal_components_of_both_signs_have_one_threshold():
-    x = TRAIN * torch.tensor([1.0, 2, 3, 4, 5, 6]) + 7
-    model, odd = methods.principal_components(x, 4, 1.5), methods.principal_components(x, 5, 1.5)
-    assert h.l0(model.encode(x)) == pytest.approx(1.5, abs=0.01)
-    assert len({*model.b.tolist()}) == 1 and model.mean.equal(x.mean(0))
-    assert model.W[:2].equal(-model.W[2:]) and odd.W[:2].equal(-odd.W[3:])
-    _, scale, axes = torch.linalg.svd(x - x.mean(0), full_matrices=False)
-    close((model.W[:2] @ axes[:2].T).abs(), torch.eye(2).flip(0), rtol=0, atol=1e-4)
-    model.b.data[:] = 0  # so that the two signs together are the component
-    share = h.variance_explained(h.Decoded(model, x, h.own_decoder), x)
-    assert share == pytest.approx((scale[:2].square().sum() / scale.square().sum()).item())
-
-
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_or_ctrl_c_ends_all_that_tick_and_those_that_wait(error, monkeypatch):
     monkeypatch.setattr(parallel.joblib, "cpu_count", lambda: 3)
@@ -216,10 +171,22 @@ def test_a_bar_is_on_the_terminal_of_make_alone(monkeypatch, capsys, tmp_path):
     assert "3/3" in (tmp_path / "tty").read_text()
 
 
+def test_a_terminal_of_vs_code_is_no_front_end(monkeypatch):
+    monkeypatch.setattr(parallel, "TERMINAL", None)
+    of_vs_code = {"VSCODE_PID": "1"}
+    for names in ({}, of_vs_code, of_vs_code | {"TERM_PROGRAM": "vscode"}):
+        monkeypatch.setattr(parallel.os, "environ", names)
+        assert parallel.live() == (names == of_vs_code)
+
+
 def test_results_are_read_as_they_were_saved_if_their_rows_can_be_told_apart(tmp_path):
-    measured, twice = {"loss": [1.5, 2.5], "seed": [0, 0]}, {"method": ["a", "a"], "seed": [0, 0]}
-    for columns in (measured, twice, {"method": ["a", "b"], "l0": [1, 2]}):  # the last has no seed
-        with pytest.raises(ValueError, match="runs"):
+    for columns, reason in [
+        ({"loss": [1.5, 2.5], "seed": [0, 0]}, "the same .'seed'."),
+        ({"method": ["a", "a"], "seed": [0, 0]}, "the same .'method', 'seed'."),
+        ({"method": ["a", "b"], "loss": ["c", NAN], "seed": [0, 0]}, "put .'loss'., of text"),
+        ({"method": ["a", "b"], "l0": [1, 2]}, 'add a column "seed"'),
+    ]:
+        with pytest.raises(ValueError, match=f"table runs.*{reason}"):
             record.save("2_ablation", tmp_path, {}, [], runs=pd.DataFrame(columns))
     frame = pd.DataFrame({"method": ["λ", "b"], "seed": [0, 0], "l0": [3e-15, NAN], "dead": [3, 0]})
     parameters = {"SEEDS": [0, np.int64(1)], "LAMS": (0.5, np.float32(0.25))}
@@ -240,6 +207,40 @@ def test_only_a_whole_run_that_is_told_to_writes_figures(tmp_path, monkeypatch):
     assert record.output_folder() == tmp_path / "figures"
     with pytest.raises(ValueError, match="QUICK"):
         record.output_folder(quick=True)
+    assert record.output_folder(folder="other") == tmp_path / "other"
+
+
+def test_a_record_says_of_which_commit_it_is_and_how_long_it_took(tmp_path, monkeypatch):
+    """That at the start of the run: "-dirty" if what computes had changed since, or was new."""
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "RUN", {})
+
+    def git(words):
+        record.git("-c", "user.name=a", "-c", "user.email=b@c", *words.split())
+
+    def begin():
+        record.output_folder(folder="build/figures")
+        return record.RUN["commit"]
+
+    assert begin() == "unknown"
+    for name in ("helpers.py", ".gitignore", "lab/a.py", "figures/a.json", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("build/")
+    git("init -q")
+    git("add .")
+    git("commit -q -m first")
+    commit = record.git("describe", "--always").strip()
+    for name in ("figures/a.json", "figures/b.json", "b.md", "README.md"):
+        (tmp_path / name).write_text("new")
+        assert begin() == commit + "-dirty" * (name == "README.md")
+    git("checkout README.md")
+    assert commit == begin()
+    (tmp_path / "lab/b.py").write_text("new")
+    record.RUN["start"] -= 100
+    record.save("a", tmp_path, {}, [])
+    environment = record.read("a", tmp_path)["environment"]
+    assert environment["commit"] == commit and environment["seconds"] == pytest.approx(100, abs=9)
+    assert begin() == commit + "-dirty"
 
 
 def test_the_same_figure_gives_the_same_files(tmp_path):
@@ -265,7 +266,7 @@ def test_numbers_of_seeds_and_their_table(displayed):
     for values, text in {(0.5, 0.5): "0.50", (-0.0001,): "0.00", (1, NAN): "–"}.items():
         assert show.mean_and_deviation(values, 2) == text
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
-    columns, paper = {"dead": ("dead, %", 0, 100), "l0": ("L0", 2)}, {"l0": ["", "17.10"]}
+    columns, paper = {"dead": ("dead, %", 0, 100), "l0": ("L0", 2)}, {"A": {"l0": "17.10"}}
     show.table(show.summary(frame, "run", columns, paper))
     show.table(pd.DataFrame({"x": ["17.10"]}))  # its index has no name, and is not shown
     lines = ["".join(content.data.split(" ")) for content, _ in displayed]
