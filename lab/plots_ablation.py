@@ -4,29 +4,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from lab.plots import GREEN, GREY, PAPER, PINK, SAE, TWO, label, rows, tiles
+from lab.plots import GREEN, GREY, PAPER, PINK, SAE, TWO, label, tiles
 
+BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
 OF_MODEL = {"A": GREY, "B": GREEN, "C": PAPER, "D": SAE}
 
 
 def configurations(models, subtitles):
-    """models: {"A: what it has": (correlations (K, K), usage (K,), redundancy, L0, weights of eight
-    units (8, D))}, redundancy and L0 means over seeds; subtitles: {that name: what one sees}."""
-    size = {"figsize": (TWO, 4.4), "height_ratios": [1.6, 0.75, 0.75], "squeeze": False}
+    """models: {"A: what it has": (correlations (K, K), usage (K,), weights (K, D)), ...}, of one
+    seed; subtitles: {that name: what one sees}."""
+    size = {"figsize": (TWO, 4.3), "height_ratios": [1.6, 0.75, 0.75], "squeeze": False}
     fig, axes = plt.subplots(3, len(models), **size)
-    for (name, (R, usage, redundancy, active, W)), (a, b, c) in zip(models.items(), axes.T):
+    for (name, (R, usage, W)), (a, b, c) in zip(models.items(), axes.T):
         color, K = OF_MODEL.get(name[0], GREY), len(usage)
         style = {"xycoords": "axes fraction", "fontsize": 8.5}
-        a.set_title(name.replace("without ", "without\n"), loc="center", weight="bold", pad=15)
+        a.set_title(name, loc="center", weight="bold", pad=15)
         label(a, subtitles.get(name, ""), (0.5, 1.02), va="bottom", color=color, **style)
-        correlations_and_usage(a, b, R, usage, color)
-        if np.asarray(R).any():
-            a.set_xlabel(f"redundancy {redundancy:,.0f}")
+        R, order = correlations_and_usage(a, b, R, usage, color)
+        shown = neighbours(R)
+        if R.any():
+            a.set_xlabel(f"redundancy {(R**2).sum() - (R.diagonal() ** 2).sum():,.0f}")
+            ends = shown[0] - 0.5, shown[-1] + 0.5
+            style = {"transform": a.get_yaxis_transform(), "solid_capstyle": "butt"}
+            a.plot([1.03] * 2, ends, color="0.1", lw=2, clip_on=False, **style)
         else:
             label(a, f"all {K} units\nare dead", (0.5, 0.5), **style)
-        b.set_title(f"{active:.0f} of {K} active on average", loc="center", fontsize=7.5)
+        b.set_title(f"{float(sum(usage)):.1f} of {K} active", loc="center", fontsize=7.5)
         b.tick_params(labelleft=b is axes[1, 0])
-        tiles(c, W, 4)
+        tiles(c, W[order[shown]], 4)
     names = "correlations\nof pairs", "active on this\nshare of digits", "weights of\n8 units"
     for axis, name in zip(axes[:, 0], names):
         axis.set_ylabel(name)
@@ -39,16 +44,65 @@ def configurations(models, subtitles):
 
 
 def correlations_and_usage(a, b, R, usage, color):
-    """Absolute correlations (K, K), similar units side by side, and the usage (K,), sorted."""
+    """Draw absolute correlations, similar units side by side, and the usage (K,), sorted. Return
+    the correlations (K, K) as drawn, and which unit stands where (K,)."""
     R = np.abs(np.asarray(R, dtype=float))
     # SciPy would take a diagonal of 0, as of dead units, for distances
     order = leaves_list(linkage(1 + R, "average"))
-    a.imshow(R[order][:, order], cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    R = R[order][:, order]
+    a.imshow(R, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     a.set(xticks=[], yticks=[])
     a.spines[:].set_visible(True)
     b.bar(np.arange(len(R)), np.sort(np.asarray(usage))[::-1], width=1, color=color, lw=0)
     b.set(xlim=(-0.5, len(R) - 0.5), ylim=(0, 1), xticks=[], yticks=[0, 0.5, 1])
     b.set_xlabel(f"{len(R)} units, sorted")
+    return R, order
+
+
+def neighbours(R, n=8):
+    """Return the places of n neighbours in R (K, K), from the end of its largest block: the last
+    n - 3 of the longest row of neighbours with correlations above 0.9, and the three after it."""
+    copies = np.zeros(len(R), int)  # of units before, in the same row
+    for i in range(1, len(R)):
+        copies[i] = (copies[i - 1] + 1) * (R[i - 1, i] > 0.9)
+    first = copies.argmax() - (n - 4)
+    return np.arange(n) + min(max(first, 0), len(R) - n)
+
+
+def one_digit(digit, layers):
+    """digit (D,); layers: {title: its energies (K,)}: E, exp(-E) and the responsibility of each
+    unit, sorted by energy."""
+    size = {"figsize": (TWO, 2.6), "width_ratios": [0.72] + [2] * len(layers)}
+    mosaic = [["digit", *(f"{row}{i}" for i in range(len(layers)))] for row in "Ezr"]
+    fig, axes = plt.subplot_mosaic(mosaic, **size)
+    tiles(axes["digit"], digit[None], 1, signed=False, scale=1)
+    axes["digit"].set_title("a test digit", loc="center")
+    for i, (title, E) in enumerate(layers.items()):
+        E = E.sort(descending=True).values.double().numpy()
+        K, n, z = len(E), int((E > 0).sum()), np.exp(-E)
+        active, inactive = (n - 1) / 2, (K + n - 1) / 2  # the middle of either
+        a, b, c = (axes[f"{row}{i}"] for row in "Ezr")
+        for axis, values, room in ((a, E, 1.05), (b, z, 1.5), (c, z / z.sum(), 1.6)):
+            color = np.where(np.arange(K) < n, PAPER, "0.45")
+            axis.bar(np.arange(K), values, 0.8, color=color, lw=0)
+            axis.axhline(0, c="0.2", lw=0.6)
+            axis.set(xlim=(-0.8, K - 0.2), xticks=[], ylim=(0, room * values.max()))
+            axis.spines["bottom"].set_visible(False)
+        a.set_title(title, loc="center", weight="bold")
+        label(a, f"{n} active", (active, 0), (0, -7), color=PAPER)
+        label(a, f"{K - n} inactive: $E=0$", (inactive, 0), (0, -7), color="0.35")
+        b.set_yticks([0, 1])
+        of_active = f"{z[:n].sum():.1f}".replace("0.0", "0")
+        label(b, f"sum {of_active}", (active, 1.26), color=PAPER)
+        label(b, f"sum {K - n}", (inactive, 1.26), color="0.35")
+        c.set_yticks([0, 1 / z.sum()], ["0", f"1/{z.sum():.0f}"])
+        text, style = f"divided by the whole sum $Z={z.sum():.1f}$", {"color": "0.35"}
+        label(c, text, (0.03, 0.88), ha="left", xycoords="axes fraction", **style)
+        for axis, name in zip((a, b, c), ("$E_j$", "$e^{-E_j}$", "$r_j$") if i == 0 else ()):
+            axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    fig.align_ylabels()
+    fig.alt = f"Energies, exp(-E) and responsibilities of units on a digit, {', '.join(layers)}."
+    return fig
 
 
 def count(digits, n_units):
@@ -65,16 +119,20 @@ def count(digits, n_units):
     return fig
 
 
-def competition(weights, table, agreement):
-    """weights: {name: W (8, D)}, the same units in each; table: a row of "decorrelation" and
-    "competition", the weights of the two, "seed" and "redundancy" for each model; agreement: the
-    mean correlation of the units of the two models."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.1), width_ratios=[2, 1])
-    names = [name.replace("without ", "without\n") for name in weights]
-    tiles(a, np.concatenate([np.asarray(W) for W in weights.values()]), 8, names=names)
-    a.set_title("(a) eight units, from the same start")
-    for text, shift, size in (("}", 1, 24), (f"agreement\n{agreement:.2f}", 16, 8.5)):
-        label(a, text, (1, 0.5), (shift, 0), ha="left", fontsize=size, xycoords="axes fraction")
+def competition(models, table):
+    """models: {name: (weights of eight units (8, D), correlations of all units with those of the
+    first model (K,))}, units being paired one to one with those of the first model; table: a row of
+    "decorrelation" and "competition", the weights of the two, "seed" and "redundancy" for each."""
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.2), width_ratios=[2.2, 1])
+    tiles(a, np.concatenate([W for W, _ in models.values()]), 8, names=[*models])
+    a.set_title("(a) eight units of C, and their pairs in two other models")
+    for i, (_, r) in enumerate(models.values()):
+        style = {"ha": "left", "xycoords": "axes fraction"} | ({} if i else {"color": "0.35"})
+        text = f"{float(r.mean()):.2f}" if i else "agreement"
+        label(a, text, (1, 1 - (i + 0.5) / len(models)), (4, 0), fontsize=9 if i else 7.5, **style)
+    side = (a.get_xlim()[1] + 0.5) / 8
+    a.set_xticks(side * (np.arange(8) + 0.5) - 0.5, [f"{value:.2f}" for value in r[:8]])
+    a.set_xlabel("correlation of the first unit with the third")
     doses = sorted(table.decorrelation.unique())
     places = np.log10([dose or doses[1] / 8 for dose in doses])  # zero has a place of its own
     known, others = {0: (GREY, "without"), 1: (PAPER, "as it is")}, iter(["0.1", GREEN, SAE, PINK])
@@ -87,7 +145,10 @@ def competition(weights, table, agreement):
     b.set_xticks(places, [f"{dose:g}" for dose in doses])
     b.set(title="(b) redundancy of units", xlabel="weight of decorrelation", yscale="log")
     b.yaxis.set_major_formatter("{x:,.0f}")
-    fig.alt = "Weights of units with and without competition; redundancy against decorrelation."
+    b.minorticks_off()
+    fig.alt = (
+        f"Weights of units, {', '.join(models)}; redundancy against the weight of decorrelation."
+    ).replace("\n", " ")
     return fig
 
 
@@ -98,7 +159,7 @@ def plateau(losses, table, tolerance=1):
     fig, axis = plt.subplots(figsize=(0.75 * TWO, 3))
     sizes, ticks = sorted(table.units.unique(), reverse=True), [1, 2, 5]
     last, bottom = max(map(len, losses.values())), 0.2 * tolerance
-    for units, color in zip(sizes, (PAPER, SAE, GREEN, PINK)):
+    for units, color in zip(sizes, (PAPER, BROWN, DARK, GREY)):
         of = table[table.units == units]
         for rate, epoch in zip(of.rate, of.epoch):
             falls = -np.diff(np.asarray(losses[rate, units]))
@@ -128,25 +189,61 @@ def plateau(losses, table, tolerance=1):
     return fig
 
 
-def optimizers(table):
-    """table: "optimizer", "rate", "variance term", "the rest", "loss", "dead" and "classifier"."""
-    fig, axis = plt.subplots(figsize=(TWO, 0.24 * len(table) + 0.7))
-    places, rest = np.arange(1, len(table) + 1), -table["the rest"]
-    for column, left, color in (("the rest", 0, "0.8"), ("variance term", rest, PAPER)):
-        bars = axis.barh(places, -table[column], 0.7, left, color=color)
-        axis.bar_label(bars, [f"{part:,.0f}" for part in table[column]], label_type="center")
-    label(axis, "the rest", (rest.mean() / 2, 0), color="0.35")
-    label(axis, "variance term", (1.02 * rest.mean(), 0), color=PAPER, ha="left")
-    right = {"xycoords": axis.get_yaxis_transform(), "ha": "right"}
-    columns = (30, "loss", "{:,.0f}"), (58, "dead", "{}"), (106, "classifier", "{:.1f}%")
-    for points, column, form in columns:
-        for y, text in enumerate([column, *map(form.format, table[column])]):
-            label(axis, text, (1, y), (points, 0), **right)
-    rows(axis, ["", *(f"{row.optimizer}, {row.rate:g}" for row in table.itertuples())])
-    axis.set(xticks=[], xlim=(0, max(1, -table.loss.min())), xlabel="lower reaches further right →")
-    axis.spines[:].set_visible(False)
-    fig.alt = "Bars for each optimiser and rate: the rest of the loss, and the variance term."
+def optimizers(tables):
+    """tables: {title: (rows of "optimizer", "rate", "loss" and "classifier", the classifier on
+    pixels or None)}. Lower losses are on the right."""
+    fig, axes = plt.subplots(1, len(tables), figsize=(TWO, 2.8), squeeze=False)
+    losses = np.concatenate([table.loss for table, _ in tables.values()])
+    ends = losses.max() + 0.24 * np.ptp(losses), losses.min() - 0.12 * np.ptp(losses)
+    colors = {"SGD": GREY, "Adam": "0.1"}
+    for axis, (title, (table, pixels)) in zip(axes[0], tables.items()):
+        axis.set(title=title, xlabel="loss, lower to the right", xlim=ends)
+        axis.locator_params(axis="x", nbins=4)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.margins(y=0.15)
+        if pixels is not None:
+            axis.plot(ends, [pixels] * 2, ":", color="0.1", lw=0.8)
+            style = {"ha": "left", "xycoords": axis.get_yaxis_transform()}
+            label(axis, "pixels", (0.01, pixels), (0, 5), **style)
+        ranks = [rank_correlation(table)]
+        for name, of in table.groupby("optimizer", sort=False):
+            style = {"color": colors[name], "mfc": "w" if name == "SGD" else colors[name]}
+            axis.plot(of.loss, of.classifier, "o-", lw=0.8, ms=5, mew=1.2, label=name, **style)
+            ranks.append(f"{name} {rank_correlation(of)}")
+        text = f"and better classifiers: {ranks[0]}\n({', '.join(ranks[1:])})"
+        low, high = axis.get_ylim()
+        axis.set_ylim(low - 0.2 * (high - low), high)  # room for the text
+        style = {"ha": "right", "va": "bottom", "xycoords": "axes fraction", "color": "0.3"}
+        label(axis, f"rank correlation of lower losses\n{text}", (1, 0.02), **style)
+    axes[0, 0].set_ylabel("linear classifier, %")
+    fig.canvas.draw()  # which places the axes
+    for axis, (table, _) in zip(axes[0], tables.values()):
+        name_rates(axis, table, colors)
+    labels = [colors[name] for name in table.optimizer.unique()]
+    axes[0, 0].legend(title="learning rates of", loc="upper left", labelcolor=labels)
+    fig.alt = "Accuracy of a linear classifier against the loss, for SGD and Adam at four rates."
     return fig
+
+
+def rank_correlation(table):
+    return f"{table.loss.corr(-table.classifier, method='spearman'):+.1f}".replace("-", "−")
+
+
+def name_rates(axis, table, colors):
+    """Write each rate beside its point, on the side where lines and names are fewest."""
+    points = 72 / axis.figure.dpi  # in a pixel
+    ends = [axis.transData.transform(line.get_xydata()) * points for line in axis.lines]
+    taken = np.concatenate([np.linspace(line[:-1], line[1:], 25).reshape(-1, 2) for line in ends])
+    for row in table.itertuples():
+        at = axis.transData.transform((row.loss, row.classifier)) * points
+        size = np.array([2.5 * len(f"{row.rate:g}") + 1, 6])
+        angles = np.pi / 4 * np.array([2, 1, 3, 6, 5, 7, 0, 4])  # above first
+        sides = [(size + 3) * (np.cos(angle), np.sin(angle)) for angle in angles]
+        side = min(sides, key=lambda side: (np.abs(taken - at - side) < size).all(1).sum())
+        text, color = f"{row.rate:g}", colors[row.optimizer]
+        label(axis, text, (row.loss, row.classifier), side, color=color)
+        corners = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)]
+        taken = np.concatenate([taken, at + side + 0.9 * size * np.array(corners)])
 
 
 def one_epoch(R, usage, W, titles):
