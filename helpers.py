@@ -2,9 +2,8 @@
 
 This file needs PyTorch alone, and is made to be copied. Inputs are x (N, D), weights W (K, D),
 biases b (K,), energies E (N, K) and decoders V (K, D). A low energy is a good fit. A unit is active
-on an input if its energy is above zero, and the energies of an input are its code. § marks sections
-of A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", 2026,
-arXiv 2601.06478.
+on an input if its energy is above zero; the energies of an input are its code. § marks sections of
+A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
 
 Copyright (c) 2026 The authors of this companion. MIT licence.
 """
@@ -350,15 +349,3 @@ def l0(E):
 def usage(E):
     """Return on what share of the inputs each unit is active, (K,); a dead unit is on none."""
     return (E > 0).double().mean(0)
-
-
-@torch.no_grad()
-def redundancy(E):
-    """Return ||Corr - I||_F^2, or NaN if fewer than two units vary (§4)."""
-    return float(decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else torch.nan
-
-
-@torch.no_grad()
-def responsibility_entropy(E):
-    """Return the mean entropy of the responsibilities for an input, in nats (§4)."""
-    return float(torch.special.entr(responsibilities(E.double())).sum(-1).mean())

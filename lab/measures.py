@@ -131,15 +131,34 @@ def cosines(model, loss, x):
     }
 
 
-def agreement(A, B):
-    """Mean correlation of units of A and of B (N, K), paired one to one so that it is highest. A
-    constant unit has a correlation of 0."""
+def paired(A, B):
+    """Pair the units of A (N, K) one to one with those of B, so that correlations are highest on
+    average: for each unit of A the number of its pair, and their correlation, 0 of a constant unit.
+    """
     K = A.shape[1]
     R = h.correlation(torch.cat([A, B], 1).double())[:K, K:].detach().cpu().numpy()
-    return float(R[linear_sum_assignment(R, maximize=True)].mean())
+    units, pairs = linear_sum_assignment(R, maximize=True)
+    return pairs, R[units, pairs]
+
+
+def agreement(A, B):
+    """Mean correlation of the units of A and of B (N, K), as `paired`."""
+    return float(paired(A, B)[1].mean())
 
 
 # --- What the paper measures of energies --------------------------------------------------------
+
+
+@torch.no_grad()
+def redundancy(E):
+    """||Corr - I||_F^2 of energies E (N, K), or NaN if fewer than two units vary (§4)."""
+    return float(h.decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else math.nan
+
+
+@torch.no_grad()
+def responsibility_entropy(E):
+    """Mean entropy of the responsibilities for an input, in nats (§4)."""
+    return float(torch.special.entr(h.responsibilities(E.double())).sum(-1).mean())
 
 
 @torch.no_grad()
@@ -150,9 +169,9 @@ def of_energies(E):
     return {
         "dead": int((h.usage(E) == 0).sum()),
         "low variance": int((E.double().var(0) < 0.01).sum()),
-        "redundancy": h.redundancy(E),
+        "redundancy": redundancy(E),
         "l0": h.l0(E),
-        "entropy": h.responsibility_entropy(E),
+        "entropy": responsibility_entropy(E),
     }
 
 

@@ -203,8 +203,8 @@ def optimizers(tables):
         axis.margins(y=0.15)
         if pixels is not None:
             axis.plot(ends, [pixels] * 2, ":", color="0.1", lw=0.8)
-            style = {"ha": "left", "xycoords": axis.get_yaxis_transform()}
-            label(axis, "pixels", (0.01, pixels), (0, 5), **style)
+            style = {"ha": "right", "xycoords": axis.get_yaxis_transform()}
+            label(axis, "pixels", (0.99, pixels), (0, 5), **style)
         ranks = [rank_correlation(table)]
         for name, of in table.groupby("optimizer", sort=False):
             style = {"color": colors[name], "mfc": "w" if name == "SGD" else colors[name]}
@@ -220,7 +220,7 @@ def optimizers(tables):
     for axis, (table, _) in zip(axes[0], tables.values()):
         name_rates(axis, table, colors)
     labels = [colors[name] for name in table.optimizer.unique()]
-    axes[0, 0].legend(title="learning rates of", loc="upper left", labelcolor=labels)
+    axes[0, 0].legend(loc="lower left", ncols=2, borderaxespad=0.2, labelcolor=labels)
     fig.alt = "Accuracy of a linear classifier against the loss, for SGD and Adam at four rates."
     return fig
 

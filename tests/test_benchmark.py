@@ -5,8 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cells import notebook
-from matplotlib.text import Text
+from cells import checked, dots, notebook
 from numpy.testing import assert_allclose
 
 import helpers as h
@@ -35,23 +34,6 @@ def runs(of, *scores):
     keys = [(method, kind, seed) for method, kind in of.items() for seed in (0, 1)]
     table = pd.DataFrame(keys, columns=["method", "kind", "seed"])
     return table.assign(**{score: random(len(keys)).numpy() for score in scores})
-
-
-def checked(figure):
-    """The axes of a figure that has a description, no text too small to read, and none cut off."""
-    figure.draw_without_rendering()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
-    assert figure.alt and min(text.get_fontsize() for text in texts) >= 6
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
-    return figure.axes
-
-
-def dots(axis, filled=True):
-    """x and y (n, 2) of all round marks of an axis, filled or open."""
-    kinds = [(line, line.get_markerfacecolor() not in ("w", "none")) for line in axis.lines]
-    kept = [line for line, full in kinds if line.get_marker() == "o" and full == filled]
-    return np.concatenate([line.get_xydata() for line in kept])
 
 
 def test_another_penalty_stands_in_the_place_of_the_log_sum_exp_alone():

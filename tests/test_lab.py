@@ -120,8 +120,13 @@ def test_units_are_paired_by_the_best_of_all_pairings():
 
 def test_energies_and_convergence_are_measured_as_the_paper_does():
     E = torch.relu(normal(400, 4)) * torch.tensor([1, 0, 0.1, 1])  # one is dead, one varies little
-    values = {"redundancy": h.redundancy(E), "l0": h.l0(E), "entropy": h.responsibility_entropy(E)}
-    assert measures.of_energies(E) == {"dead": 1, "low variance": 2} | values
+    living = np.corrcoef(E[:, [0, 2, 3]].T.double()) - np.eye(3)
+    p = torch.softmax(-E.double(), 1)
+    values = {"redundancy": np.square(living).sum(), "l0": h.l0(E)}
+    values["entropy"] = -(p * p.log()).sum(1).mean().item()
+    row = {"dead": 1, "low variance": 2} | values
+    assert measures.of_energies(E) == pytest.approx(row, rel=1e-5)
+    assert math.isnan(measures.redundancy(E[:, 1:2])) and math.isnan(measures.redundancy(0 * E))
     changes = np.array([9, 0.5, 0.5, 0.5, 0.5, -9, 0.9, -0.9, 0.9, 0, 0.1])
     losses = torch.tensor(np.cumsum([0, *changes]))
     assert measures.convergence_epoch(losses) == 7  # the first of five, counted from 0
@@ -162,19 +167,15 @@ def test_results_are_in_the_order_of_items_and_each_run_has_one_thread():
     torch.set_num_threads(1)
 
 
-def test_a_bar_is_on_the_terminal_of_make_alone(monkeypatch, capsys, tmp_path):
+def test_a_bar_is_on_the_terminal_of_make_or_in_a_front_end(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
     for terminal in (str(tmp_path / "tty"), "", None):
         monkeypatch.setattr(parallel, "TERMINAL", terminal)
         parallel.side_by_side(str, range(3), "runs")
         assert parallel.live() == ("runs: " in capsys.readouterr().err) == (terminal is None)
     assert "3/3" in (tmp_path / "tty").read_text()
-
-
-def test_a_terminal_of_vs_code_is_no_front_end(monkeypatch):
-    monkeypatch.setattr(parallel, "TERMINAL", None)
     of_vs_code = {"VSCODE_PID": "1"}
-    for names in ({}, of_vs_code, of_vs_code | {"TERM_PROGRAM": "vscode"}):
+    for names in ({}, of_vs_code, of_vs_code | {"TERM_PROGRAM": "vscode"}):  # a terminal is none
         monkeypatch.setattr(parallel.os, "environ", names)
         assert parallel.live() == (names == of_vs_code)
 

@@ -37,6 +37,11 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def gradients(loss, model):
+    P = [*model.parameters()]
+    return torch.autograd.grad(loss, P, retain_graph=True, materialize_grads=True)
+
+
 def test_methods_are_what_the_texts_say(monkeypatch):
     monkeypatch.setattr(h, "fit", fit := Mock(return_value=h.History(torch.zeros(4), [9.0, 7.0])))
     assert [*METHODS] == [*FACTS] and methods.TIED is METHODS["tied SAE"]
@@ -71,12 +76,13 @@ def test_saes_take_the_mean_off_and_topk_has_exactly_k_active_units():
 @pytest.mark.parametrize("strength", [(), (3,)])
 @pytest.mark.parametrize("sae", ["L1 SAE", "tied SAE", "TopK SAE"])
 def test_losses_are_sums_of_terms(sae, strength):
+    """With kappa = tr Cov(x) / K. An SAE without ties is penalised for the norms of its decoder."""
     x = normal(64, 12)  # half the minibatch of the paper
     model, (s,) = METHODS[sae].new(x, 8, 3, 0), strength or (1,)
     model.V.data *= torch.arange(1.0, 9)[:, None]
-    E, decay = model(x), h.weight_decay(model, x) / 2
-    error = (E @ model.V + model.c - x).square()
-    penalty = {"L1 SAE": (E * model.V.norm(dim=1)).sum(), "tied SAE": E.sum(), "TopK SAE": 0}
+    E, decay = model(x), np.trace(np.cov(x.T)) / 8 * model.W.pow(2).sum() / 2
+    error, norms = (E @ model.V + model.c - x).pow(2), model.V.pow(2).sum(1).sqrt()
+    penalty = {"L1 SAE": (E * norms).sum(), "tied SAE": E.sum(), "TopK SAE": 0}
     papers = s * h.lse_loss(E) + (h.variance_loss(E) + h.decorrelation_loss(E)) / 2
     losses = {
         "the paper's loss, with Adam": papers,
@@ -86,7 +92,8 @@ def test_losses_are_sums_of_terms(sae, strength):
         sae: error.sum() + s * penalty[sae],
     }
     for name, terms in losses.items():
-        close(METHODS[name].loss(model, x, *strength), terms)
+        loss = METHODS[name].loss(model, x, *strength)
+        close((loss, *gradients(loss, model)), (terms, *gradients(terms, model)))
     close(METHODS["its SAE"].loss(model, x), error.mean() + 0.01 * E.mean())
 
 
