@@ -1,7 +1,8 @@
 """What the notebooks need beside helpers.py.
 
 data, parallel      images, or the corpus; runs side by side, and their bar
-methods, measures   what notebook 3 trains beside helpers.py; what is measured of trained models
+methods, variants   what notebook 3 compares; losses and models that helpers.py does not have
+measures            what is measured of trained models
 plots*, show        what is drawn and shown
 record, check       what is saved; a run against the record
 language            the benchmark on a language model

@@ -56,7 +56,7 @@ def test_a_step_is_of_the_loss_at_the_last_strength_without_weight_decay(name, v
     of = Trained(OF[name], 1, model, 0.7)
     E = model(X)
     expected = 0.7 * h.lse_loss(E) + 2 * volume(E)  # of two minibatches
-    loss = CELLS["one_loss"](of)
+    loss = CELLS["loss_of_step"](of)
     assert loss(model, X).item() == pytest.approx(expected.item(), rel=1e-5)
     row = CELLS["measure_directions"](of)
     assert row == measures.cosines(model, loss, X) | measures.decoded(model, X, X)

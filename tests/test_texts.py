@@ -7,17 +7,27 @@ import pandas as pd
 import pytest
 
 from lab import ROOT
+from lab.methods import ADAM, COMPONENTS, DECAY, REVISED, SGD
 from lab.record import git
 
-ADAM = "the paper's loss, with Adam"
-B, C, D = "B: + variance", "C: + decorrelation", "D: C without log-sum-exp"
+A, B, C, D = "A: log-sum-exp", "B: + variance", "C: + decorrelation", "D: without log-sum-exp"
+WITHOUT, MODEL, SAE, SAES = (
+    "C, without competition",
+    "the paper's model",
+    "its SAE",
+    ["tied SAE", "L1 SAE", "TopK SAE"],
+)
+
+
+def content(path):
+    """The record, as committed."""
+    text = git("show", f"HEAD:./figures/{path}.json")
+    return json.loads(text or (ROOT / "figures" / f"{path}.json").read_text("utf-8"))
 
 
 def table(path, name, by=None):
-    """A table of the record, as committed, or the means over seeds of its groups."""
-    text = git("show", f"HEAD:./figures/{path}.json")
-    text = text or (ROOT / "figures" / f"{path}.json").read_text("utf-8")
-    frame = pd.DataFrame(json.loads(text)["tables"][name])
+    """A table of the record, or the means over seeds of its groups."""
+    frame = pd.DataFrame(content(path)["tables"][name])
     return frame.groupby(by).mean(numeric_only=True) if by else frame
 
 
@@ -30,130 +40,149 @@ def prose(path):
     return " ".join(text.split())
 
 
-def span(values, form=".0f"):
-    return f"{min(values):{form}} to {max(values):{form}}"
+def span(values, form=".0f", to=" to "):
+    return to.join(dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values))))
 
 
 def of_theorem():
-    assert table("1_theorem", "in_text").value[0] < 1e-6
-    return ["below $10^{-6}$"]
+    plane = table("1_theorem", "plane", "model")["starts that find all clusters"]
+    starts = table("1_theorem", "starts").groupby("model").starts
+    said = table("1_theorem", "in_text").set_index("what").value
+    assert said["responsibility for the most active digits"] < 1e-6
+    assert said.filter(like="gradient descent").max() < 1e-10 and len(starts) == 2
+    assert (starts.get_group("with competition") == 200).all()  # "every start"
+    return [
+        f"{plane[C]:.0f} of 200 random starts, against {plane[B]:.0f} in B",
+        f"{plane[WITHOUT]:.0f} of 200 starts find all clusters, against {plane[C]:.0f}",
+        f"without it, {span(starts.get_group('without competition'))} of 200 do",
+        "agree to ten decimals",
+        "below $10^{-6}$",
+    ]
 
 
 def of_optimizers():
     runs = table("2_ablation", "optimizers")
     rank = runs.loss.corr(-runs.classifier, method="spearman")
-    losses = f"differ by up to {np.ptp(runs.loss):.0f}, almost"
-    return losses, np.ptp(runs["the rest"]), rank
+    accuracies = {name: of.classifier for name, of in runs.groupby("optimizer")}
+    return runs, rank, {name: span(values, ".1f") for name, values in accuracies.items()}
 
 
 def of_ablation():
     model = table("2_ablation", "ablation", "model")
     agree = table("2_ablation", "agreement").groupby(["model", "change"]).agreement
     spread = table("2_ablation", "spread", "model")["spread of Z"]
-    losses, rest, rank = of_optimizers()
+    weights, six = (
+        table("2_ablation", "weights", "model"),
+        table("2_ablation", "diversity", "model"),
+    )
+    runs, rank, accuracies = of_optimizers()
     first, energy, late = table("2_ablation", "in_text").value
     convergence = table("2_ablation", "convergence")
     small, smaller = (convergence[convergence.units == units].iloc[0] for units in (32, 16))
+    epochs = span(convergence.epoch[convergence.units == 64])
     inactive = 64 - model.l0[C]
+    change = ("C", "without competition"), ("C", "another order"), ("C", "another seed")
+    without, order, seed = (agree.get_group(which) for which in change)
     two_sided = agree.get_group(("C, two-sided, 6 epochs", "without competition"))
-    fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
-    fashion = fashion.get_group(("C", "without competition"))
     of_B = agree.get_group(("B, 6 epochs", "without competition"))
-    six, runs = table("2_ablation", "diversity", "model"), table("2_ablation", "optimizers")
+    fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
+    fashion_without = fashion.get_group(("C", "without competition"))
+    fashion_order = fashion.get_group(("C", "another order"))
     sgd = runs[runs.optimizer == "SGD"].set_index("rate").loss
+    saved = table("fashion/2_ablation", "optimizers")
+    saved_rank = saved.loss.corr(-saved.classifier, method="spearman")
+    in_fashion = table("fashion/2_ablation", "ablation", "model").l0
     return [
-        f"are then {span([*two_sided, *fashion], '.1f')}",
-        f"mean correlations of {span(of_B, '.2f')}",
-        f"mean correlations of {min(fashion):.2f} and {max(fashion):.2f}",
-        f"classifier gains, too: {six.classifier['B']:.0f} against "
-        f"{six.classifier['B, without competition']:.0f}%",
-        f"{six.l0['C']:.0f} after six epochs",
-        f"with variance alone, {six.l0['variance alone']:.0f} units",
-        f"is {model.purity[C]:.2f} in C and {model.purity[D]:.2f} in D",
-        f"on D has {model.classifier[D]:.1f}%, as on pixels, and on C {model.classifier[C]:.1f}%",
-        f"lower by {sgd[0.0001] - sgd[0.1]:.0f} in our runs",
-        f"activates {first:.0f} of the 64 units; after 100 epochs, {model.l0[C]:.0f} units",
-        f"averages {model.l0[B]:.0f} active units",
-        f"averages {model.l0[D]:.0f} active units",
-        f"energy of {late:.0f} on average",
-        f"energy of {energy:.1f}",
-        f"32 for decorrelation, gave {model.l0['C, weights 64 and 32']:.0f}",
-        f"mean correlation of {agree.get_group(('C', 'without competition')).mean():.2f}",
-        f"reach at most {agree.get_group(('C', 'another seed')).max():.2f}",
-        f"inactive units, {inactive:.0f} of the 64",
+        f"activates {first:.0f} of the 64 units, and after 100 epochs {model.l0[C]:.0f}",
+        f"activates {model.l0[D]:.0f} of the 64 units",
+        f"B has {model.l0[B]:.0f} active units, as few as C",
+        f"D has {model.l0[D]:.0f}",
+        f"energy of {energy:.1f} after one epoch, but of {late:.0f} after",
+        f"{weights.l0['weights 64 and 32']:.0f} of the 64 units are active, nearly",
+        f"{weights.l0['weights N_j/2 and 1']:.0f} units are active, as with",
+        f"{weights.l0['minibatches of 256']:.0f} units are active in place of {six.l0['C']:.0f}",
+        f"some {inactive:.0f} of them",
         rf"\log{inactive:.0f}={np.log(inactive):.2f}",
-        f"varies by only some {spread[C]:.0%}",
+        f"is {spread[C]:.0%} of its mean",
+        f"it is {spread[B]:.0%}",
+        f"mean correlation of {without.mean():.2f}",
+        f"it is only {order.mean():.1f}",
+        f"of at most {seed.max():.2f}",
+        f"matters less ({span(fashion_without, '.2f')}) than the order",
+        f"the order of the images ({fashion_order.mean():.1f})",
+        f"({six.classifier['B']:.0f} against {six.classifier['B, without competition']:.0f}%",
+        f"mean correlations of {span(of_B, '.2f')}",
+        f"mean correlations of {span(two_sided, '.2f')}, and on",
         f"denominator varies by {spread['C, two-sided']:.0%}",
-        f"mean correlations of {span(two_sided, '.2f')}",
-        losses,
-        f"differ by up to {rest:.0f}",
-        f"rank correlation {rank:.2f}",
-        f"epochs {span(convergence.epoch[convergence.units == 64])} with 64 units",
-        f"epoch {small.epoch:.0f} with {small['living units']:.0f} living units",
-        f"epoch {smaller.epoch:.0f} with {smaller['living units']:.0f} living units",
+        f"64 units in epochs {epochs}",
+        f"{small['living units']:.0f} living units in epoch {small.epoch:.0f}",
+        f"{smaller['living units']:.0f} in epoch {smaller.epoch:.0f}",
+        f"differ by up to {np.ptp(runs.loss):.0f}, almost",
+        f"differ by up to {np.ptp(runs['the rest']):.0f}",
+        f"(rank correlation {rank:.1f})",
+        f"(−{-saved_rank:.1f})",
+        f"ours {accuracies['SGD']}%",
+        f"ours reach {accuracies['Adam']}%",
+        f"is {span(saved.classifier[saved.optimizer == 'SGD'], '.1f')}%",
+        f"lower by {sgd[0.0001] - sgd[0.1]:.0f} in our runs",
+        f"B has {in_fashion[B]:.0f} active units there, C {in_fashion[C]:.0f}",
+        f"with variance alone, {six.l0['variance alone']:.0f} units",
+        f"{six.l0['C']:.0f} after six",
     ]
 
 
 def of_benchmark():
-    ten, long = (table("3_benchmark", name, "method") for name in ("benchmark", "longer"))
-    ways, step = table("3_benchmark", "cosines", "method"), "step and decoder row"
-    paper = table("3_benchmark", "paper", "method")
-    error, purity = 1 - paper.explained, paper.purity
-    own_purity = purity["the paper's model"]
-    recovered = table("language", "results", "method").recovered
-    noise, dead = table("3_benchmark", "in_text").value
-    own, classifier = 100 * ten.explained, ten.classifier
-    best, sgd = f"{ADAM}, best rate", "the paper's loss, with SGD"
-    sgd_decay = "with SGD, + weight decay"
-    sae = ["tied SAE", "L1 SAE", "TopK SAE"]
-    others, l1 = table("3_benchmark", "sparsity", "method"), "the revised loss, with L1"
-    paper_l1 = 100 * others.explained[f"{ADAM}, with L1"]
-    language = 100 * table("language", "results", "method").explained
+    rows, paper = (table("3_benchmark", name, "method") for name in ("benchmark", "paper"))
+    ways, others = (table("3_benchmark", name, "method") for name in ("cosines", "sparsity"))
+    own, best = 100 * rows.explained, 100 * rows.explained_best
+    classifier, purity, of_paper = rows.classifier, rows.purity, 100 * paper.explained
+    step, with_l1 = "step and decoder row", f"{ADAM}, with L1"
     fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
-    assert round(error["the paper's model"] / error["its SAE"]) == 2  # "twice"
+    dead = table("3_benchmark", "in_text").value[0]
+    paper_loss = purity[[ADAM, SGD]]
+    assert paper_loss.min() > purity[SAES].max()
     return [
-        f"{own_purity:.2f} for the paper's model and {purity['its SAE']:.2f} for",
-        f"{ten.purity[ADAM]:.2f} for the paper's loss with Adam and {ten.purity['L1 SAE']:.2f} for",
-        f"purity of {ten.purity['TopK SAE']:.2f} and a better classifier",
-        f"recovers {recovered[ADAM]:.0f}% (Adam) or {recovered[sgd]:.0f}% (SGD)",
-        f"recovers {recovered['the revised loss']:.0f}%, and with an L1 SAE, "
-        f"{recovered['L1 SAE']:.0f}%",
-        f"{noise:.0f} of the 64 units are hardly ever active",
-        f"{dead:.0f} of these units are dead",
-        f"{classifier[best]:.1f}% accuracy with Adam and {classifier[sgd]:.1f}% with SGD",
-        f"against {span(classifier[sae], '.1f')}% for SAEs",
-        f"{own[best]:.0f}% of the variance with Adam and {own[sgd]:.0f}% with SGD",
-        f"against {span(own[sae])}% for SAEs",
-        f"explain {own['principal components']:.0f}%",
-        f"cosine of {ways[step][ADAM]:.2f} with its unit's row ({fashion:.2f} on Fashion-MNIST)",
-        f"{ways['step and other rows'][ADAM]:.2f} with other rows",
-        f"explain {own['the revised loss']:.0f}% of the variance",
-        f"lets a linear classifier reach {classifier['+ weight decay']:.1f}% with Adam",
-        f"explain {100 * ways.explained[sgd_decay]:.0f}% of the variance with SGD",
-        f"*revised loss*, the classifier reaches {classifier['the revised loss']:.1f}%",
-        f"again explains {100 * others.explained[l1]:.0f}% of the variance",
-        f"reaches {others.classifier[l1]:.1f}%",
-        f"{paper_l1:.1f}% of the variance against {own[ADAM]:.1f}%, and an accuracy of "
-        f"{others.classifier[f'{ADAM}, with L1']:.1f}% against {classifier[ADAM]:.1f}",
-        f"explains {language[ADAM]:.0f}% of the variance with the paper's loss and Adam",
-        f"{language[sgd]:.0f}% with SGD, and {language['the revised loss']:.0f}% with the revised",
-        f"against {span(language[['L1 SAE', 'TopK SAE']])}% for L1 and TopK SAEs",
-        f"accuracy is {long.classifier[f'{ADAM}, 0.008, 30 epochs']:.1f}% for the paper's loss",
+        f"at {paper.classifier['tied SAE']:.1f}%, and reconstructs",
+        f"explains {of_paper[MODEL]:.0f}% of the variance, and the",
+        f"the paper's SAE {of_paper[SAE]:.0f}%",
+        f"({dead:.0f} of 64)",
+        f"{own[ADAM]:.0f}% of the variance with Adam and {own[SGD]:.0f}% with SGD",
+        f"where SAEs explain {span(own[SAES])}%",
+        f"finds {best[ADAM]:.0f} and {best[SGD]:.0f}% in the same codes",
+        f"hold as much ({best[COMPONENTS]:.0f}%)",
+        f"than $W^\\top$ ({own[COMPONENTS]:.0f}%)",
+        f"at {classifier[ADAM]:.1f}% with Adam and {classifier[SGD]:.1f}% with SGD",
+        f"against {classifier['TopK SAE']:.1f}% for a TopK SAE",
+        f"{span(classifier[['tied SAE', 'L1 SAE']], '.1f', ' and ')}% for",
+        f"is {span(paper_loss, '.2f')}, and that of SAEs {span(purity[SAES], '.2f')}",
+        f"cosine with this row is {ways[step][ADAM]:.2f} on average",
+        f"the cosine is only {fashion:.2f}",
+        f"from {own[ADAM]:.0f} to {own[DECAY]:.0f}%",
+        f"takes $W^\\top$ to {own[REVISED]:.0f}%",
+        f"the classifier to {classifier[REVISED]:.1f}%",
+        f"({others.classifier[with_l1]:.1f} against {classifier[ADAM]:.1f}%, and "
+        f"{100 * others.explained[with_l1]:.0f} against {own[ADAM]:.0f}% of the variance)",
     ]
 
 
 def of_front_page():
-    model, sae = table("3_benchmark", "paper", "method").classifier[
-        ["the paper's model", "its SAE"]
-    ]
-    pixels = table("3_benchmark", "references").pixels[0]
-    losses, *_ = of_optimizers()
-    runs = table("2_ablation", "optimizers").groupby("optimizer").classifier
-    sgd, adam = (span(runs.get_group(name), ".1f") for name in ("SGD", "Adam"))
+    model, tied = table("3_benchmark", "paper", "method"), "tied SAE"
+    runs, _, accuracies = of_optimizers()
+    weights = table("2_ablation", "weights", "model").l0
+    convergence = table("2_ablation", "convergence")
+    epochs = span(convergence.epoch[convergence.units == 64])
+    inactive = 64 - table("2_ablation", "ablation", "model").l0[C]
+    explained = 100 * model.explained
     return [
-        f"reaches {sgd}% with plain SGD, and {adam}% with Adam",
-        f"reaches {model:.1f}%, against {sae:.1f}% on the paper's SAE and {pixels:.1f}% on",
-        losses,
+        f"reach {accuracies['SGD']}% with plain SGD, and {accuracies['Adam']}% with Adam",
+        f"at {model.classifier[MODEL]:.1f}%, against",
+        f"against {model.classifier[SAE]:.1f}% on the paper's SAE",
+        f"{explained[MODEL]:.0f}% of the variance against {explained[SAE]:.0f}%",
+        f"classifies at {model.classifier[tied]:.1f}%",
+        f"Some {inactive:.0f} units",
+        f"in epochs {epochs} for",
+        f"{weights['weights 64 and 32']:.0f} of 64 units are active",
+        f"and {weights['weights N_j/2 and 1']:.0f} are active",
     ]
 
 
