@@ -42,7 +42,7 @@ def paper(table, references):
         axis.set(ylim=(len(methods) - 0.1, -0.7), xmargin=0.35)
         if column != "classifier":
             axis.set_xlim(0, 1.3 * axis.dataLim.x1)
-        axis.locator_params(axis="x", nbins=3)
+        axis.locator_params(axis="x", nbins=2)
         axis.xaxis.set_major_formatter("{x:,g}")
         axis.set_title(title, loc="center")
         axis.tick_params(axis="y", labelleft=axis is axes[0])
