@@ -92,9 +92,16 @@ def decayed_loss(model, x, strength=1.0):
     return h.decoder_free_loss(model, x, strength) + decay
 
 
-def over_strength(loss):
-    """Return the loss over 1 + strength, so that steps of SGD do not grow with the strength."""
-    return lambda model, x, strength=1.0: loss(model, x, strength) / (1 + strength)
+def for_sgd(loss):
+    """Return the loss of 128 inputs, over 1 + strength.
+
+    So that steps of SGD grow neither with the size of the minibatch nor with the strength.
+    """
+
+    def scaled(model, x, strength=1.0):
+        return loss(model, x, strength) / (len(x) / h.BATCH_SIZE * (1 + strength))
+
+    return scaled
 
 
 def encoder(x, n_units, l0, seed):
@@ -127,7 +134,7 @@ MOMENTUM |= {"schedule": partial(lr_schedule, slow_start=True)}
 TIED = Method("tied SAE", SAES, partial(sae, tied=True), options={"lr": 0.008})
 METHODS = [  # rates of SGD and SAEs: data/README.md
     Method(ADAM, PAPER, encoder, h.decoder_free_loss),
-    Method(SGD, PAPER, encoder, over_strength(h.decoder_free_loss), MOMENTUM),
+    Method(SGD, PAPER, encoder, for_sgd(h.decoder_free_loss), MOMENTUM),
     Method(DECAY, OURS, encoder, decayed_loss),
     Method(REVISED, OURS, encoder, h.revised_loss),
     Method(COMPONENTS, OTHERS, variants.principal_components, None),
