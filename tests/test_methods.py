@@ -86,7 +86,7 @@ def test_losses_are_sums_of_terms(sae, strength):
     papers = s * h.lse_loss(E) + (h.variance_loss(E) + h.decorrelation_loss(E)) / 2
     losses = {
         "the paper's loss, with Adam": papers,
-        "the paper's loss, with SGD": papers / (1 + s),
+        "the paper's loss, with SGD": 2 * papers / (1 + s),  # of 128 inputs
         "+ weight decay": papers + decay,
         "the revised loss": s * h.lse_loss(E) + h.log_det_loss(E) / 2 + decay,
         sae: error.sum() + s * penalty[sae],
