@@ -136,6 +136,8 @@ def of_benchmark():
     ways, others = (table("3_benchmark", name, "method") for name in ("cosines", "sparsity"))
     own, best = 100 * rows.explained, 100 * rows.explained_best
     classifier, purity, of_paper = rows.classifier, rows.purity, 100 * paper.explained
+    language = 100 * table("language", "results", "method").explained
+    recovered = table("language", "results", "method").recovered
     step, with_l1 = "step and decoder row", f"{ADAM}, with L1"
     fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
     dead = table("3_benchmark", "in_text").value[0]
@@ -155,9 +157,15 @@ def of_benchmark():
         f"against {classifier['TopK SAE']:.1f}% for a TopK SAE",
         f"{span(classifier[['tied SAE', 'L1 SAE']], '.1f', ' and ')}% for",
         f"is {span(paper_loss, '.2f')}, and that of SAEs {span(purity[SAES], '.2f')}",
-        f"cosine with this row is {ways[step][ADAM]:.2f} on average",
-        f"the cosine is only {fashion:.2f}",
-        f"from {own[ADAM]:.0f} to {own[DECAY]:.0f}%",
+        f"median cosine with this row is {ways[step][ADAM]:.2f}, and with other rows "
+        f"{ways['step and other rows'][ADAM]:.2f}",
+        f"median cosine is only {fashion:.2f}",
+        f"from {own[ADAM]:.0f} to {own[DECAY]:.0f}%, and the classifier to {classifier[DECAY]:.1f}%",
+        f"{language[ADAM]:.0f}% of the variance with Adam, {language[SGD]:.0f}% with SGD, and "
+        f"{language[REVISED]:.0f}% with the revised loss, against {span(language[SAES])}% for SAEs",
+        f"recovers {recovered[ADAM]:.0f}% of the language model's loss with Adam, and "
+        f"{recovered[SGD]:.0f}% with SGD; with the revised loss, it recovers "
+        f"{recovered[REVISED]:.0f}%, and with SAEs {span(recovered[SAES])}%",
         f"takes $W^\\top$ to {own[REVISED]:.0f}%",
         f"the classifier to {classifier[REVISED]:.1f}%",
         f"({others.classifier[with_l1]:.1f} against {classifier[ADAM]:.1f}%, and "
