@@ -160,7 +160,8 @@ def of_benchmark():
         f"median cosine with this row is {ways[step][ADAM]:.2f}, and with other rows "
         f"{ways['step and other rows'][ADAM]:.2f}",
         f"median cosine is only {fashion:.2f}",
-        f"from {own[ADAM]:.0f} to {own[DECAY]:.0f}%, and the classifier to {classifier[DECAY]:.1f}%",
+        f"from {own[ADAM]:.0f} to {own[DECAY]:.0f}%, and the",
+        f"and the classifier to {classifier[DECAY]:.1f}%. SGD",
         f"{language[ADAM]:.0f}% of the variance with Adam, {language[SGD]:.0f}% with SGD, and "
         f"{language[REVISED]:.0f}% with the revised loss, against {span(language[SAES])}% for SAEs",
         f"recovers {recovered[ADAM]:.0f}% of the language model's loss with Adam, and "
