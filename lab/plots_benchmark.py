@@ -58,14 +58,14 @@ def code_or_decoder(table, pixels=None, second=CLASSIFIER):
     table, title, label and format. Methods stand under their kind."""
     column, title, unit, form = second
     kinds = sorted(table.kind.unique(), key=lambda kind: [*COLORS, kind].index(kind))
-    lines = []  # headings and methods, from above
+    lines = []  # from above: a text, and whether it is a heading
     for kind in kinds:
-        lines += [kind, *table.method[table.kind == kind].unique()]
+        lines += [(kind, True), *((m, False) for m in table.method[table.kind == kind].unique())]
     size = TWO, 0.22 * len(lines) + 0.9
     fig, (a, b) = plt.subplots(1, 2, figsize=size, width_ratios=[2.3, 1], sharey=True)
-    rows(a, [SHORT.get(line, line) for line in lines], kinds)
-    for y, method in enumerate(lines):
-        if method in kinds:
+    rows(a, [SHORT.get(text, text) for text, _ in lines], kinds)
+    for y, (method, heading) in enumerate(lines):
+        if heading:
             continue
         of = table[table.method == method]
         own, best, other = 100 * of.explained, 100 * of.explained_best, of[column]
@@ -87,7 +87,7 @@ def code_or_decoder(table, pixels=None, second=CLASSIFIER):
     b.set(title=title, xlabel=unit, xmargin=0.3)
     b.tick_params(axis="y", labelleft=False, length=0)
     b.spines["left"].set_visible(False)
-    methods = ", ".join(line for line in lines if line not in kinds)
+    methods = ", ".join(text for text, heading in lines if not heading)
     fig.alt = (
         f"For each of {methods}: (a) variance explained by its own decoder, filled dots, and by "
         f"the best linear decoder, open dots; {title}."

@@ -169,7 +169,8 @@ def test_a_method_of_the_readers_is_one_row(monkeypatch):
             z = self.pre_activations(x)
             return z * (z > 0.1)
 
-    row = Method("JumpReLU", "yours", lambda x, n, l0, seed: JumpReLU(x.shape[1], n, seed=seed))
+    new = lambda x, n, l0, seed: JumpReLU(x.shape[1], n, seed=seed)  # noqa: E731
+    row = Method("JumpReLU", "yours", new, h.sae_loss)
     trained = methods.train_all([*METHODS[:1], row], [0], X, K, 5, 1)
     table = measures.rows(
         trained, lambda of: {"kind": of.method.kind} | measures.decoded(of.model, X, X), "measures"

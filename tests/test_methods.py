@@ -43,7 +43,9 @@ def gradients(loss, model):
 
 
 def test_methods_are_what_the_texts_say(monkeypatch):
-    monkeypatch.setattr(h, "fit", fit := Mock(return_value=h.History(torch.zeros(4), [9.0, 7.0])))
+    history = partial(h.History, torch.zeros(4))
+    fit = Mock(side_effect=lambda *_, l0, **more: history([9.0, 7.0] if l0 else []))
+    monkeypatch.setattr(h, "fit", fit)
     assert [*METHODS] == [*FACTS] and methods.TIED is METHODS["tied SAE"]
     x = normal(100, 784)
     for method, (kind, n_parameters, *training) in zip(METHODS.values(), FACTS.values()):
@@ -185,3 +187,15 @@ def test_principal_components_of_both_signs_have_one_threshold():
     model.b.data[:] = 0  # so that the two signs together are the component
     share = h.variance_explained(h.Decoded(model, x, h.own_decoder), x)
     assert share == pytest.approx((scale[:2].square().sum() / scale.square().sum()).item())
+
+
+def test_a_row_keeps_its_own_epochs_and_its_name():
+    def loss(model, x, strength=1.0):
+        return h.decoder_free_loss(model, x, strength)
+
+    rates = Mock(return_value=[1.0] * 2)
+    row = methods.Method("mine", "yours", methods.encoder, loss, {"epochs": 2, "schedule": rates})
+    found = methods.train_all([row], [3], normal(256, 6), 5, None, 1)  # not steered by None
+    assert found["mine", 3].strength == 1 and rates.mock_calls == [call(2)]
+    with pytest.raises(ValueError, match="mine"):
+        methods.train_all([row, row], [3], normal(256, 6), 5, 2, 1)
