@@ -85,6 +85,7 @@ def of_ablation():
     without, order, seed = (agree.get_group(which) for which in change)
     two_sided = agree.get_group(("C, two-sided, 6 epochs", "without competition"))
     of_B = agree.get_group(("B, 6 epochs", "without competition"))
+    order_of_B = agree.get_group(("B, 6 epochs", "another order"))
     fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
     fashion_without = fashion.get_group(("C", "without competition"))
     fashion_order = fashion.get_group(("C", "another order"))
@@ -102,7 +103,7 @@ def of_ablation():
         f"{weights.l0['weights N_j/2 and 1']:.0f} units are active, as with",
         f"{weights.l0['minibatches of 256']:.0f} units are active in place of {six.l0['C']:.0f}",
         f"some {inactive:.0f} of them",
-        rf"\log{inactive:.0f}={np.log(inactive):.2f}",
+        f"{model.entropy[C]:.2f}, is the logarithm of {inactive:.0f}",
         f"is {spread[C]:.0%} of its mean",
         f"it is {spread[B]:.0%}",
         f"mean correlation of {without.mean():.2f}",
@@ -111,7 +112,8 @@ def of_ablation():
         f"matters less ({span(fashion_without, '.2f')}) than the order",
         f"the order of the images ({fashion_order.mean():.1f})",
         f"({six.classifier['B']:.0f} against {six.classifier['B, without competition']:.0f}%",
-        f"mean correlations of {span(of_B, '.2f')}",
+        f"mean correlations of {span(of_B, '.2f')}, but with another order {order_of_B.mean():.2f}",
+        f"an agreement of {of_B.mean():.2f} against {order_of_B.mean():.2f}",
         f"mean correlations of {span(two_sided, '.2f')}, and on",
         f"denominator varies by {spread['C, two-sided']:.0%}",
         f"64 units in epochs {epochs}",
@@ -125,7 +127,7 @@ def of_ablation():
         f"ours reach {accuracies['Adam']}%",
         f"is {span(saved.classifier[saved.optimizer == 'SGD'], '.1f')}%",
         f"lower by {sgd[0.0001] - sgd[0.1]:.0f} in our runs",
-        f"B has {in_fashion[B]:.0f} active units there, C {in_fashion[C]:.0f}",
+        f"B has {in_fashion[B]:.0f} active units and C has {in_fashion[C]:.0f}, but",
         f"with variance alone, {six.l0['variance alone']:.0f} units",
         f"{six.l0['C']:.0f} after six",
     ]
