@@ -76,8 +76,9 @@ def mean_and_deviation(values, digits):
     if np.isnan(values).any():
         return "–"
     numbers = [values.mean(), values.std(ddof=1)] if np.ptp(values) else [values[0]]
-    # Adding 0 turns the -0.0 of a small negative number into 0.0
-    return " ± ".join(f"{round(number, digits) + 0:,.{digits}f}" for number in numbers)
+    # Rounded as a format rounds, in figures and tests; adding 0 turns -0.0 into 0.0
+    rounded = [float(f"{number:.{digits}f}") + 0 for number in numbers]
+    return " ± ".join(f"{number:,.{digits}f}" for number in rounded)
 
 
 def summary(frame, by, columns, paper=None):
