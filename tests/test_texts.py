@@ -155,7 +155,7 @@ def of_benchmark():
         f"{own[ADAM]:.0f}% of the variance with Adam and {own[SGD]:.0f}% with SGD",
         f"where SAEs explain {span(own[SAES])}%",
         f"finds {best[ADAM]:.0f} and {best[SGD]:.0f}% in the same codes",
-        f"hold as much ({best[COMPONENTS]:.0f}%)",
+        f"more than with Adam ({best[COMPONENTS]:.0f}%)",
         f"than $W^\\top$ ({own[COMPONENTS]:.0f}%)",
         f"at {classifier[ADAM]:.1f}% with Adam and {classifier[SGD]:.1f}% with SGD",
         f"against {classifier['TopK SAE']:.1f}% for a TopK SAE",
@@ -174,7 +174,7 @@ def of_benchmark():
         f"the classifier to {classifier[REVISED]:.1f}%",
         f"{others.classifier[with_l1]:.1f} against {classifier[ADAM]:.1f}%, but $W^\\top$ explains "
         f"{100 * others.explained[with_l1]:.0f} against {own[ADAM]:.0f}% of the variance",
-        f"{min(gaps):.1f} to {max(gaps):.1f} points behind L1 and tied SAEs",
+        f"by {min(gaps):.1f} to {max(gaps):.1f} points (L1, tied)",
     ]
 
 
