@@ -107,7 +107,7 @@ def of_ablation():
         f"is {spread[C]:.0%} of its mean",
         f"it is {spread[B]:.0%}",
         f"mean correlation of {without.mean():.2f}",
-        f"it is only {order.mean():.1f}",
+        f"the correlation is only {order.mean():.1f}",
         f"of at most {seed.max():.2f}",
         f"matters less ({span(fashion_without, '.2f')}) than the order",
         f"the order of the images ({fashion_order.mean():.1f})",
