@@ -16,7 +16,7 @@ help:  ## list these commands
 quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
 	mkdir -p build/quick && for n in $(NOTEBOOKS:%=%.ipynb); do FIGURES=build/quick/figures \
 	  $(RUN) -p QUICK True notebooks/$$n build/quick/$$n || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/: half an hour for all; after deleting a picture, `make clean` first
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/: 35 minutes for all; after deleting a picture, `make clean` first
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do cmp notebooks/$$n.ipynb build/$$n.source && \
 	  cp -p build/$$n.ipynb notebooks/ && cp build/$$n.ipynb build/$$n.source || \
