@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lab import ROOT
-from lab.methods import ADAM, COMPONENTS, DECAY, REVISED, SGD
+from lab.methods import ADAM, DECAY, REVISED, SGD
 from lab.record import git
 
 A, B, C, D = "A: log-sum-exp", "B: + variance", "C: + decorrelation", "D: without log-sum-exp"
@@ -155,8 +155,6 @@ def of_benchmark():
         f"{own[ADAM]:.0f}% of the variance with Adam and {own[SGD]:.0f}% with SGD",
         f"where SAEs explain {span(own[SAES])}%",
         f"finds {best[ADAM]:.0f} and {best[SGD]:.0f}% in the same codes",
-        f"more than with Adam ({best[COMPONENTS]:.0f}%)",
-        f"than $W^\\top$ ({own[COMPONENTS]:.0f}%)",
         f"at {classifier[ADAM]:.1f}% with Adam and {classifier[SGD]:.1f}% with SGD",
         f"against {classifier['TopK SAE']:.1f}% for a TopK SAE",
         f"{span(classifier[['tied SAE', 'L1 SAE']], '.1f', ' and ')}% for",
