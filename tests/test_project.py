@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from cells import sources
 from packaging.requirements import Requirement
 
 import helpers as h
@@ -22,12 +23,6 @@ def recorded(name):
     """The record, which is figures/ as committed, and not a run of yours."""
     path = f"figures/{name}.json"
     return json.loads(git("show", f"HEAD:./{path}") or read(path))
-
-
-def sources(name):
-    """The source of each cell of a notebook."""
-    cells = json.loads(read(f"notebooks/{name}.ipynb"))["cells"]
-    return ["".join(cell["source"]) for cell in cells]
 
 
 def requirements(lines):
@@ -57,7 +52,7 @@ def test_notebooks_hold_no_errors_and_no_paths():
 
 
 def test_figures_holds_what_notebooks_and_the_language_model_draw_and_nothing_else():
-    cells = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    cells = "\n".join(text for name in NOTEBOOKS for text in sources(name).values())
     names = {*re.findall(r'(?s)record\.save_figure\(.*?"(\w+)",\s*output\s*\)', cells)}
     for kind in ("png", "pdf"):
         files = {path.stem for path in ROOT.glob(f"figures/*.{kind}")}
