@@ -6,9 +6,10 @@ INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(shell t=$$(tty) && test -w $$t && echo $$t) \
   MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=500000000 MALLOC_MMAP_THRESHOLD_=33000000 \
   $(PYTHON) -m papermill --kernel python3 --cwd notebooks
+FASHION = FIGURES=figures/fashion $(RUN) -y "DATA: $(DATA)" -y "SEEDS: [0, 1]"
 STRIP = $(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys \
   "metadata.papermill metadata.language_info.version cell.metadata.papermill"
-.PHONY: help quick figures notebooks fashion images check test language publish clean
+.PHONY: help quick figures notebooks fashion check test language publish clean
 .NOTPARALLEL:  # a notebook uses all cores
 
 help:  ## list these commands
@@ -16,16 +17,15 @@ help:  ## list these commands
 quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
 	mkdir -p build/quick && for n in $(NOTEBOOKS:%=%.ipynb); do FIGURES=build/quick/figures \
 	  $(RUN) -p QUICK True notebooks/$$n build/quick/$$n || exit 1; done
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/: 35 minutes for all; after deleting a picture, `make clean` first
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks that changed, into figures/: 35 minutes for all
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
-	for n in $(NOTEBOOKS); do cmp notebooks/$$n.ipynb build/$$n.source && \
-	  cp -p build/$$n.ipynb notebooks/ && cp build/$$n.ipynb build/$$n.source || \
+	for n in $(NOTEBOOKS); do cmp notebooks/$$n.ipynb build/$$n.source || \
 	  { echo "notebooks/$$n.ipynb was edited during its run, build/$$n.ipynb" >&2; exit 1; }; done
-images:; @test -f "$(DATA)" || { echo "DATA=$(DATA) is no file: see data/README.md" >&2; exit 1; }
-fashion: images $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these images, into figures/fashion: 20 minutes
-	mkdir -p build/fashion && for n in "EPOCHS 40 2_ablation" "PAPER_EPOCHS 40 3_benchmark"; do \
-	  FIGURES=figures/fashion $(RUN) -y "DATA: $(DATA)" -y "SEEDS: [0, 1]" -p $${n% *} \
-	  notebooks/$${n##* }.ipynb build/fashion/$${n##* }.ipynb || exit 1; done
+	for n in $(NOTEBOOKS); do cp -p build/$$n.ipynb notebooks/ && cp build/$$n.ipynb build/$$n.source || exit 1; done
+fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these images, into figures/fashion: 20 minutes
+	@test -f "$(DATA)" || { echo "DATA=$(DATA) is no file: see data/README.md" >&2; exit 1; }; mkdir -p build/fashion
+	$(FASHION) -p EPOCHS 40 notebooks/2_ablation.ipynb build/fashion/2_ablation.ipynb
+	$(FASHION) -p PAPER_EPOCHS 40 notebooks/3_benchmark.ipynb build/fashion/3_benchmark.ipynb
 check: $(INSTALLED); $(PYTHON) -m lab.check  ## compare figures/ with the committed record
 test: $(INSTALLED); $(PYTHON) -m pytest -q tests  ## run the tests: half a minute
 language: $(INSTALLED:%installed=%weights); $(PYTHON) -m lab.language $(ARGS)  ## the benchmark on a language model; ARGS=--help: how to use yours

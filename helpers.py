@@ -18,9 +18,9 @@ from torch.nn.functional import linear, normalize
 from torch.nn.utils import parameters_to_vector
 
 BATCH_SIZE = 128  # of the paper
-ADAM = partial(torch.optim.Adam, fused=True)  # the same steps in half of the time
+fused_adam = partial(torch.optim.Adam, fused=True)  # the same steps in half of the time
 
-# --- Losses of energies E (N, K), or of several layers (..., N, K), which are added up ------------
+# --- Terms of energies E (N, K), or of several layers (..., N, K), which are added up -------------
 
 
 def responsibilities(E):
@@ -58,7 +58,7 @@ def infomax_loss(E):
 
 
 def log_det_loss(E, s=1e-3):
-    """Return -log det(Cov(E) + s I), which `infomax_loss` approximates (§2.4), in float64.
+    """Return -log det(Cov(E) + s I) of one layer, which `infomax_loss` approximates (§2.4).
 
     Raises ValueError for fewer than K/2 rows, with which Cov(E) is far from full rank.
     """
@@ -69,32 +69,34 @@ def log_det_loss(E, s=1e-3):
     return -torch.logdet(C.T @ C / (N - 1) + s * torch.eye(K).to(C)).to(E.dtype)
 
 
+# --- Losses of a model on a minibatch x (N, D), for `fit`; a larger strength is sparser -----------
+
+
 def weight_decay(model, x):
     """Return kappa ||W||^2 with kappa = tr Cov(x) / K, which makes W^T decode (ours)."""
     trace = torch.linalg.vector_norm(x - x.mean(0)).square() / (len(x) - 1)
     return trace / len(model.W) * model.W.square().sum()
 
 
-def decoder_free_loss(model, x, strength=1.0):
-    """Return the paper's loss of a minibatch x; with a larger strength fewer units are active (§3).
+def decoder_free_loss(model, x, strength=1.0, sparsity=lse_loss):
+    """Return the paper's loss (§3), in which another sparsity(E) can replace the log-sum-exp.
 
-    Of 128 inputs, as in the paper, the log-sum-exp is 128 times that of one, and infomax is not:
-    hence N/128.
+    The log-sum-exp is a sum over inputs, and infomax is not: N/128 keeps the paper's balance.
     """
     E = model(x)
-    return strength * lse_loss(E) + len(x) / BATCH_SIZE * infomax_loss(E)
+    return strength * sparsity(E) + len(x) / BATCH_SIZE * infomax_loss(E)
 
 
-def revised_loss(model, x, strength=1.0):
+def revised_loss(model, x, strength=1.0, sparsity=lse_loss):
     """Return our revision of the paper's loss, with the log-determinant and weight decay."""
     E = model(x)
-    return strength * lse_loss(E) + len(x) / BATCH_SIZE * (log_det_loss(E) + weight_decay(model, x))
+    return strength * sparsity(E) + len(x) / BATCH_SIZE * (log_det_loss(E) + weight_decay(model, x))
 
 
 def sae_loss(model, x, strength=1.0):
-    """Return the squared error of an SAE, and unless it has a k, plus strength sum_ij a_ij ||V_j||.
+    """Return the squared error of an SAE; without k, plus strength sum_ij a_ij ||V_j||.
 
-    The norm keeps V from growing while activations shrink. Tied, V cannot, and no norm is needed.
+    The norm keeps V from growing while activations shrink. A tied V cannot, and needs no norm.
     """
     A = model(x)
     error = (model.decode(A) - x).square().sum()
@@ -171,27 +173,26 @@ def active_units(model, x):
         return sum(int((model(part) > 0).sum()) for part in x.split(4096)) / len(x)
 
 
-class Steering:
+class SteeredLoss:
     """A loss whose strength moves during training, until l0 units are active.
 
-    Every eighth minibatch multiplies the strength by a power of the number of active units over its
-    target: dual ascent on a constraint (Rezende & Viola, 2018; Gallego-Posada et al., 2022). The
-    target goes from the first number to l0 in a sixth of the steps, since units may die when they
-    are switched off at once. At first, sparsity pulls half as hard as the rest of the loss.
+    Every eighth minibatch multiplies it by a power of the number of active units over its target,
+    dual ascent on a constraint (Rezende & Viola, 2018; Gallego-Posada et al., 2022). The target
+    gets to l0 in a sixth of the steps, or units die; sparsity begins half as strong as the rest.
     """
 
     def __init__(self, loss, l0, steps):
-        self.loss, self.l0, self.ease, self.step = loss, l0, max(steps / 6, 1), 0
+        self.loss, self.l0, self.easing, self.step = loss, l0, steps / 6, 0
 
     def __call__(self, model, x):
         if self.step % 8 == 0:
             active = active_units(model, x)
             if self.step == 0:
-                self.first, self.start = active or self.l0, self.balance(model, x) / 2
-                self.strength = self.start
-            target = self.l0 * (self.first / self.l0) ** max(1 - self.step / self.ease, 0)
+                self.first_active = active or self.l0
+                self.strength = self.initial = self.balance(model, x) / 2
+            target = self.l0 * (self.first_active / self.l0) ** max(1 - self.step / self.easing, 0)
             self.strength *= min(max(active / target, 1 / 3), 3) ** 0.4
-            self.strength = min(max(self.strength, self.start / 1000), 1000 * self.start)
+            self.strength = min(max(self.strength, self.initial / 1000), 1000 * self.initial)
         self.step += 1
         return self.loss(model, x, self.strength)
 
@@ -202,9 +203,7 @@ class Steering:
         one, two = map(parameters_to_vector, gradients)
         sparsity, rest = two - one, 2 * one - two
         if not (sparsity.any() and rest.any()):
-            raise ValueError(
-                "with l0, strength * sparsity and the rest need gradients at the start"
-            )
+            raise ValueError("with l0, both strength * sparsity and the rest need gradients")
         return float(rest.norm() / sparsity.norm())
 
 
@@ -223,10 +222,10 @@ def fit(
     epochs,
     lr=1e-3,
     batch_size=BATCH_SIZE,
-    optimizer=ADAM,
+    optimizer=fused_adam,
     schedule=None,
     l0=None,
-    order=None,
+    order_seed=None,
     after_epoch=lambda model: None,
 ):
     """Train a model on minibatches of x, and return the `History`.
@@ -237,28 +236,32 @@ def fit(
     Parameters
     ----------
     loss : loss(model, minibatch); with l0 loss(model, minibatch, strength), which is
-        strength * sparsity + the rest, see `Steering`
+        strength * sparsity + the rest, see `SteeredLoss`
     x : (N, D); of each epoch the last rows, too few for a minibatch, are left out
     optimizer : optimizer(parameters, lr=lr)
-    schedule : a factor of lr for each epoch
+    schedule : a factor of lr for each epoch, or schedule(epochs), which returns them
     l0 : how many units are to be active on an input, on average
-    order : seed of the order of inputs, if not the model's seed
+    order_seed : of the order of inputs, if not the model's seed
     after_epoch : after_epoch(model)
 
     Raises ValueError if x, epochs, schedule, l0 or loss cannot be used, and FloatingPointError if
     training diverges. Warns if the number of active units ends more than 10% away from l0.
     """
-    table = torch.is_tensor(x) and x.dim() == 2 and len(x) >= batch_size
-    if not (table and all(part.isfinite().all() for part in x.split(4096))):
+    usable = torch.is_tensor(x) and x.dim() == 2 and len(x) >= batch_size
+    if not (usable and all(part.isfinite().all() for part in x.split(4096))):
         raise ValueError(f"x must be a tensor (N, D) of finite numbers, {batch_size} rows or more")
-    factors = [1.0] * epochs if schedule is None else list(schedule)
+    factors = schedule(epochs) if callable(schedule) else schedule
+    factors = [1.0] * epochs if factors is None else list(factors)
     if epochs < 1 or len(factors) != epochs:
-        raise ValueError(f"{epochs} epochs need as many factors of schedule, not {len(factors)}")
+        raise ValueError(
+            f"needs epochs, and factors of schedule for them: {epochs}, {len(factors)}"
+        )
     if l0 is not None and l0 <= 0:
         raise ValueError(f"l0 must be above zero, and is {l0}")
     x, opt, n = x.to(next(model.parameters())), optimizer(model.parameters(), lr=lr), len(x)
-    rng = torch.Generator().manual_seed(getattr(model, "seed", 0) if order is None else order)
-    loss = Steering(loss, l0, epochs * (n // batch_size)) if l0 else loss
+    seed = getattr(model, "seed", 0) if order_seed is None else order_seed
+    rng = torch.Generator().manual_seed(seed)
+    loss = SteeredLoss(loss, l0, epochs * (n // batch_size)) if l0 else loss
     means, strengths = [], []
     for factor in factors:
         for group in opt.param_groups:
@@ -296,19 +299,20 @@ def moments(model, x, rows=4096):
 
 def best_decoder(model, x, min_active=10):
     """Return the best V (K, D), 0 for units active on fewer rows of x, and offset (D,)."""
-    A, A_mean, x_mean, cov, cross = moments(model, x)
-    std = cov.diagonal().sqrt()
-    std[((A != 0).sum(0) < min_active) | (std < 1e-6 * len(x) ** 0.5 * A_mean.abs())] = torch.inf
-    R = cov / std / std[:, None]  # what float32 has rounded away is not inverted
-    V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ (cross / std[:, None]) / std[:, None]
+    A, A_mean, x_mean, scatter, cross = moments(model, x)
+    norms = scatter.diagonal().sqrt()
+    rounded = norms < 1e-6 * len(x) ** 0.5 * A_mean.abs()  # constant, but for float32
+    norms[((A != 0).sum(0) < min_active) | rounded] = torch.inf
+    R, cross = scatter / norms / norms[:, None], cross / norms[:, None]
+    V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norms[:, None]
     return V, x_mean - A_mean @ V
 
 
 def own_decoder(model, x):
     """Return the model's V, of an encoder W, times the one gain that fits best, and offset (D,)."""
-    _, A_mean, x_mean, cov, cross = moments(model, x)
-    W = (model.V if hasattr(model, "V") else model.W).detach().double()
-    V = (W * cross).sum() / (cov * (W @ W.T)).sum().clamp_min(1e-300) * W
+    _, A_mean, x_mean, scatter, cross = moments(model, x)
+    V = (model.V if hasattr(model, "V") else model.W).detach().double()
+    V = (V * cross).sum() / (scatter * (V @ V.T)).sum().clamp_min(1e-300) * V
     return V, x_mean - A_mean @ V
 
 

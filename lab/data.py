@@ -16,7 +16,7 @@ NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (
 
 
 def verified(name):
-    """The path of one of FILES. ValueError, with what to do, if it is missing or damaged."""
+    """Return the path of one of FILES. Raises ValueError if it is missing or damaged."""
     file, checksum = FILES[name]
     path = ROOT / "data" / file
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
@@ -25,11 +25,11 @@ def verified(name):
 
 
 def load_images(path=""):
-    """x_train (N, D) and y_train, x_test (M, D) and y_test: pixels in [0, 1], float32, and labels.
+    """Return x_train (N, D), y_train, x_test (M, D) and y_test: pixels in [0, 1], and labels.
 
     path: an .npz of arrays of these names, seen from the repository: square images of bytes
     (N, side, side), and labels; training rows are shuffled, since a file may be sorted by label.
-    "": MNIST in its own order, x_train (60000, 784). ValueError says what is wrong.
+    "": MNIST in its own order, x_train (60000, 784). Raises ValueError, which says what is wrong.
     """
     file = ROOT / path if path else verified("MNIST")
     try:
@@ -50,6 +50,7 @@ def load_images(path=""):
 
 
 def load_documents():
-    """The documents of data/corpus.txt: a list of texts. ValueError if it is missing or damaged."""
+    """Return the documents of data/corpus.txt, a list of texts. Raises ValueError if it is missing
+    or damaged."""
     text = verified("corpus").read_text(encoding="utf-8")
     return [document.strip() for document in text.split("<|endoftext|>")]

@@ -15,12 +15,12 @@ _of_thread = threading.local()
 
 
 def side_by_side(function, items, title=""):
-    """{item: function(item)}, computed one item a core in the order given, long ones first, each
-    with one thread of torch: with tensors as small as ours this is faster than one after the other,
-    and does not depend on the number of cores.
+    """Return {item: function(item)}, computed one item a core in the order given, each with one
+    thread of torch: with tensors as small as ours this is faster than one after the other, and does
+    not depend on the number of cores. Long ones should come first.
 
-    A RuntimeError names the item that fails. On Ctrl-C, or when one fails, the others end where
-    they call `tick`.
+    Raises RuntimeError, which names the item that fails. On Ctrl-C, or when one fails, the others
+    end where they call `tick`.
     """
     items, over, threads = list(items), threading.Event(), torch.get_num_threads()
 
@@ -47,7 +47,7 @@ def side_by_side(function, items, title=""):
 
 
 def tick(_=None):
-    """`fit(..., after_epoch=tick)` ends by KeyboardInterrupt when its `side_by_side` is over."""
+    """End `fit(..., after_epoch=tick)` by KeyboardInterrupt when its `side_by_side` is over."""
     over = getattr(_of_thread, "over", None)
     if over and over.is_set():
         raise KeyboardInterrupt
@@ -58,10 +58,3 @@ def _bar(title, total):
     if TERMINAL is None:
         return tqdm.auto.tqdm(**bar)
     return tqdm.tqdm(**bar, file=open(TERMINAL, "w") if TERMINAL else None, disable=not TERMINAL)
-
-
-def live():
-    """Whether a front end that we know looks at this notebook, and no run of `make`."""
-    vs_code = "VSCODE_PID" in os.environ and os.environ.get("TERM_PROGRAM") != "vscode"
-    jupyter = not {"JPY_SESSION_NAME", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
-    return TERMINAL is None and (vs_code or jupyter)  # a terminal of VS Code is none

@@ -1,6 +1,7 @@
 """What all figures share: one style, colours, labels, and pictures of units and digits.
 
-Each function of lab/plots_*.py takes numbers, and returns a figure with a description, fig.alt.
+Functions of lab/plots_*.py that notebooks call take numbers, and return a figure with a
+description, fig.alt; `film` returns images.
 """
 
 import matplotlib.patheffects
@@ -11,7 +12,7 @@ import torch
 from torch.nn.functional import pad
 
 TWO = 6.9  # inches: two columns of a journal; 800 pixels on the front page
-PAPER, REVISED, SAE, GREY = "#d8700f", "0.1", "#1f6fb4", "0.5"  # a colour for each kind of method
+ORANGE, BLACK, BLUE, GREY = "#d8700f", "0.1", "#1f6fb4", "0.5"  # a colour for each kind of method
 GREEN, PINK = "#0f9d73", "#c2348a"  # B, and principal components; a method of the reader's
 RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
@@ -31,7 +32,7 @@ def label(axis, text, at, shift=(0, 0), **style):
     axis.annotate(text, at, shift, textcoords="offset points", annotation_clip=False, **style)
 
 
-def rows(axis, names, headings=()):
+def name_lines(axis, names, headings=()):
     """Name the lines 0, 1, ... of a figure from above; some names are headings."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.7)
@@ -66,7 +67,7 @@ def tiles(axis, images, columns, signed=True, names=(), scale=None, framed=()):
 
 
 def picture(axis, image, title=None, signed=False):
-    """One square picture (D,) in a frame, or weights as in `tiles`, with its title above it."""
+    """Draw one square picture (D,) in a frame, or weights as in `tiles`, below its title."""
     tiles(axis, torch.as_tensor(image)[None], 1, signed, scale=None if signed else 1)
     axis.spines[:].set_visible(not signed)
     axis.set_title(title, loc="center")

@@ -4,15 +4,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from lab.plots import GREEN, GREY, PAPER, PINK, SAE, TWO, label, tiles
+from lab.plots import BLUE, GREEN, GREY, ORANGE, PINK, TWO, label, tiles
 
 BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
-OF_MODEL = {"A": GREY, "B": GREEN, "C": PAPER, "D": SAE}
+OF_MODEL = {"A": GREY, "B": GREEN, "C": ORANGE, "D": BLUE}
 
 
 def configurations(models, subtitles):
-    """models: {"A: what it has": (correlations (K, K), usage (K,), weights (K, D)), ...}, of one
-    seed; subtitles: {that name: what one sees}."""
+    """Draw units of one seed. models: {"A: what it has": (correlations (K, K), usage (K,), weights
+    (K, D)), ...}; subtitles: {that name: what one sees}."""
     size = {"figsize": (TWO, 4.3), "height_ratios": [1.6, 0.75, 0.75], "squeeze": False}
     fig, axes = plt.subplots(3, len(models), **size)
     for (name, (R, usage, W)), (a, b, c) in zip(models.items(), axes.T):
@@ -70,8 +70,8 @@ def neighbours(R, n=8):
 
 
 def one_digit(digit, layers):
-    """digit (D,); layers: {title: its energies (K,)}: E, exp(-E) and the responsibility of each
-    unit, sorted by energy."""
+    """Draw a digit (D,) and of each unit E, exp(-E) and the responsibility, sorted by energy.
+    layers: {title: its energies (K,)}."""
     size = {"figsize": (TWO, 2.6), "width_ratios": [0.72] + [2] * len(layers)}
     mosaic = [["digit", *(f"{row}{i}" for i in range(len(layers)))] for row in "Ezr"]
     fig, axes = plt.subplot_mosaic(mosaic, **size)
@@ -83,17 +83,17 @@ def one_digit(digit, layers):
         active, inactive = (n - 1) / 2, (K + n - 1) / 2  # the middle of either
         a, b, c = (axes[f"{row}{i}"] for row in "Ezr")
         for axis, values, room in ((a, E, 1.05), (b, z, 1.5), (c, z / z.sum(), 1.6)):
-            color = np.where(np.arange(K) < n, PAPER, "0.45")
+            color = np.where(np.arange(K) < n, ORANGE, "0.45")
             axis.bar(np.arange(K), values, 0.8, color=color, lw=0)
             axis.axhline(0, c="0.2", lw=0.6)
             axis.set(xlim=(-0.8, K - 0.2), xticks=[], ylim=(0, room * values.max()))
             axis.spines["bottom"].set_visible(False)
         a.set_title(title, loc="center", weight="bold")
-        label(a, f"{n} active", (active, 0), (0, -7), color=PAPER)
+        label(a, f"{n} active", (active, 0), (0, -7), color=ORANGE)
         label(a, f"{K - n} inactive: $E=0$", (inactive, 0), (0, -7), color="0.35")
         b.set_yticks([0, 1])
         of_active = f"{z[:n].sum():.1f}".replace("0.0", "0")
-        label(b, f"sum {of_active}", (active, 1.26), color=PAPER)
+        label(b, f"sum {of_active}", (active, 1.26), color=ORANGE)
         label(b, f"sum {K - n}", (inactive, 1.26), color="0.35")
         c.set_yticks([0, 1 / z.sum()], ["0", f"1/{z.sum():.0f}"])
         text, style = f"divided by the whole sum $Z={z.sum():.1f}$", {"color": "0.35"}
@@ -106,7 +106,8 @@ def one_digit(digit, layers):
 
 
 def count(digits, n_units):
-    """digits: {"B" or "B: a name": (active units of each digit (N,), its loss (N,)), ...}."""
+    """Draw losses of digits against their active units. digits: {"B" or "B: a name": (active units
+    of each digit (N,), its loss (N,)), ...}."""
     fig, axis = plt.subplots(figsize=(0.7 * TWO, 2.5))
     n = np.linspace(0, n_units - 1, 400)
     axis.plot(n, -np.log(n_units - n), color="0.45", lw=1.5, label=f"$-\\log({n_units}-n)$")
@@ -128,9 +129,10 @@ def count(digits, n_units):
 
 
 def competition(models, table):
-    """models: {name: (weights of eight units (8, D), correlations of all units with those of the
-    first model (K,))}, units being paired one to one with those of the first model; table: a row of
-    "decorrelation" and "competition", the weights of the two, "seed" and "redundancy" for each."""
+    """Draw what competition changes. models: {name: (weights of eight units (8, D), correlations of
+    all units with those of the first model (K,))}, units being paired one to one with those of the
+    first model; table: a row of "decorrelation" and "competition", the weights of the two, "seed"
+    and "redundancy" for each."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.2), width_ratios=[2.2, 1])
     tiles(a, np.concatenate([W for W, _ in models.values()]), 8, names=[*models])
     a.set_title("(a) eight units of C, and their pairs in two other models")
@@ -143,7 +145,10 @@ def competition(models, table):
     a.set_xlabel("correlation of the first unit with the third")
     doses = sorted(table.decorrelation.unique())
     places = np.log10([dose or doses[1] / 8 for dose in doses])  # zero has a place of its own
-    known, others = {0: (GREY, "without"), 1: (PAPER, "as it is")}, iter(["0.1", GREEN, SAE, PINK])
+    known, others = (
+        {0: (GREY, "without"), 1: (ORANGE, "as it is")},
+        iter(["0.1", GREEN, BLUE, PINK]),
+    )
     for strength in sorted(table.competition.unique()):
         color, name = known.get(strength) or (next(others, GREY), f"× {strength:g}")
         by_dose = table[table.competition == strength].groupby("decorrelation").redundancy
@@ -161,28 +166,28 @@ def competition(models, table):
 
 
 def plateau(losses, table, tolerance=1):
-    """losses: {(rate, units): of each epoch (T,)}; table: a row of "rate", "units", "living units"
-    and "epoch", that of convergence or NaN, for each. A fall stands at the end of the earlier one.
-    """
+    """Draw the fall of the loss. losses: {(rate, units): of each epoch (T,)}; table: a row of
+    "rate", "units", "living units" and "epoch", that of convergence or NaN, for each. A fall stands
+    at the end of the earlier epoch."""
     fig, axis = plt.subplots(figsize=(0.75 * TWO, 3))
     sizes, ticks = sorted(table.units.unique(), reverse=True), [1, 2, 5]
     last, bottom = max(map(len, losses.values())), 0.2 * tolerance
-    for units, color in zip(sizes, (PAPER, BROWN, DARK, GREY)):
-        of = table[table.units == units]
-        for rate, epoch in zip(of.rate, of.epoch):
+    for units, color in zip(sizes, (ORANGE, BROWN, DARK, GREY)):
+        runs = table[table.units == units]
+        for rate, epoch in zip(runs.rate, runs.epoch):
             falls = -np.diff(np.asarray(losses[rate, units]))
             axis.loglog(range(1, len(falls) + 1), falls, color=color, lw=0.9, nonpositive="mask")
             if np.isfinite(epoch):
                 height = falls[int(epoch) - 1 :][:5].mean()
                 axis.plot(epoch, height, "o", color=color, mfc="w", ms=7, mew=1.4, zorder=5)
-        living = int(of["living units"].max())
+        living = int(runs["living units"].max())
         name = f"{units} units" if living == units else f"{units} units, {living} living"
-        name += f", rates {of.rate.min():g} to {of.rate.max():g}" if len(of) > 1 else ""
+        name += f", rates {runs.rate.min():g} to {runs.rate.max():g}" if len(runs) > 1 else ""
         end = 1.6 * units / tolerance
         axis.plot([1, end], [living, living / end], color="0.75", lw=3, zorder=0)
         ticks.append(living / tolerance)  # where K/t falls below the tolerance
         axis.plot(2 * ticks[-1:], [bottom, tolerance], color=color, ls=":", label=name)
-        if len(ends := of.epoch.dropna()):
+        if len(ends := runs.epoch.dropna()):
             name = "○ " + " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
             label(axis, name, (min(ends), 1.3 * bottom), (-7, 0), color=color, ha="right")
     axis.axhline(tolerance, color="k", lw=0.8)
@@ -198,8 +203,8 @@ def plateau(losses, table, tolerance=1):
 
 
 def optimizers(tables):
-    """tables: {title: (rows of "optimizer", "rate", "loss" and "classifier", the classifier on
-    pixels or None)}. Lower losses are on the right."""
+    """Draw classifiers against losses, lower ones on the right. tables: {title: (rows of
+    "optimizer", "rate", "loss" and "classifier", the classifier on pixels or None)}."""
     fig, axes = plt.subplots(1, len(tables), figsize=(TWO, 2.8), squeeze=False)
     losses = np.concatenate([table.loss for table, _ in tables.values()])
     ends = losses.max() + 0.24 * np.ptp(losses), losses.min() - 0.12 * np.ptp(losses)
@@ -214,10 +219,10 @@ def optimizers(tables):
             style = {"ha": "right", "xycoords": axis.get_yaxis_transform()}
             label(axis, "pixels", (0.99, pixels), (0, 5), **style)
         ranks = [rank_correlation(table)]
-        for name, of in table.groupby("optimizer", sort=False):
+        for name, runs in table.groupby("optimizer", sort=False):
             style = {"color": colors[name], "mfc": "w" if name == "SGD" else colors[name]}
-            axis.plot(of.loss, of.classifier, "o-", lw=0.8, ms=5, mew=1.2, label=name, **style)
-            ranks.append(f"{name} {rank_correlation(of)}")
+            axis.plot(runs.loss, runs.classifier, "o-", lw=0.8, ms=5, mew=1.2, label=name, **style)
+            ranks.append(f"{name} {rank_correlation(runs)}")
         text = f"and better classifiers: {ranks[0]}\n({', '.join(ranks[1:])})"
         low, high = axis.get_ylim()
         axis.set_ylim(low - 0.2 * (high - low), high)  # room for the text
@@ -255,9 +260,9 @@ def name_rates(axis, table, colors):
 
 
 def one_epoch(R, usage, W, titles):
-    """Of one model: correlations (K, K), usage (K,), sixteen rows of W (16, D), and two titles."""
+    """Draw one model: correlations (K, K), usage (K,), some rows of W (16, D), and two titles."""
     fig, axes = plt.subplots(1, 3, figsize=(TWO, 1.7), width_ratios=[1, 1, 2.3])
-    correlations_and_usage(*axes[:2], R, usage, PAPER)
+    correlations_and_usage(*axes[:2], R, usage, ORANGE)
     tiles(axes[2], W, 8)
     for axis, title in zip(axes, (*titles, f"weights of {len(W)} units")):
         axis.set_title(title, loc="center")

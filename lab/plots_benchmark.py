@@ -3,21 +3,19 @@
 import matplotlib.pyplot as plt
 import torch
 
-from lab.methods import ADAM, OTHERS, OURS, PAPER, REVISED, SAES, SGD
-from lab.plots import GREEN, PINK, TWO, label, picture, rows, tiles
-from lab.plots import PAPER as ORANGE
-from lab.plots import REVISED as BLACK
-from lab.plots import SAE as BLUE
+from lab.methods import ADAM, FOR_COMPARISON, OUR_CHANGES, PAPERS_LOSS, REVISED, SGD, TUNED_SAES
+from lab.plots import BLACK, BLUE, GREEN, ORANGE, PINK, TWO, label, name_lines, picture, tiles
 
-COLORS = {PAPER: ORANGE, OURS: BLACK, OTHERS: GREEN, SAES: BLUE}  # of kinds; others are pink
+# Of kinds; new ones are pink
+COLORS = {PAPERS_LOSS: ORANGE, OUR_CHANGES: BLACK, FOR_COMPARISON: GREEN, TUNED_SAES: BLUE}
 SHORT = {ADAM: "with Adam, the paper's rate", SGD: "with SGD"}
 SHORT |= {REVISED: "+ log-determinant: the revised loss"}
 CLASSIFIER = "classifier", "(b) classify (linear)", "accuracy, %", ".1f"
 
 
 def paper(table, references):
-    """table: for each model a row of "method", "kind", "seed" and what is drawn of it; references:
-    {column: (name, number)}, a dotted line each."""
+    """Draw the paper's comparison. table: for each model a row of "method", "kind", "seed" and what
+    is drawn of it; references: {column: (name, number)}, a dotted line each."""
     columns = {
         "parameters": ("parameters", 1, ",.0f"),
         "l0": ("active units", 1, ".1f"),
@@ -30,15 +28,15 @@ def paper(table, references):
     fig, axes = plt.subplots(1, len(columns), **size)
     for axis, (column, (title, scale, form)) in zip(axes, columns.items()):
         for y, method in enumerate(methods):
-            of = table[table.method == method]
-            values, color = scale * of[column], COLORS.get(of.kind.iloc[0], PINK)
-            axis.plot(values, [y] * len(of), "o", color=color, mec="w", ms=6, mew=0.5)
+            runs = table[table.method == method]
+            values, color = scale * runs[column], COLORS.get(runs.kind.iloc[0], PINK)
+            axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
             label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
         if column in references:
             name, number = references[column]
             axis.axvline(number, color="0.3", ls=":", lw=1, zorder=0)
             label(axis, name, (number, len(methods) - 0.4), color="0.3")
-        rows(axis, methods)
+        name_lines(axis, methods)
         axis.set(ylim=(len(methods) - 0.1, -0.7), xmargin=0.35)
         if column != "classifier":
             axis.set_xlim(0, 1.3 * axis.dataLim.x1)
@@ -53,9 +51,10 @@ def paper(table, references):
 
 
 def code_or_decoder(table, pixels=None, second=CLASSIFIER):
-    """table: a row of "method", "kind", "seed", "explained", "explained_best" and "classifier" for
-    each model; pixels: the classifier's accuracy on pixels; second: what (b) has, a column of the
-    table, title, label and format. Methods stand under their kind."""
+    """Draw how well codes are decoded, and classify. table: a row of "method", "kind", "seed",
+    "explained", "explained_best" and "classifier" for each model; pixels: the classifier's accuracy
+    on pixels; second: what (b) has, a column of the table, title, label and format. Methods stand
+    under their kind."""
     column, title, unit, form = second
     kinds = sorted(table.kind.unique(), key=lambda kind: [*COLORS, kind].index(kind))
     lines = []  # from above: a text, and whether it is a heading
@@ -63,14 +62,14 @@ def code_or_decoder(table, pixels=None, second=CLASSIFIER):
         lines += [(kind, True), *((m, False) for m in table.method[table.kind == kind].unique())]
     size = TWO, 0.22 * len(lines) + 0.9
     fig, (a, b) = plt.subplots(1, 2, figsize=size, width_ratios=[2.3, 1], sharey=True)
-    rows(a, [SHORT.get(text, text) for text, _ in lines], kinds)
+    name_lines(a, [SHORT.get(text, text) for text, _ in lines], kinds)
     for y, (method, heading) in enumerate(lines):
         if heading:
             continue
-        of = table[table.method == method]
-        own, best, other = 100 * of.explained, 100 * of.explained_best, of[column]
-        ends, high = [min(*own, *best), max(*own, *best)], [y] * len(of)
-        color = COLORS.get(of.kind.iloc[0], PINK)
+        runs = table[table.method == method]
+        own, best, other = 100 * runs.explained, 100 * runs.explained_best, runs[column]
+        ends, high = [min(*own, *best), max(*own, *best)], [y] * len(runs)
+        color = COLORS.get(runs.kind.iloc[0], PINK)
         a.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
         a.plot(best, high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
         for axis, dots in ((a, own), (b, other)):
@@ -96,14 +95,14 @@ def code_or_decoder(table, pixels=None, second=CLASSIFIER):
 
 
 def language(table):
-    """As `code_or_decoder`, with "recovered" in place of "classifier"."""
+    """Draw `code_or_decoder` with "recovered" in place of "classifier"."""
     recovered = "recovered", "(b) loss recovered", "loss recovered, %", ".0f"
     return code_or_decoder(table, second=recovered)
 
 
 def directions(models):
-    """models: {name: {"decoder row", "step", "weights", "another row": (D,)}}, one unit of each,
-    and below each picture its cosine with the decoder row of the unit."""
+    """Draw directions of one unit of each model, and below each picture its cosine with the decoder
+    row. models: {name: {"decoder row", "step", "weights", "another row": (D,)}}."""
     titles = [*next(iter(models.values()))]
     size = {"figsize": (0.75 * TWO, 1.12 * len(models) + 0.5), "squeeze": False}
     fig, grid = plt.subplots(len(models), len(titles), **size)
@@ -120,14 +119,14 @@ def directions(models):
 
 
 def units(models, varies, scale, dead):
-    """models: {"model": W (K, D), "sae": W (K, D)}, dead units of the SAE, so many, last; varies
-    (D,): True for pixels that (c) has; scale: of (b)."""
-    W, V = models["model"], models["sae"]
-    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 0.27 * max(len(W), len(V)) / 8 + 0.5))
-    framed = range(len(V) - dead, len(V))
+    """Draw weights of units. models: {"model": W (K, D), "sae": W (K, D)}, dead units of the SAE,
+    so many, last; varies (D,): True for pixels that (c) has; scale: of (b)."""
+    W, W_sae = models["model"], models["sae"]
+    fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 0.27 * max(len(W), len(W_sae)) / 8 + 0.5))
+    framed = range(len(W_sae) - dead, len(W_sae))
     tiles(a, W, 8)
-    tiles(b, V, 8, scale=scale, framed=framed)
-    tiles(c, V * varies, 8, framed=framed)
+    tiles(b, W_sae, 8, scale=scale, framed=framed)
+    tiles(c, W_sae * varies, 8, framed=framed)
     a.set_title("(a) the paper's model")
     b.set(title="(b) its SAE, on one scale", xlabel=f"framed: {dead} dead units" if dead else "")
     c.set(title="(c) its SAE, each on its own", xlabel=b.get_xlabel())
@@ -136,9 +135,9 @@ def units(models, varies, scale, dead):
 
 
 def one_digit(digit, codes, kinds):
-    """A digit (D,) and for each of {method: (A (K,), decoder rows (K, D), reconstruction (D,))} a
-    line: the digit, its reconstruction with the mean squared error, and under bars of their part in
-    it five decoder rows. kinds: {method: kind}."""
+    """Draw a line for each method: a digit (D,), its reconstruction with the mean squared error,
+    and under bars of their part in it five decoder rows. codes: {method: (A (K,), decoder rows
+    (K, D), reconstruction (D,))}; kinds: {method: kind}."""
     colors = {name: COLORS.get(kinds[name], PINK) for name in codes}
     size = {"figsize": (TWO, 0.85 * len(codes) + 0.45), "squeeze": False}
     fig, axes = plt.subplots(len(codes), 8, width_ratios=[1, 1, 0.25, 1, 1, 1, 1, 1], **size)

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from torch.nn.functional import normalize
 
 import helpers as h
-from lab.plots import GREY, PAPER, TWO, label, tiles
+from lab.plots import GREY, ORANGE, TWO, label, tiles
 
 # A colour for each mean or unit: also the colour-blind tell them apart, and each is lighter or
 # darker than the others in grey. None is orange, the paper's loss.
@@ -25,11 +25,12 @@ HIDDEN = 0.97  # a correlation at which one line would hide the other
 
 
 def identity(compared):
-    """compared: {name: (responsibilities, gradients)}, of random energies and a trained layer."""
+    """Draw gradients against responsibilities. compared: {name: (responsibilities, gradients)}, of
+    random energies and a trained layer."""
     fig, axis = plt.subplots(figsize=(3, 2.7))
     axis.axline((0.1, 0.1), (0.2, 0.2), color=GREY, lw=0.8, zorder=0)
     inside, marks = {"xycoords": "axes fraction"}, {"mfc": "none", "ms": 4, "mew": 0.6, "ls": ""}
-    styles = ("o", "0.2", 3, (0.64, 0.86)), ("+", PAPER, 2, (0.72, 0.4))
+    styles = ("o", "0.2", 3, (0.64, 0.86)), ("+", ORANGE, 2, (0.72, 0.4))
     for (name, (r, gradient)), (marker, color, zorder, at) in zip(compared.items(), styles):
         style = marks | {"marker": marker, "color": color, "zorder": zorder, "rasterized": True}
         axis.plot(r.flatten(), gradient.flatten(), **style)
@@ -49,9 +50,9 @@ def identity(compared):
 
 
 def mixture(points, centres, em, descent, without, success, n_starts, lucky):
-    """points (N, 2) of clusters with centres (K, 2); paths of K means (steps, K, 2): EM's, gradient
-    descent's, and the same without competition; success: a row of "model", "seed" and "starts", how
-    many of n_starts find all clusters; lucky: how many are expected to be lucky."""
+    """Draw points (N, 2) of clusters with centres (K, 2), and paths of K means (steps, K, 2): EM's,
+    gradient descent's, and the same without competition; success: a row of "model", "seed" and
+    "starts", how many of n_starts find all clusters; lucky: how many are expected to be lucky."""
     fig, (a, b, c) = plt.subplots(1, 3, figsize=(TWO, 2.45), width_ratios=[1, 1, 0.8])
     for axis, path in ((a, descent), (b, without)):
         axis.scatter(*points.T, s=4, lw=0, c="0.8", rasterized=True)
@@ -64,8 +65,8 @@ def mixture(points, centres, em, descent, without, success, n_starts, lucky):
     a.plot(*em[1:].flatten(0, 1).T, "ko", mfc="none", ms=7, mew=0.6)
     a.set(title="(a) gradient descent and EM", xlabel="dots: gradient descent, circles: EM")
     b.set(title="(b) without competition", xlabel="crosses: start")
-    for place, (_, of) in enumerate(success.groupby("model", sort=False)):
-        c.plot(place + np.linspace(-0.15, 0.15, len(of)), of.starts, "o", ms=5, c="k", mew=0)
+    for place, (_, seeds) in enumerate(success.groupby("model", sort=False)):
+        c.plot(place + np.linspace(-0.15, 0.15, len(seeds)), seeds.starts, "o", ms=5, c="k", mew=0)
     c.axhline(lucky, ls=":", c="k", lw=1)
     label(c, f"lucky starts: {lucky:.0f}", (-0.5, lucky), (0, 2), ha="left", va="bottom")
     c.set(title="(c) starts that find all clusters", ylabel=f"starts, of {n_starts}")
@@ -85,7 +86,7 @@ def square(axis):
 
 
 def widths(points):
-    """points (N,): a mixture component and a unit, each narrow and wide, above the points."""
+    """Draw a mixture component and a unit, each narrow and wide, above the points (N,)."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(0.66 * TWO, 1.7))
     x = np.linspace(-4.4, 4.4, 881)
     gaussians = [np.exp(-((x / s) ** 2) / 2) / s / (2 * np.pi) ** 0.5 for s in (0.5, 1.5)]
@@ -113,8 +114,8 @@ def widths(points):
 
 
 def log_det(cases):
-    """cases: {what it shows: (energies of two units (N, 2), their -log det Cov)}, drawn with the
-    ellipse of two standard deviations."""
+    """Draw energies with the ellipse of two standard deviations. cases: {what it shows: (energies
+    of two units (N, 2), their -log det Cov)}."""
     fig, axes = plt.subplots(1, len(cases), figsize=(0.66 * TWO, 1.85))
     circle = np.stack([f(np.linspace(0, 2 * np.pi, 200)) for f in (np.cos, np.sin)])
     for axis, (name, (E, value)) in zip(axes, cases.items()):
@@ -190,8 +191,8 @@ def panel(axis, name, fate, points, W, b, start=None):
 
 
 def in_the_plane(points, layers, fates, start):
-    """points (N, 2); layers: {"A: what it has": (W (K, 2), b (K,))}; fates: what becomes of each;
-    start: the layer (W, b) from which all set out."""
+    """Draw points (N, 2) and layers: {"A: what it has": (W (K, 2), b (K,))}; fates: what becomes of
+    each; start: the layer (W, b) from which all set out."""
     fig, axes = plt.subplots(1, len(layers), figsize=(TWO, 2.45))
     for axis, (name, layer), fate in zip(axes, layers.items(), fates):
         panel(axis, name, fate, points, *layer, start)
@@ -201,7 +202,7 @@ def in_the_plane(points, layers, fates, start):
 
 
 def one_layer(points, W, b, *title):
-    """The same for one layer, with two lines as title."""
+    """Draw the same for one layer, with two lines as title."""
     fig, axis = plt.subplots(figsize=(3.2, 3.5))
     panel(axis, *title, points, W, b)
     fig.alt = "Points in the plane, and the lines of a layer's units."
@@ -209,8 +210,8 @@ def one_layer(points, W, b, *title):
 
 
 def film(points, paths, fates, steps):
-    """paths: {name: (W (steps, K, 2), b (steps, K))}; fates, shown in the last quarter; steps: the
-    numbers of those that are drawn. Returns the frames, images that are 800 pixels wide."""
+    """Return the frames of a film, images that are 800 pixels wide. paths: {name: (W (steps, K, 2),
+    b (steps, K))}; fates, shown in the last quarter; steps: the numbers of those that are drawn."""
     fig, axes = plt.subplots(1, len(paths), figsize=(TWO, 2.5), dpi=800 / TWO)
     key(fig, "outside lower right")
     number, frames = fig.text(0.008, 0.035, "", fontsize=7.5), []
@@ -243,9 +244,9 @@ def save_film(frames, path):
 # --- Units on digits ----------------------------------------------------------------------------
 
 
-def active_units(x, weights, E):
-    """Of a trained layer's weights (K, D) two units, with digits of x (N, D) on which each is most
-    active by its energies E (N, K), and on which it is inactive."""
+def digits_of_units(x, weights, E):
+    """Draw two units of a trained layer's weights (K, D), with digits of x (N, D) on which each is
+    most active by its energies E (N, K), and on which it is inactive."""
     fig, axes = plt.subplots(1, 3, figsize=(0.7 * TWO, 1.5), width_ratios=[1, 3, 3])
     often = (E > 0).sum(0)
     both = ((often > 2) & (often < len(E) - 2)).nonzero()[:, 0]  # active and inactive on some

@@ -24,7 +24,7 @@ if "google.colab" in sys.modules and not os.path.exists("../lab"):
     os.chdir("companion/notebooks")"""
 
 
-def replaced(path, pattern, text):
+def with_text(path, pattern, text):
     """Return the text of a file with the one place that matches a pattern replaced."""
     new, n = re.subn(pattern, lambda _: text, path.read_text("utf-8"))
     assert n == 1, f"{path} has {n} places for {text}"
@@ -54,11 +54,11 @@ if __name__ == "__main__":
         colab = f"({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{repo}/blob/{branch}/{file})"
         badges.append(f"[![{n} in Binder]{binder} [![{n} in Colab]{colab}")
         for path in (ROOT / file, *ROOT.glob(f"build/{name}.[is]*")):  # .ipynb and .source
-            new[path] = with_cell(replaced(path, BADGES, badges[-1]), CELL.format(url, branch))
+            new[path] = with_cell(with_text(path, BADGES, badges[-1]), CELL.format(url, branch))
     path = ROOT / "README.md"
-    new[path] = replaced(path, BADGES, " ".join(badges))
+    new[path] = with_text(path, BADGES, " ".join(badges))
     path = ROOT / "CITATION.cff"
-    new[path] = replaced(path, "(?m)(?<=^repository-code: ).*", f'"{url}"')
+    new[path] = with_text(path, "(?m)(?<=^repository-code: ).*", f'"{url}"')
     for path, text in new.items():
         time = path.stat().st_mtime_ns  # it is kept: `make` need not run the notebook again
         path.write_text(text, "utf-8")

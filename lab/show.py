@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import os
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,8 +12,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from PIL import Image
 
-from lab import ROOT, record
-from lab.parallel import TERMINAL, live
+from lab import ROOT, parallel, record
 
 FASHION = ROOT / "figures" / "fashion"
 
@@ -29,11 +29,11 @@ def table(frame):
     display(Markdown(frame.to_markdown(index=False, disable_numparse=True)))
 
 
-def fashion(name, of, by, columns):
+def fashion(name, table_name, by, columns):
     """Show the `summary` of a table of the saved run on Fashion-MNIST, figures/fashion/<name>.json,
     if there is one."""
     if (FASHION / f"{name}.json").exists():
-        frame = record.read(name, FASHION)["tables"][of]
+        frame = record.read(name, FASHION)["tables"][table_name]
         table(summary(frame, by, columns).rename_axis("Fashion-MNIST"))
 
 
@@ -49,6 +49,13 @@ def figure(fig):
     plt.close(fig)
 
 
+def live():
+    """Return whether a front end that we know looks at this notebook, and no run of `make`."""
+    vs_code = "VSCODE_PID" in os.environ and os.environ.get("TERM_PROGRAM") != "vscode"
+    jupyter = not {"JPY_SESSION_NAME", "COLAB_RELEASE_TAG"}.isdisjoint(os.environ)
+    return parallel.TERMINAL is None and (vs_code or jupyter)  # a terminal of VS Code is none
+
+
 def interactive(draw, **choices):
     """Show the figure draw(**choices); in a live notebook with a control for each choice.
 
@@ -56,7 +63,7 @@ def interactive(draw, **choices):
     defaults that `draw` has. Elsewhere, as in a saved notebook, there is the figure of these.
     """
     if not live():
-        if TERMINAL is None:
+        if parallel.TERMINAL is None:
             print("Sliders: open this notebook in JupyterLab, VS Code or Colab")
         return figure(draw())
     drawn = functools.wraps(draw)(lambda **chosen: figure(draw(**chosen)))
@@ -91,13 +98,13 @@ def summary(frame, by, columns, paper=None):
     for column, (heading, digits, *scale) in columns.items():
         scaled = frame.assign(**{column: frame[column] * math.prod(scale)})
         cells = scaled.groupby(by, sort=False)[column].apply(mean_and_deviation, digits)
-        of_paper = {group: of[column] for group, of in (paper or {}).items() if column in of}
-        text[heading] = [f"{t} ({of_paper[g]})" if g in of_paper else t for g, t in cells.items()]
+        said = {group: row[column] for group, row in (paper or {}).items() if column in row}
+        text[heading] = [f"{t} ({said[g]})" if g in said else t for g, t in cells.items()]
     return pd.DataFrame(text, index=cells.index)
 
 
 def criteria(rows):
-    """Show a table of criteria, and return what `record.save` takes. rows: lists of a claim, the
+    """Show a table of criteria, and return what `record.save` takes. rows: tuples of a claim, the
     numbers measured, a comparison and a bound, see `record.criterion`."""
     results, text = [record.criterion(*row) for row in rows], []
     for row in results:

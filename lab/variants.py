@@ -1,4 +1,4 @@
-"""Losses, models and an optimiser that notebooks need and helpers.py does not have."""
+"""Losses, models and an optimiser that helpers.py does not have."""
 
 import math
 
@@ -24,7 +24,7 @@ def paper_sae_loss(model, x):
     return (model.decode(A) - x).square().mean() + 0.01 * A.mean()
 
 
-def paper_sae(x, n_units, l0, seed):
+def new_paper_sae(x, n_units, l0, seed):
     """Return the SAE of the paper's benchmark; its decoder starts as PyTorch's layers do."""
     model = h.SparseAutoencoder(x.shape[1], n_units, seed=seed)
     generator, bound = torch.Generator().manual_seed(100 + seed), n_units**-0.5
@@ -32,8 +32,9 @@ def paper_sae(x, n_units, l0, seed):
     return model
 
 
-def principal_components(x, n_units, l0, seed=0):
-    """Return an encoder of n_units / 2 components and their negatives, with one bias for all."""
+def new_principal_components(x, n_units, l0, seed):
+    """Return an encoder of n_units / 2 components and their negatives, with one bias for all, at
+    which l0 units are active. It has no use for the seed."""
     model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
     model.W.data = torch.cat([axes, -axes])[:n_units]

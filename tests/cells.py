@@ -18,14 +18,21 @@ def sources(name):
 
 
 def notebook(name, **names):
-    """{name: what it is} of the functions, classes and imports in a notebook's cells.
-
-    names: what else its functions use.
-    """
+    """{name: what it is} of the functions, classes and imports in a notebook's cells; names: what
+    else its functions use."""
     tree = ast.parse("\n".join(sources(name).values()))
     tree.body = [node for node in tree.body if isinstance(node, KEPT)]
     exec(compile(tree, name, "exec"), names)
     return names
+
+
+def criteria(name):
+    """{criterion: comparison and bound} of a notebook's table of criteria."""
+    nodes = ast.parse("\n".join(sources(name).values())).body
+    assigned = [n for n in nodes if isinstance(n, ast.Assign)]
+    tables = [n.value for n in assigned if ast.unparse(n.targets[0]) == "criteria"]
+    rows = [row.elts for row in tables[0].elts]
+    return {row[0].value: f"{row[2].value} {ast.unparse(row[3])}" for row in rows}
 
 
 def checked(figure):

@@ -11,6 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)  # the tensors are small: on a busy machine threads wait for each other
 
 
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt  # after MPLBACKEND
+
+    plt.close("all")
+
+
 @pytest.fixture
 def float64():
     """New models are of double precision: two ways to compute the same agree closely."""

@@ -24,21 +24,17 @@ agreement 0.99 0.981 0.979; redundancy 0.3 0 -0.3; step and other rows 0.001 -0.
 living units 67 69 70; epoch 3 3.09 3.5; width 3e-15 9e-15 2e-6; width -10.5 -10.8 -10.9"""
 
 
-@pytest.mark.parametrize("case", CASES.split(";"))
-def test_each_column_has_its_tolerance(case):
-    column, *numbers = case.strip().rsplit(maxsplit=3)
-    for n in (1, 3):
-        there, near, far = (dict.fromkeys(range(n), float(number)) for number in numbers)
-        assert check.agree(there, near, column) and not check.agree(there, far, column)
-        assert not check.agree(there, there | {3: there[0]}, column)
-
-
-def test_only_the_records_own_spread_over_seeds_allows_more():
+def test_each_column_has_its_tolerance_and_only_the_records_own_spread_allows_more():
+    for case in CASES.split(";"):
+        column, *numbers = case.strip().rsplit(maxsplit=3)
+        for n in (1, 3):
+            there, near, far = (dict.fromkeys(range(n), float(number)) for number in numbers)
+            assert check.agree(there, near, column) and not check.agree(there, far, column)
+            assert not check.agree(there, there | {3: there[0]}, column)
     alike, apart = {0: 90.0, 1: 90.0, 2: 90.0}, {0: 89.0, 1: 90.0, 2: 91.0}
     for shift, same in {1.6: True, 1.7: False}.items():  # two errors are 2 * sqrt(2 / 3) = 1.63
         assert check.agree(apart, {s: 90 - shift for s in apart}, "classifier") == same
         assert not check.agree(alike, {s: apart[s] - shift for s in apart}, "classifier")
-    assert check.agree({0: 31, 1: 32, 2: 37}, {0: 41, 1: 36, 2: 35}, "dead")  # of two processors
 
 
 def test_classifiers_that_are_worse_by_one_and_a_half_points_are_seen():
@@ -61,9 +57,7 @@ def test_classifiers_that_are_worse_by_one_and_a_half_points_are_seen():
         ({"rows": [A, B | {"l0": 9.9}]}, ["runs, b, l0: 9 in the record, 9.9"]),
         ({"bound": 0.88}, ["criterion, Good., >: 0.89 in the record, 0.88"]),
         ({"comparison": ">="}, ["criterion, Good., >: 0.89", "criterion, Good., >=: nothing"]),
-        ({"claim": "x"}, ["criterion, Good., >", "criterion, Good., holds", *["criterion, x"] * 2]),
         ({"measured": (0.88, 0.92)}, ["note: by a hair, criterion, Good., holds"]),
-        ({"measured": (0.5, 0.52)}, ["criterion, Good., holds"]),
         ({"measured": (float("nan"), 0.92)}, ["criterion, Good., holds"]),
     ],
 )
@@ -77,22 +71,18 @@ def test_the_exit_status_is_zero_if_all_notebooks_were_compared_and_agree(tmp_pa
     monkeypatch.setattr(record, "ROOT", tmp_path)
     (tmp_path / "figures").mkdir()
 
-    def status(*runs):  # of two notebooks, then one more, and of the language model
-        for name, run in zip([*NOTEBOOKS, "language"], (a_run(2), a_run(2), *runs)):
+    def status(*runs):  # of notebooks, and of the language model
+        for name, run in zip([*NOTEBOOKS, "language"], runs):
             path = tmp_path / f"figures/{name}.json"
             path.write_text(json.dumps(run)) if run else path.unlink(missing_ok=True)
         return check.check()
 
-    for name in (*NOTEBOOKS, "language"):
-        (tmp_path / f"figures/{name}.json").write_text(json.dumps(a_run()))
+    same, run, worse = a_run(), a_run(2), a_run(2, rows=[A])
     for command in ("init -q", "add .", "-c user.name=a -c user.email=b@c commit -q -m record"):
-        assert check.check() == 1  # without git, and the record itself
+        assert status(same, same, same, same) == 1  # without git, and the record itself
         subprocess.run(["git", "-C", tmp_path, *command.split()], check=True)
-    run, hair = a_run(2), a_run(2, measured=(0.88, 0.92))
-    K, worse = a_run(2, K=9), a_run(2, rows=[A])
-    for one in (run, hair):
-        assert [status(one, other) for other in (None, a_run(), K, run)] == [0, 0, 0, 0]
-    assert [status(one, run) for one in (None, a_run(), K, worse)] == [1, 1, 1, 1]
-    assert status(run, worse) == 1
-    monkeypatch.setenv("PATH", "")  # without git
-    assert status(run, run) == 1
+    for of_language in (None, same, a_run(2, K=9), run):
+        assert status(run, run, run, of_language) == 0
+    for third in (None, same, a_run(2, K=9), worse):
+        assert status(run, run, third, run) == 1
+    assert status(run, run, run, worse) == 1

@@ -1,4 +1,4 @@
-"""helpers.py against plain formulas and loops, NumPy, SciPy, scikit-learn, and two theorems."""
+"""helpers.py against plain formulas and loops, NumPy, SciPy, and scikit-learn."""
 
 import math
 from functools import partial
@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import softmax
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from torch import nn
 from torch.autograd import grad
@@ -19,7 +19,6 @@ from torch.autograd import grad
 import helpers as h
 
 pytestmark = pytest.mark.usefixtures("float64")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def normal(*shape, seed=0):
@@ -27,7 +26,7 @@ def normal(*shape, seed=0):
 
 
 def close(actual, expected, rtol=1e-7, atol=1e-9):
-    pair = (v.detach().cpu() if torch.is_tensor(v) else v for v in (actual, expected))
+    pair = (v.detach() if torch.is_tensor(v) else v for v in (actual, expected))
     assert_allclose(*pair, rtol=rtol, atol=atol)
 
 
@@ -42,10 +41,6 @@ SHORT = {"epochs": 3, "batch_size": 16, "lr": 0.01}  # ten minibatches, and 5 ro
 paper = partial(h.decoder_free_loss, strength=0.5)
 
 
-def off_diagonal(e):
-    return np.square(np.corrcoef(e.T) - np.eye(e.shape[1])).sum()
-
-
 def log_det(e, s=1e-3):
     return -np.linalg.slogdet(np.cov(e.T) + s * np.eye(e.shape[1]))[1]
 
@@ -55,7 +50,7 @@ TERMS = {
     h.lse_loss: lambda e: -np.log(np.exp(-e).sum(1)).sum(),
     h.variance_loss: lambda e: -sum(math.log(np.var(column, ddof=1) + 1e-6) for column in e.T),
     h.correlation: lambda e: np.corrcoef(e.T),
-    h.decorrelation_loss: off_diagonal,
+    h.decorrelation_loss: lambda e: np.square(np.corrcoef(e.T) - np.eye(e.shape[1])).sum(),
     h.log_det_loss: log_det,
     h.l0: lambda e: np.mean([sum(row > 0) for row in e]),
     h.usage: lambda e: np.array([np.mean(column > 0) for column in e.T]),
@@ -82,7 +77,6 @@ def test_losses_of_layers_are_added_up():
     for loss in (h.lse_loss, h.variance_loss, h.decorrelation_loss, h.infomax_loss):
         close(loss(layers), sum(loss(E) for E in layers.flatten(0, 1)))
         close(gradient(loss, layers)[1, 2], gradient(loss, layers[1, 2]))
-    close(h.correlation(layers)[1, 2], h.correlation(layers[1, 2]))
 
 
 def test_dead_units_have_no_correlation_and_gradients_stay_finite():
@@ -112,7 +106,7 @@ def test_weights_start_as_pytorchs_layers_do_and_decoder_rows_along_them():
         assert ours.shape == theirs.shape and ours.abs().max() <= 1 / 20 and not ours.equal(others)
         assert stats.kstest(ours.flatten().tolist(), theirs.flatten().tolist()).pvalue > 1e-3
     model = h.SparseAutoencoder(400, 64, seed=3)
-    assert model.W.equal(one.W) and model.b.equal(one.b) and not model.c.any() and one.seed == 3
+    assert model.W.equal(one.W) and model.b.equal(one.b) and not model.c.any()
     close(model.V, one.W / one.W.norm(dim=1)[:, None])
 
 
@@ -126,7 +120,6 @@ def test_models_encode_what_they_have_taken_the_mean_off_and_an_sae_decodes(opti
         A[A < np.sort(A)[:, [-2]]] = 0
     close(model(X), A)
     close(model.reconstruct(X), A @ V + MEAN.numpy())
-    close(model.decode(torch.from_numpy(A)), A @ V + MEAN.numpy())
     close(model(X.view(3, 55, 6)).flatten(0, 1), model(X))  # (batch, sequence, D)
     close(sae(**options)(X), sae(mean=0 * MEAN, **options)(X))
     assert sum(p.numel() for p in model.parameters()) == n_parameters
@@ -135,15 +128,16 @@ def test_models_encode_what_they_have_taken_the_mean_off_and_an_sae_decodes(opti
     assert model.mean[0] == -3
 
 
-@pytest.mark.parametrize("seeds", [{}, {"order": 3}])
-def test_fit_is_a_plain_loop(seeds):
+@pytest.mark.parametrize("schedule", [[1.0, 0.1, 3.0], lambda epochs: [1.0, 0.1, epochs]])
+@pytest.mark.parametrize("seeds", [{}, {"order_seed": 3}])
+def test_fit_is_a_plain_loop(seeds, schedule):
     """With a factor of the rate for each epoch, and an order of inputs from the model's seed, or
     another, which changes nothing else."""
-    model, twin, factors = encoder(seed=7), encoder(seed=7), np.array([1.0, 0.1, 3.0])
-    options = {"schedule": factors, "optimizer": torch.optim.SGD, "after_epoch": Mock()}
+    model, twin = encoder(seed=7), encoder(seed=7)
+    options = {"schedule": schedule, "optimizer": torch.optim.SGD, "after_epoch": Mock()}
     history = h.fit(model, paper, X, **SHORT, **options, **seeds)
-    order, expected = torch.Generator().manual_seed(seeds.get("order", 7)), []
-    for factor in factors:
+    order, expected = torch.Generator().manual_seed(seeds.get("order_seed", 7)), []
+    for factor in (1, 0.1, 3):
         losses = []
         for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
             losses.append(paper(twin, X[rows]))
@@ -154,24 +148,6 @@ def test_fit_is_a_plain_loop(seeds):
     close(model.W, twin.W)
     assert options["after_epoch"].mock_calls == 3 * [call(model)]
     assert not history.losses.requires_grad and history.strengths == []
-
-
-def test_by_default_fit_is_the_papers_adam_on_a_network_of_any_type():
-    one, two = (nn.Linear(6, 5).float().to(DEVICE) for _ in range(2))
-    two.load_state_dict(one.state_dict())
-    papers = {"lr": 1e-3, "batch_size": 128, "optimizer": torch.optim.Adam}
-    for network, options in ((one, {}), (two, papers)):
-        h.fit(network, lambda model, x: h.infomax_loss(model(x)), X, epochs=9, **options)
-    close(one.weight, two.weight, 1e-4, 1e-6)
-    assert one.weight.dtype == torch.float32
-
-
-def test_an_interrupted_model_keeps_what_it_has_learned():
-    model, twin = encoder(), encoder()
-    with pytest.raises(KeyboardInterrupt):
-        h.fit(model, paper, X, **SHORT, after_epoch=Mock(side_effect=[None, KeyboardInterrupt]))
-    h.fit(twin, paper, X, **SHORT | {"epochs": 2})
-    assert model.W.equal(twin.W)
 
 
 def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
@@ -187,15 +163,9 @@ def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="strength"):
         h.fit(model, lambda model, x, strength: h.infomax_loss(model(x)), X, **SHORT, l0=2)
     assert model.W.equal(encoder().W)
-    half = (1000 * X.abs() + 1000).half()  # finite, and its sum is not
-    assert not half.sum().isfinite() and h.fit(model, paper, half, **SHORT).losses.isfinite().all()
-
-
-def test_training_that_diverges_says_so():
-    """Though the last loss is finite, and only its gradient is not; or the other way round."""
-    for more in (lambda W: (0 * W).sum().abs().sqrt(), lambda W: math.inf):
+    for more in (lambda W: (0 * W).sum().abs().sqrt(), lambda W: math.inf):  # or it diverges
         with pytest.raises(FloatingPointError, match="epoch 1"):
-            h.fit(encoder(), lambda model, x, f=more: paper(model, x) + f(model.W), X, epochs=1)
+            h.fit(model, lambda model, x, f=more: paper(model, x) + f(model.W), X, epochs=1)
 
 
 TIED, PAPERS = partial(h.SparseAutoencoder, tied=True), h.decoder_free_loss
@@ -217,7 +187,7 @@ def test_a_model_has_the_l0_asked_for_on_inputs_of_any_scale(new, loss, scale):
 def strengths(counts, l0):
     """Those of a loss whose parts have gradients 3 and 12, while so many units are active."""
     model, found = nn.Linear(1, 2), []  # with a bias, on which the loss does not depend
-    loss = h.Steering(lambda m, x, s: s * 3 * m.weight[0] + 12 * m.weight[1], l0, len(counts))
+    loss = h.SteeredLoss(lambda m, x, s: s * 3 * m.weight[0] + 12 * m.weight[1], l0, len(counts))
     for count in counts:
         model.forward = Mock(return_value=torch.ones(round(len(X) * count)))
         loss(model, X)
@@ -237,11 +207,11 @@ def test_a_strength_follows_the_number_of_active_units():
 
 
 def test_all_steps_are_planned_for_and_a_miss_of_more_than_a_tenth_warns(monkeypatch, recwarn):
-    monkeypatch.setattr(h, "Steering", Mock(wraps=h.Steering))
+    monkeypatch.setattr(h, "SteeredLoss", Mock(wraps=h.SteeredLoss))
     for active in (1.79, 1.81, 2.19, 2.21):
         monkeypatch.setattr(h, "active_units", lambda model, x, active=active: active)
         h.fit(encoder(), PAPERS, X, **SHORT, l0=2)
-    assert h.Steering.mock_calls == 4 * [call(PAPERS, 2, 30)]
+    assert h.SteeredLoss.mock_calls == 4 * [call(PAPERS, 2, 30)]
     ends = [str(warning.message).partition(", at")[0] for warning in recwarn]
     assert ends == ["1.8 units are active, not 2", "2.2 units are active, not 2"]
 
@@ -277,21 +247,10 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded_however_large_they_
     x[:, 0], x[9:, :2], model.W.data[:2], model.b.data[:2] = 0, -1, torch.eye(2, 6), 0
     x[:9, 0], x[:10, 1], x_test[:, 0] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2, 1e9
     A, A_test = (model(part).detach() for part in (x, x_test))
-    assert (A[:, :2] > 0).sum(0).tolist() == [9, 10]
     V, _ = h.best_decoder(model, x)
     assert not V[0].any() and V[1:].all() and h.best_decoder(model, x, min_active=9)[0].all()
     expected = LinearRegression().fit(A[:, 1:], x).predict(A_test[:, 1:])
     close(h.Decoded(model, x).reconstruct(x_test), expected)
-
-
-def test_the_best_decoder_of_float32_activations_does_not_invert_rounding():
-    """Of two units whose difference is lost in float32; a difference of a hundredth is not."""
-    x, model = normal(2000, 6).float(), encoder().float()
-    model.W.data[1], model.b.data[:2] = model.W.data[0], 50 + 1e-5 * torch.arange(2)
-    assert h.best_decoder(model, x)[0][:2].norm(dim=1).max() < 10
-    model.W.data[1], model.b.data[:2] = 0.99 * model.W.data[0] + 0.01 * model.W.data[2], 3
-    rounded, _ = h.best_decoder(model, x)
-    close(rounded, h.best_decoder(model.double(), x.double())[0], 1e-2)
 
 
 @pytest.mark.parametrize("decoder", [h.best_decoder, h.own_decoder])
@@ -303,58 +262,8 @@ def test_a_decoded_model_gives_inputs_as_they_are(new, decoder):
     V, offset = decoder(new(), x)
     close(decoded.reconstruct(x_test + MEAN), new()(x_test) @ V + offset + MEAN)
     close(decoded(x_test + MEAN), new()(x_test))
-    expected = h.variance_explained(decoded, x + MEAN)
-    single = h.Decoded(model.float().to(DEVICE), x + MEAN, decoder)  # of x in float64, on a CPU
-    assert h.variance_explained(single, x + MEAN) == pytest.approx(expected, rel=1e-3)
+    share = r2_score(x, decoded.reconstruct(x).detach(), multioutput="variance_weighted")
+    assert h.variance_explained(decoded, x) == pytest.approx(share)
     model.b.data -= 1000
     of_dead = h.Decoded(model, x, decoder).reconstruct(x_test)
     close(of_dead, x.mean(0).expand(50, 6), 1e-5, 1e-6)
-
-
-def test_variance_explained_is_the_r2_score_weighted_by_variance():
-    x, model = normal(50, 6) * torch.arange(1, 7) + 2, sae()
-    expected = r2_score(x, model.reconstruct(x).detach(), multioutput="variance_weighted")
-    assert h.variance_explained(model, x) == pytest.approx(expected)
-
-
-def test_on_digits_the_log_sum_exp_kills_all_units_and_the_other_terms_keep_them_alive():
-    x, alone, whole = torch.tensor(load_digits().data) / 6, h.Encoder(64, 32), h.Encoder(64, 32)
-    h.fit(alone, lambda model, x: h.lse_loss(model(x)), x, epochs=20, lr=0.003)
-    h.fit(whole, h.decoder_free_loss, x, epochs=20, lr=0.003)
-    assert not alone(x).any() and (h.usage(whole(x)) > 0.1).sum() >= 30
-
-
-def test_every_unit_dies():
-    """Theorem for the log-sum-exp alone: a living unit's bias falls at the rate of the least
-    responsibility, so that units of length |theta| are dead at the time 2 |theta| / least."""
-    x, theta, rate = torch.cat([X[:40], torch.ones(40, 1)], 1), normal(4, 7, seed=1) / 4, 0.02
-    length = theta.norm(dim=1)
-    least = (-length.max() * x.norm(dim=1).max()).exp() / 4
-    path, loss = [theta], lambda theta: h.lse_loss(torch.relu(x @ theta.T))
-    for _ in range(1000):
-        path.append(path[-1] - rate * gradient(loss, path[-1]))
-    path = torch.stack(path)
-    alive, fall = (path @ x.T > 0).any(2), -path.diff(dim=0) / rate  # of each step and unit
-    assert alive[0].any() and not alive[-1].any()
-    assert (rate * alive.sum(0) <= 2 * length / least).all()
-    assert (fall[..., -1][alive[:-1]] >= 0.99 * least).all() and not fall[~alive[:-1]].any()
-
-
-@pytest.mark.parametrize("n_units", [2, 8])
-def test_the_log_determinant_and_weight_decay_alone_make_weights_a_decoder(n_units):
-    """Theorem for linear energies without a penalty: the ridge regression of x on E is kappa W,
-    and W'W = (I / kappa - s / Cov(x))_+ on the K leading principal components. So for K <= D the
-    rows of W are orthogonal and of one norm, up to s / Cov(x)."""
-    kappa, s, scale = 100.0, 1e-3, torch.tensor([2.0, 1.3, 0.9, 0.6, 0.1])
-    x, model = normal(128, 5) * scale, h.Encoder(5, n_units)
-    model.forward = lambda x: x @ model.W.T
-
-    def loss(model, x):
-        return h.log_det_loss(model(x)) + kappa * model.W.square().sum()
-
-    h.fit(model, loss, x, epochs=300, lr=0.001, optimizer=torch.optim.SGD)
-    W, E = (v.detach().numpy() for v in (model.W, model(x)))
-    close(Ridge(alpha=s * 127).fit(E, x).coef_.T, kappa * W, atol=1e-6)
-    variance, U = np.linalg.eigh(torch.cov(x.T).numpy())
-    power = np.maximum(1 / kappa - s / variance, 0) * (np.arange(5) >= 5 - n_units)
-    close(W.T @ W, U * power @ U.T, atol=1e-6)

@@ -25,13 +25,6 @@ def folder(request, tmp_path, monkeypatch):
     return tmp_path / request.param
 
 
-def test_training_and_test_are_of_different_documents():
-    train, test = language.split([[i] * 300 for i in range(40)], 4000)
-    assert {ids[0] % 10 for ids in test} == {9} and 9 not in {ids[0] % 10 for ids in train}
-    assert max(map(len, train + test)) == 128  # of which the first does not count
-    assert [sum(len(ids) - 1 for ids in part) for part in (train, test)] == [3600, 400]
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["residual", "mlp"])
 def test_components_and_loss_recovered_are_those_of_plain_loops(folder, kind, monkeypatch):
@@ -68,36 +61,25 @@ def test_components_and_loss_recovered_are_those_of_plain_loops(folder, kind, mo
 
 
 @pytest.mark.filterwarnings("ignore:.*units are active")  # of so few steps
-def test_the_run_and_its_record(folder):
-    """Of all methods of notebook 3, on minibatches of twice as many rows as units."""
-    site = {"llama": "residual", "gpt2": "mlp"}[folder.name]
+def test_the_run_and_its_record(folder, capsys):
+    """Of all methods of notebook 3; and what cannot be run is said."""
+    site, output = {"llama": "residual", "gpt2": "mlp"}[folder.name], folder.parent / "build"
     language.main(f"--model {folder} --site {site} --tokens 1000 --seeds 1".split())
-    output = folder.parent / "build/language"
-    content = record.read("language", output)
+    content = record.read("language", output / "language")
     table = content["tables"]["results"]
     assert [*table.method] == [method.name for method in methods.METHODS]
-    assert table.notna().all(axis=None) and (output / "3d_language_model.png").exists()
-    of = table.set_index("method")
-    assert of.l0["TopK SAE"] == 6 and of.l0[methods.COMPONENTS] == pytest.approx(6, rel=0.3)
-    sizes = content["parameters"]
-    assert (sizes["components"], sizes["units"], sizes["active units"]) == (24, 48, 6)
-
-
-@pytest.mark.parametrize("option", ["layer", "tokens", "site", "model"])
-def test_what_cannot_be_run_is_said(option, folder, capsys):
-    for value in {"layer": (0, 5), "tokens": (0, 80, 100_000)}.get(option, ["x"]):
+    assert table.notna().all(axis=None) and (output / "language/3d_language_model.png").exists()
+    assert table.set_index("method").l0["TopK SAE"] == content["parameters"]["active units"] == 6
+    assert (content["parameters"]["components"], content["parameters"]["units"]) == (24, 48)
+    for option in ("layer 0", "layer 5", "tokens 0", "tokens 80", "tokens 100000", "model x"):
         with pytest.raises(SystemExit) as end:
-            language.main(f"--model {folder} --{option} {value}".split())
-        assert end.value.code and f"--{option}" in f"{end.value.code} {capsys.readouterr().err}"
+            language.main(f"--model {folder} --{option}".split())
+        name = option.split()[0]
+        assert end.value.code and f"--{name}" in f"{end.value.code} {capsys.readouterr().err}"
 
 
-def test_networks_that_are_missing_or_of_another_kind(folder, monkeypatch):
-    monkeypatch.setattr(language, "files", lambda package: None)  # it is not installed
-    with pytest.raises(OSError, match="SmolLM2"):
-        language.load_network()
-    _, network = language.load_network(str(folder))
-    layers = torch.nn.ModuleList([torch.nn.ReLU()] * 4)
-    for modules, text in (([layers], "--site residual"), ([], "0 layers")):
-        monkeypatch.setattr(network, "modules", lambda modules=modules: modules)
-        with pytest.raises(ValueError, match=text):
-            language.find_site(network, "mlp")
+def test_training_and_test_are_of_different_documents():
+    train, test = language.split([[i] * 300 for i in range(40)], 4000)
+    assert {ids[0] % 10 for ids in test} == {9} and 9 not in {ids[0] % 10 for ids in train}
+    assert max(map(len, train + test)) == 128  # of which the first does not count
+    assert [sum(len(ids) - 1 for ids in part) for part in (train, test)] == [3600, 400]

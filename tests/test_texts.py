@@ -183,18 +183,23 @@ def of_front_page():
     convergence = table("2_ablation", "convergence")
     epochs = span(convergence.epoch[convergence.units == 64])
     inactive = 64 - table("2_ablation", "ablation", "model").l0[C]
+    agreement = table("2_ablation", "agreement", ["model", "change"]).agreement["C"]
+    spread = table("2_ablation", "spread", "model")["spread of Z"]
     explained = 100 * model.explained
     rows, others = (table("3_benchmark", name, "method") for name in ("benchmark", "sparsity"))
     pixels, with_l1 = table("3_benchmark", "references").pixels[0], f"{ADAM}, with L1"
     return [
         f"reach {accuracies['SGD']}% with plain SGD, and {accuracies['Adam']}% with Adam",
         f"reaches {model.classifier[MODEL]:.1f}%, against {model.classifier[SAE]:.1f}% on the",
-        f"and {pixels:.1f}% on raw pixels",
+        f"{pixels:.1f}% on raw pixels, and {model.classifier[tied]:.1f}% on a tuned SAE",
         f"{explained[MODEL]:.0f}% of the variance against {explained[SAE]:.0f}%",
         f"{others.classifier[with_l1]:.1f} in place of {rows.classifier[ADAM]:.1f}%",
         f"{100 * others.explained[with_l1]:.0f} in place of {100 * rows.explained[ADAM]:.0f}%",
         f"classifies at {model.classifier[tied]:.1f}%",
         f"Some {inactive:.0f} inactive units",
+        f"varies by only {spread['C: + decorrelation']:.0%}",
+        f"a mean correlation of {agreement['without competition']:.2f} with what",
+        f"in another order, of {agreement['another order']:.2f}",
         f"in epochs {epochs} for",
         f"{weights['weights 64 and 32']:.0f} of 64 units are active",
         f"and {weights['weights N_j/2 and 1']:.0f} are active",

@@ -1,6 +1,5 @@
 """Notebook 1: the functions and definitions in its cells against plain formulas, its figures."""
 
-import ast
 import math
 
 import matplotlib.pyplot as plt
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cells import checked, dots, notebook, sources
+from cells import checked, criteria, dots, notebook, sources
 from matplotlib.colors import to_hex, to_rgb
 from numpy.testing import assert_allclose
 from PIL import Image
@@ -25,24 +24,8 @@ SIDES = torch.stack([ANGLES.sin(), ANGLES.cos()], 1)
 FIVE = 3 * SIDES[torch.arange(250) % 5] + 0.2 * torch.randn(250, 2, generator=rng)
 
 
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
-
-
-def assigned(name):
-    """The expression that a cell assigns to a name."""
-    code = "\n".join(sources("1_theorem").values())
-    nodes = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
-    return next(node.value for node in nodes if ast.unparse(node.targets[0]) == name)
-
-
 def random(*shape):
     return torch.rand(*shape, generator=rng)
-
-
-# --- Cells --------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:.*converge")
@@ -66,7 +49,8 @@ def test_a_step_is_em_and_without_competition_mean_shift():
 
 
 def test_lucky_starts_are_five_of_300_points_in_five_clusters_of_60():
-    lucky = eval(ast.unparse(assigned("lucky")), {"N_STARTS": 200})
+    (line,) = [s for s in sources("1_theorem")["starts"].splitlines() if s.startswith("lucky = ")]
+    lucky = eval(line.partition(" = ")[2], {"N_STARTS": 200})
     assert lucky == pytest.approx(200 * 60**5 / math.comb(300, 5))
     starts = CELLS["random_starts"](1)
     assert starts.shape == (200, 5, 2)
@@ -77,38 +61,27 @@ def test_lucky_starts_are_five_of_300_points_in_five_clusters_of_60():
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("weights", [{}, {"lse": 2, "variance": 3, "decorrelation": 5}])
 def test_layers_are_trained_at_once_as_each_alone(weights):
-    weight = {"lse": 1, "variance": 1, "decorrelation": 1} | weights
-
     def loss(model, x):
-        E = model(x)
-        spread = weight["variance"] * h.variance_loss(E)
-        return (
-            weight["lse"] * h.lse_loss(E)
-            + spread
-            + weight["decorrelation"] * h.decorrelation_loss(E)
-        )
+        E, weight = model(x), {"lse": 1, "variance": 1, "decorrelation": 1} | weights
+        return sum(weight[term] * getattr(h, f"{term}_loss")(E) for term in weight)
 
     W, b = CELLS["train"]([7, 3], **weights)
     assert W.shape == (1 + 2 * 2, 2, 5, 2) and b.shape == (1 + 2 * 2, 2, 5)
     for i, seed in enumerate((7, 3)):
         alone = h.Encoder(2, 5, seed=seed)
         assert_allclose(W[0, i], alone.W.detach())
-        h.fit(alone, loss, POINTS, epochs=2, lr=0.03, order=0)
+        h.fit(alone, loss, POINTS, epochs=2, lr=0.03, order_seed=0)
         assert_allclose(W[-1, i], alone.W.detach(), atol=1e-9)
         assert_allclose(b[-1, i], alone.b.detach(), atol=1e-9)
-
-
-def test_training_without_competition_is_another():
-    with_it, without, again = (CELLS["train"]([7], competition=dose)[0][-1] for dose in (1, 0, 1))
-    assert torch.equal(with_it, again) and not torch.allclose(with_it, without, atol=1e-4)
+    without = CELLS["train"]([7, 3], **weights, competition=0)[0]
+    assert not torch.allclose(W[-1], without[-1], atol=1e-4)
 
 
 def test_models_have_the_terms_that_their_names_say():
     names = {}
     exec(sources("1_theorem")["models"].partition("paths = ")[0], names)
-    models = names["MODELS"]
     weights = {"lse": 1, "variance": 1, "decorrelation": 1, "competition": 1}
-    terms = {name: [*(weights | changed).values()] for name, changed in models.items()}
+    terms = {name: [*(weights | changed).values()] for name, changed in names["MODELS"].items()}
     assert terms == {
         "A: log-sum-exp": [1, 0, 0, 1],
         "B: + variance": [1, 1, 0, 1],
@@ -137,31 +110,27 @@ def test_counts_of_layers_made_by_hand():
 
 
 def test_criteria_are_those_that_were_set():
-    found = [
-        (ast.literal_eval(row.elts[0]), row.elts[2].value, row.elts[3].value)
-        for row in assigned("criteria").elts
-    ]
-    assert found == [
-        ("relative difference of gradient and responsibility", "<=", 1e-5),
-        ("share of starts that succeed, with minus without competition", ">=", 0.5),
-        ("units active after an exact M-step", "<=", 0),
-        ("without a ReLU: units that win any digit", "<=", 1),
-        ("plane, A: active units", "<=", 0),
-        ("plane, C: share of starts that find all clusters", ">=", 0.8),
-        ("the same, C minus B", ">=", 0.5),
-        ("the same, C minus C without competition", "<=", 0.1),
-        ("plane, D: active units", ">=", 2),
-    ]
+    assert criteria("1_theorem") == {
+        "relative difference of gradient and responsibility": "<= 1e-05",
+        "share of starts that succeed, with minus without competition": ">= 0.5",
+        "units active after an exact M-step": "<= 0",
+        "without a ReLU: units that win any digit": "<= 1",
+        "plane, A: active units": "<= 0",
+        "plane, C: share of starts that find all clusters": ">= 0.8",
+        "the same, C minus B": ">= 0.5",
+        "the same, C minus C without competition": "<= 0.1",
+        "plane, D: active units": ">= 2",
+    }
 
 
-# --- Figures ------------------------------------------------------------------------------------
-
-
-def test_gradients_and_responsibilities_are_drawn_against_each_other():
+def test_gradients_are_drawn_against_responsibilities_and_units_are_told_apart():
     r = random(5, 24) / 9
     (axis,) = checked(plots_theorem.identity({"random energies": (r, 2 * r), "a layer": (r, r)}))
     assert_allclose(dots(axis, filled=False), np.stack([r.flatten(), 2 * r.flatten()], 1))
-    assert axis.lines[2].get_color() == plots.PAPER  # the layer is trained by the paper's loss
+    assert axis.lines[2].get_color() == plots.ORANGE  # the layer is trained by the paper's loss
+    assert not {plots.ORANGE, plots.BLACK, plots.BLUE} & {*plots_theorem.UNITS}
+    grey = sorted(np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in plots_theorem.UNITS)
+    assert len(grey) == 5 and np.diff(grey).min() > 0.04
 
 
 def test_paths_of_means_and_clusters_without_one():
@@ -181,7 +150,7 @@ def test_paths_of_means_and_clusters_without_one():
     assert_allclose([text.xy for text in b.texts], centres[2:])
 
 
-def test_a_gaussian_that_widens_gets_lower_and_a_unit_does_not():
+def test_volume_a_gaussian_that_widens_gets_lower_and_an_ellipse_is_that_of_the_covariance():
     a, b = checked(plots_theorem.widths(POINTS[:40, 0]))
     narrow, wide = (line.get_xydata() for line in a.lines[:2])
     for x, y in (narrow.T, wide.T):  # both are densities, but for what lies outside
@@ -189,27 +158,21 @@ def test_a_gaussian_that_widens_gets_lower_and_a_unit_does_not():
     assert wide[:, 1].max() < 0.5 * narrow[:, 1].max()
     narrow, wide = (line.get_ydata() for line in b.lines[:2])
     assert narrow.max() == wide.max() == 1 and (wide >= narrow).all()
-
-
-def test_the_ellipse_is_that_of_the_covariance():
     E = torch.randn(4000, 2, generator=rng).double() * torch.tensor([1, 0.2]) + 3
     both = checked(plots_theorem.log_det({"one": (E, 3.25), "two": (E.flip(1), 3.25)}))
     for axis, spread in zip(both, ([1, 0.2], [0.2, 1])):
         assert axis.get_xlabel().endswith("3.2")
-        ring = axis.lines[1].get_xydata()
-        assert_allclose(np.ptp(ring, axis=0) / 4, spread, rtol=0.05)
+        assert_allclose(np.ptp(axis.lines[1].get_xydata(), axis=0) / 4, spread, rtol=0.05)
 
 
 def test_a_point_has_the_colour_of_its_unit_and_a_line_is_where_its_energy_begins():
     W, b = SIDES.clone(), torch.full((5,), -2.0)
     _, axis = plt.subplots()
     points = torch.cat([torch.zeros(1, 2), 3 * SIDES, torch.tensor([[9.0, 9]])])
-    active = plots_theorem.plane(axis, points, W, b)
-    pre = points @ W.T + b
+    active, pre = plots_theorem.plane(axis, points, W, b), points @ W.T + b
     assert active == pytest.approx(float((pre > 0).float().sum(1).mean()))
     colors = axis.collections[0].get_facecolors()
-    assert to_hex(colors[0]) == to_hex("0.75")
-    assert [to_hex(color) for color in colors[1:6]] == plots_theorem.UNITS
+    assert [to_hex(color) for color in colors[:6]] == [to_hex("0.75"), *plots_theorem.UNITS]
     several = [to_rgb(color) for color, z in zip(plots_theorem.UNITS, pre[6]) if z > 0]
     darker = plots_theorem.DARKER ** (len(several) - 1)
     assert len(several) > 1 and darker < 1
@@ -231,18 +194,9 @@ def test_dead_units_are_dashed_with_an_arrow_and_copies_widen_the_line_below():
     widths = [line.get_linewidth() for line in axis.lines]
     assert widths[0] > 2 * widths[1] and len({*widths[1:]}) == 1
     (arrow,) = axis.texts
-    assert_allclose(arrow.xy, 5 * SIDES[2], rtol=1e-5)  # the foot of the line
-    assert_allclose(arrow.xyann, -SIDES[2], rtol=1e-5)
-
-
-def test_colours_of_units_are_none_of_another_meaning():
-    """They differ from orange, and in grey from each other."""
-    assert len({*plots_theorem.UNITS}) == 5
-    assert not {plots.PAPER, plots.REVISED, plots.SAE} & {*plots_theorem.UNITS}
-    grey = sorted(np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in plots_theorem.UNITS)
-    assert np.diff(grey).min() > 0.04
-    for color in plots_theorem.UNITS:  # an orange has much more red than green, and no blue
-        assert not (to_rgb(color)[0] > 1.4 * to_rgb(color)[1] and to_rgb(color)[2] < 0.3)
+    assert_allclose(
+        [arrow.xy, arrow.xyann], [5 * SIDES[2], -SIDES[2]], rtol=1e-5
+    )  # the line's foot
 
 
 def test_figures_of_layers_and_their_film(tmp_path):
@@ -251,19 +205,15 @@ def test_figures_of_layers_and_their_film(tmp_path):
     axes = checked(plots_theorem.in_the_plane(FIVE, layers, fates, start))
     assert [axis.get_xlabel()[:8] for axis in axes] == ["0 of 5 a"] + 3 * ["1.0 of 5"]
     assert [len(axis.texts) for axis in axes] == [6, 1, 1, 1]  # arrows, and a second line
-    given = "log-sum-exp 0.25, variance 0.25", "decorrelation 0.25, competition 0.5"
-    checked(plots_theorem.one_layer(FIVE, *start, *given))
+    checked(plots_theorem.one_layer(FIVE, *start, "log-sum-exp 0.25", "decorrelation 0.25"))
 
     paths = {name: [torch.stack([a, b]) for a, b in zip(start, layers[name])] for name in NAMES}
     frames = plots_theorem.film(FIVE, paths, fates, [0, 0, 0, 1])
-    assert {frame.size for frame in frames} == {(800, 289)}
     first, again, _, last = (np.asarray(frame).astype(int) for frame in frames)
-    assert (first == again).all()
+    assert first.shape == (289, 800, 3) and (first == again).all()
     of_A = slice(45, 225), slice(0, 200)  # where units die, without titles
     assert (first[of_A] != last[of_A]).any()
-    for name in ("a.gif", "b.gif"):
-        plots_theorem.save_film(frames, tmp_path / name)
-    assert (tmp_path / "a.gif").read_bytes() == (tmp_path / "b.gif").read_bytes()
+    plots_theorem.save_film(frames, tmp_path / "a.gif")
     film = Image.open(tmp_path / "a.gif")
     film.seek(film.n_frames - 1)
     assert abs(np.asarray(film.convert("RGB")).astype(int) - last).mean() < 1
@@ -273,7 +223,7 @@ def test_digits_of_two_units_are_those_of_their_energies():
     x, weights = random(60, 9), random(24, 9) - 0.5
     E = torch.relu(x @ weights.T)
     E[:, 0] = 0  # a dead unit
-    axes = checked(plots_theorem.active_units(x, weights, E))
+    axes = checked(plots_theorem.digits_of_units(x, weights, E))
     assert [axis.images[0].get_array().shape for axis in axes] == [(10, 5), (10, 15), (10, 15)]
     first = [torch.tensor(axis.images[0].get_array()[1:4, 1:4].ravel()) for axis in axes]
     shown, on, off = (  # each picture is on a scale of its own
