@@ -151,7 +151,7 @@ def main(arguments=None):
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
     args = parser.parse_args(arguments)
     as_recorded = args == parser.parse_args([])
-    folder = record.output_folder(folder="figures" if as_recorded else "build/language")
+    folder = record.begin_run(folder="figures" if as_recorded else "build/language")
     try:
         tokenizer, network = load_network(args.model)
         module, layer = find_site(network, args.site, args.layer)

@@ -20,10 +20,10 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": oper
 # The columns that say which row it is, all columns of text among them; the others are measured
 KEYS = ("model", "method", "kind", "change", "optimizer", "what", "data")
 KEYS += ("rate", "units", "active", "decorrelation", "competition", "seed")
-RUN = {"commit": "unknown", "start": time.time()}  # of the run that `output_folder` began
+RUN = {"commit": "unknown", "start": time.time()}  # of the run that `begin_run` began
 
 
-def output_folder(quick=False, folder=None):
+def begin_run(quick=False, folder=None):
     """Begin a run, and return its folder, made if need be: build/figures, or build/quick/figures.
 
     `folder`, or else the environment variable FIGURES, names another, seen from the repository.

@@ -185,8 +185,8 @@ def test_a_whole_run_writes_where_it_is_told_to_and_says_of_which_commit(tmp_pat
     monkeypatch.setattr(record, "RUN", {})
     monkeypatch.setenv("FIGURES", "figures")
     with pytest.raises(ValueError, match="QUICK"):
-        record.output_folder(quick=True)
-    assert record.output_folder() == tmp_path / "figures"
+        record.begin_run(quick=True)
+    assert record.begin_run() == tmp_path / "figures"
     assert record.RUN["commit"] == "unknown"
     for name in ("helpers.py", ".gitignore", "lab/a.py", "figures/a.json", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -196,7 +196,7 @@ def test_a_whole_run_writes_where_it_is_told_to_and_says_of_which_commit(tmp_pat
     commit = record.git("describe", "--always").strip()
     for name, end in {"figures/a.json": "", "figures/b.json": "", "lab/b.py": "-dirty"}.items():
         (tmp_path / name).write_text("new")
-        assert record.output_folder(folder="build/figures") == tmp_path / "build/figures"
+        assert record.begin_run(folder="build/figures") == tmp_path / "build/figures"
         assert record.RUN["commit"] == commit + end
 
 
