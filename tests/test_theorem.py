@@ -1,6 +1,7 @@
 """Notebook 1: the functions and definitions in its cells against plain formulas, its figures."""
 
 import math
+from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -48,7 +49,7 @@ def test_a_step_is_em_and_without_competition_mean_shift():
     assert_allclose(path, torch.stack([mu, descend(mu, x), descend(descend(mu, x), x)]))
 
 
-def test_lucky_starts_are_five_of_300_points_in_five_clusters_of_60():
+def test_starts_find_all_clusters_by_luck_or_if_each_has_a_mean():
     (line,) = [s for s in sources("1_theorem")["starts"].splitlines() if s.startswith("lucky = ")]
     lucky = eval(line.partition(" = ")[2], {"N_STARTS": 200})
     assert lucky == pytest.approx(200 * 60**5 / math.comb(300, 5))
@@ -56,6 +57,12 @@ def test_lucky_starts_are_five_of_300_points_in_five_clusters_of_60():
     assert starts.shape == (200, 5, 2)
     assert {*map(tuple, starts.flatten(0, 1).tolist())} <= {*map(tuple, POINTS.tolist())}
     assert all(len(start.unique(dim=0)) == 5 for start in starts)
+    centres = 3 * SIDES
+    means = torch.stack([centres.flip(0) + 0.1, centres[[0, 0, 2, 3, 4]]])  # one start misses one
+    names = {"walk": lambda *given: means[None], "centres": centres, "N_STARTS": 2, "SEEDS": [0]}
+    names = CELLS | names | {"show": Mock()}
+    exec(sources("1_theorem")["starts"], names)
+    assert [*names["success"].starts] == [1, 1]
 
 
 @pytest.mark.usefixtures("float64")
