@@ -108,7 +108,7 @@ def test_units_are_paired_by_the_best_of_all_pairings():
 
 
 def test_energies_and_convergence_are_measured_as_the_paper_does():
-    E = torch.relu(normal(400, 4)) * torch.tensor([1, 0, 0.1, 1])  # one is dead, one varies little
+    E = torch.relu(normal(400, 4)) * torch.tensor([0.3, 0, 0.1, 1])  # variances .03, 0, .003, .3
     living = np.corrcoef(E[:, [0, 2, 3]].T.double()) - np.eye(3)
     p = torch.softmax(-E.double(), 1)
     values = {"redundancy": np.square(living).sum(), "l0": h.l0(E)}
