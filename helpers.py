@@ -230,8 +230,7 @@ def fit(
 ):
     """Train a model on minibatches of x, and return the `History`.
 
-    A second call goes on with the model as it is, but with a new optimiser, the same order of
-    inputs and, with l0, another search for the strength.
+    A second call goes on with the model, with a new optimiser and, with l0, a new strength.
 
     Parameters
     ----------
@@ -241,7 +240,7 @@ def fit(
     optimizer : optimizer(parameters, lr=lr)
     schedule : a factor of lr for each epoch, or schedule(epochs), which returns them
     l0 : how many units are to be active on an input, on average
-    order_seed : of the order of inputs, if not the model's seed
+    order_seed : of the order of inputs, else the model's seed, else 0
     after_epoch : after_epoch(model)
 
     Raises ValueError if x, epochs, schedule, l0 or loss cannot be used, and FloatingPointError if
@@ -254,7 +253,7 @@ def fit(
     factors = [1.0] * epochs if factors is None else list(factors)
     if epochs < 1 or len(factors) != epochs:
         raise ValueError(
-            f"needs epochs, and factors of schedule for them: {epochs}, {len(factors)}"
+            f"{epochs} epochs with {len(factors)} factors of schedule: needs 1 or more each"
         )
     if l0 is not None and l0 <= 0:
         raise ValueError(f"l0 must be above zero, and is {l0}")
@@ -300,11 +299,10 @@ def moments(model, x, rows=4096):
 def best_decoder(model, x, min_active=10):
     """Return the best V (K, D), 0 for units active on fewer rows of x, and offset (D,)."""
     A, A_mean, x_mean, scatter, cross = moments(model, x)
-    norms = scatter.diagonal().sqrt()
-    rounded = norms < 1e-6 * len(x) ** 0.5 * A_mean.abs()  # constant, but for float32
-    norms[((A != 0).sum(0) < min_active) | rounded] = torch.inf
-    R, cross = scatter / norms / norms[:, None], cross / norms[:, None]
-    V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norms[:, None]
+    norm = scatter.diagonal().sqrt()  # what float32 has rounded away is not inverted
+    norm[((A != 0).sum(0) < min_active) | (norm < 1e-6 * len(x) ** 0.5 * A_mean.abs())] = torch.inf
+    R, cross = scatter / norm / norm[:, None], cross / norm[:, None]
+    V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norm[:, None]
     return V, x_mean - A_mean @ V
 
 

@@ -54,8 +54,9 @@ def compare(record, run, todo=""):
         sides = [side.get((*which, column), {}) for side in (a, b)]
         there, here = (f"{np.mean([*side.values()]):.6g}" if side else "nothing" for side in sides)
         line = f"{', '.join(map(str, which))}, {column}: {there} in the record, {here} in your run"
-        hair = column == "holds" and agree(*(s.get((*which, "measured"), {}) for s in (a, b)))
-        lines.append("" if agree(*sides, column) else "note: by a hair, " * hair + line)
+        if column == "holds" and agree(*(s.get((*which, "measured"), {}) for s in (a, b))):
+            line = f"note: by a hair, {line}"
+        lines.append("" if agree(*sides, column) else line)
     return lines
 
 

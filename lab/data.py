@@ -33,7 +33,8 @@ def load_images(path=""):
     """
     file = ROOT / path if path else verified("MNIST")
     try:
-        arrays = dict(np.load(file))
+        with np.load(file) as archive:
+            arrays = dict(archive)
         x_train, y_train, x_test, y_test = (torch.from_numpy(arrays[name]) for name in ARRAYS)
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
         raise ValueError(f"DATA: {file} is no .npz of {NEEDED}: {error!r}") from None

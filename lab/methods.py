@@ -57,7 +57,7 @@ def train(method, seed, x, *, n_units, l0, epochs, **fit_options):
     model, strength = method.new_model(x, n_units, l0, seed), None
     if method.loss:
         usual = {"epochs": epochs, "schedule": lr_schedule, "after_epoch": tick}
-        usual["l0"] = l0 if method.steered else None
+        usual |= {"l0": l0 if method.steered else None, "order_seed": seed}
         history = h.fit(model, method.loss, x, **usual | fit_options | method.fit_options)
         strength = history.strengths[-1] if history.strengths else None
     method.after_training(model, x)
