@@ -90,6 +90,7 @@ def of_ablation():
     fashion = table("fashion/2_ablation", "agreement").groupby(["model", "change"]).agreement
     fashion_without = fashion.get_group(("C", "without competition"))
     fashion_order = fashion.get_group(("C", "another order"))
+    (fashion_two_sided,) = (of for which, of in fashion if which[0].startswith("C, two-sided"))
     sgd = runs[runs.optimizer == "SGD"].set_index("rate").loss
     saved = table("fashion/2_ablation", "optimizers")
     saved_rank = saved.loss.corr(-saved.classifier, method="spearman")
@@ -127,6 +128,8 @@ def of_ablation():
         f"lower by {sgd[0.0001] - sgd[0.1]:.0f} in our runs",
         f"B has {in_fashion[B]:.0f} active units and C has {in_fashion[C]:.0f}, but",
         f"{six.l0['C']:.0f} after six",
+        "entropy of {:.2f}, {:.2f}, {:.2f} and {:.2f}".format(*model.entropy[[A, B, C, D]]),
+        f"on Fashion-MNIST of {span(fashion_two_sided, '.2f')}",
     ]
 
 
@@ -138,6 +141,7 @@ def of_benchmark():
     language = 100 * table("language", "results", "method").explained
     step, with_l1 = "step and decoder row", f"{ADAM}, with L1"
     fashion = table("fashion/3_benchmark", "cosines", "method")[step][ADAM]
+    on_fashion = 100 * table("fashion/3_benchmark", "benchmark", "method").explained
     saved = table("fashion/3_benchmark", "paper", "method").classifier
     saved_pixels = table("fashion/3_benchmark", "references").pixels[0]
     dead = table("3_benchmark", "in_text").value[0]
@@ -172,6 +176,9 @@ def of_benchmark():
         f"weights and step is {ways['weights and step'][f'{SGD}, + weight decay']:.2f}",
         f"made as sparse, {own['principal components']:.0f}%",
         f"at {saved[MODEL]:.1f} against {saved[SAE]:.1f}%, where pixels reach {saved_pixels:.1f}%",
+        f"{on_fashion[ADAM]:.0f}% of the variance with Adam, {on_fashion[SGD]:.0f}% with SGD and "
+        f"{on_fashion[REVISED]:.0f}% with the revised loss, where principal components explain "
+        f"{on_fashion['principal components']:.0f}% and SAEs {span(on_fashion[SAES])}%",
     ]
 
 
