@@ -48,7 +48,7 @@ def test_the_loss_is_a_sum_of_weighted_terms(model):
 
 
 def test_configurations_are_what_their_names_say(model):
-    names, E = run("cell-07"), model(X)
+    names, E = run("configurations"), model(X)
     terms = h.lse_loss(E), h.variance_loss(E), h.decorrelation_loss(E)
     without = len(E) * -torch.exp(-E).sum(1).mean().log()
     expected = dict(zip(NAMES, ((1, 0, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1))))
@@ -100,7 +100,7 @@ def test_training_and_its_parts_are_those_of_helpers(monkeypatch):
 
 def test_another_order_and_another_size_of_minibatches_are_for_those_that_say_so():
     stub = {"train": lambda item, configurations, **options: options}
-    orders = run("cell-12", C=NAMES[2], **stub)
+    orders = run("doses", C=NAMES[2], **stub)
     assert orders["ORDER"] not in OF_ALL["SEEDS"]
     assert orders["train_in_order"](("C", 3, 6)) == {"order_seed": 6}
     E = random(9, 5)
