@@ -26,15 +26,6 @@ def notebook(name, **names):
     return names
 
 
-def criteria(name):
-    """{criterion: comparison and bound} of a notebook's table of criteria."""
-    nodes = ast.parse("\n".join(sources(name).values())).body
-    assigned = [n for n in nodes if isinstance(n, ast.Assign)]
-    tables = [n.value for n in assigned if ast.unparse(n.targets[0]) == "criteria"]
-    rows = [row.elts for row in tables[0].elts]
-    return {row[0].value: f"{row[2].value} {ast.unparse(row[3])}" for row in rows}
-
-
 def checked(figure):
     """The axes of a figure that has a description, no text too small to read, and none cut off."""
     figure.draw_without_rendering()
@@ -50,3 +41,8 @@ def dots(axis, filled=True):
     kinds = [(line, line.get_markerfacecolor() not in ("w", "none")) for line in axis.lines]
     kept = [line for line, full in kinds if line.get_marker() == "o" and full == filled]
     return np.concatenate([line.get_xydata() for line in kept])
+
+
+def shown(axis):
+    """The texts that were written into an axis."""
+    return [text.get_text() for text in axis.texts]

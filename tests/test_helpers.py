@@ -72,13 +72,6 @@ def test_the_gradient_of_the_log_sum_exp_is_the_responsibility(far):
     close(h.lse_loss(E), h.lse_loss(E - far) + 12 * far)
 
 
-def test_losses_of_layers_are_added_up():
-    layers = normal(2, 3, 12, 5)
-    for loss in (h.lse_loss, h.variance_loss, h.decorrelation_loss, h.infomax_loss):
-        close(loss(layers), sum(loss(E) for E in layers.flatten(0, 1)))
-        close(gradient(loss, layers)[1, 2], gradient(loss, layers[1, 2]))
-
-
 def test_dead_units_have_no_correlation_and_gradients_stay_finite():
     E = normal(300, 5)
     E[:, 2] = 0
@@ -89,25 +82,23 @@ def test_dead_units_have_no_correlation_and_gradients_stay_finite():
     assert h.usage(E)[2] == 0 and h.l0(0 * E) == 0
 
 
-def test_the_log_determinant_keeps_s_in_float32_and_refuses_few_rows():
-    """Of each unit and a copy of it: eigenvalues 2 Cov + s, and s. Cov is 1e6 to 1e7 times s."""
-    E, s = normal(50, 4).float(), 1e-6
-    expected = log_det(2**0.5 * E.double().numpy(), s) - 4 * np.log(s)
-    value = h.log_det_loss(torch.cat([E, E], 1), s)
-    assert value.item() == pytest.approx(expected, rel=1e-4) and value.dtype == torch.float32
+def test_the_log_determinant_is_of_float64_and_refuses_few_rows():
+    """Of each unit and a copy of it, Cov is 1e7 times s, which float32 would lose."""
+    E = torch.cat([normal(50, 4).float()] * 2, 1)
+    close(h.log_det_loss(E, 1e-6), log_det(E.double().numpy(), 1e-6), 1e-4)
     assert h.log_det_loss(normal(32, 64)).isfinite()
     with pytest.raises(ValueError, match="65 .* 32"):
         h.log_det_loss(normal(32, 65))
 
 
 def test_weights_start_as_pytorchs_layers_do_and_decoder_rows_along_them():
-    one, other, layer = h.Encoder(400, 64, seed=3), h.Encoder(400, 64, seed=4), nn.Linear(400, 64)
-    for ours, others, theirs in ((one.W, other.W, layer.weight), (one.b, other.b, layer.bias)):
-        assert ours.shape == theirs.shape and ours.abs().max() <= 1 / 20 and not ours.equal(others)
+    model, layer = h.SparseAutoencoder(400, 64, seed=3), nn.Linear(400, 64)
+    for ours, theirs in ((model.W, layer.weight), (model.b, layer.bias)):
+        assert ours.shape == theirs.shape and ours.abs().max() <= 1 / 20
         assert stats.kstest(ours.flatten().tolist(), theirs.flatten().tolist()).pvalue > 1e-3
-    model = h.SparseAutoencoder(400, 64, seed=3)
-    assert model.W.equal(one.W) and model.b.equal(one.b) and not model.c.any()
-    close(model.V, one.W / one.W.norm(dim=1)[:, None])
+    assert model.W.equal(h.Encoder(400, 64, seed=3).W) and not model.c.any()
+    assert not model.W.equal(h.Encoder(400, 64, seed=4).W)
+    close(model.V, model.W / model.W.norm(dim=1)[:, None])
 
 
 @pytest.mark.parametrize("options, n_parameters", [({}, 71), ({"k": 2}, 71), ({"tied": True}, 41)])
@@ -151,13 +142,13 @@ def test_fit_is_a_plain_loop(seeds, schedule):
 
 
 def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
-    model, gap, pole = encoder(), X.clone(), X.clone()
-    gap[7, 2], pole[9, 0] = torch.nan, -torch.inf
-    for x in (X.numpy(), gap, pole, X[:15], X[:, 0], X[None]):
+    model, gap = encoder(), X.clone()
+    gap[9, 0] = -torch.inf
+    for x in (X.numpy(), gap, X[:15], X[:, 0]):
         with pytest.raises(ValueError, match="16 rows"):
             h.fit(model, paper, x, **SHORT)
     schedules = [{"schedule": factors} for factors in ([], [1.0] * 4, np.array([1.0, 0.1]))]
-    for wrong in (*schedules, {"epochs": 0}, {"epochs": 0, "schedule": []}, {"l0": 0}, {"l0": -2}):
+    for wrong in (*schedules, {"epochs": 0}, {"epochs": 0, "schedule": []}, {"l0": 0}):
         with pytest.raises(ValueError, match=[*wrong][0]):
             h.fit(model, paper, X, **SHORT | wrong)
     with pytest.raises(ValueError, match="strength"):
@@ -168,10 +159,9 @@ def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
             h.fit(model, lambda model, x, f=more: paper(model, x) + f(model.W), X, epochs=1)
 
 
-TIED, PAPERS = partial(h.SparseAutoencoder, tied=True), h.decoder_free_loss
-STEERED = [(h.Encoder, PAPERS, scale) for scale in (0.01, 1, 100)]
-STEERED += [(h.SparseAutoencoder, h.sae_loss, scale) for scale in (1, 100)]
-STEERED += [(TIED, h.sae_loss, 1), (h.Encoder, h.revised_loss, 1)]
+PAPERS, TIED = h.decoder_free_loss, partial(h.SparseAutoencoder, tied=True)
+STEERED = [(h.Encoder, PAPERS, 0.01), (h.Encoder, PAPERS, 100), (h.Encoder, h.revised_loss, 1)]
+STEERED += [(h.SparseAutoencoder, h.sae_loss, 100), (TIED, h.sae_loss, 1)]
 
 
 @pytest.mark.filterwarnings("error")
@@ -206,12 +196,10 @@ def test_a_strength_follows_the_number_of_active_units():
     close([strengths(200 * [count], 10)[-1] for count in (99, 0)], [2000, 0.002])
 
 
-def test_all_steps_are_planned_for_and_a_miss_of_more_than_a_tenth_warns(monkeypatch, recwarn):
-    monkeypatch.setattr(h, "SteeredLoss", Mock(wraps=h.SteeredLoss))
+def test_a_miss_of_more_than_a_tenth_warns(monkeypatch, recwarn):
     for active in (1.79, 1.81, 2.19, 2.21):
         monkeypatch.setattr(h, "active_units", lambda model, x, active=active: active)
         h.fit(encoder(), PAPERS, X, **SHORT, l0=2)
-    assert h.SteeredLoss.mock_calls == 4 * [call(PAPERS, 2, 30)]
     ends = [str(warning.message).partition(", at")[0] for warning in recwarn]
     assert ends == ["1.8 units are active, not 2", "2.2 units are active, not 2"]
 
@@ -226,31 +214,26 @@ def test_decoders_are_least_squares(k, far):
     for p in (model.W.data, model.b.data):
         p[1], p[3] = 1e-4 * p[1], p[0] + 0.1 * p[3]
         p[2] = 1e-15 * p[2] + 9.1 * (p.dim() == 1)
-    A = (x @ model.W.T + model.b).clamp(min=0).detach().numpy()
-    if k:
-        A[A < np.sort(A)[:, [-k]]] = 0
-    V, offset = h.best_decoder(model, x)
-    x_hat, tolerance = A @ V.numpy() + offset.numpy(), 1e-6 * x.std(0).min().item()
-    ones = np.c_[A, np.ones(len(A))]
-    close(x_hat, ones @ np.linalg.lstsq(ones, x.numpy(), rcond=None)[0], 0, tolerance)
+    A, (V, offset) = model(x).detach(), h.best_decoder(model, x)
+    ones = torch.cat([A, torch.ones(len(A), 1)], 1)
+    solution, *_ = np.linalg.lstsq(ones.numpy(), x.numpy(), rcond=None)
+    close(A @ V + offset, ones.numpy() @ solution, 0, 1e-6 * x.std(0).min().item())
     assert V.dtype == torch.float64 and (k or not V[2].any())
 
     own, offset = h.own_decoder(model, x)
     gain, offset = torch.ones(1).requires_grad_(), offset.requires_grad_()
-    error = (torch.from_numpy(A) @ (gain * own) + offset - x).square().mean()
+    error = (A @ (gain * own) + offset - x).square().mean()
     close(torch.cat(grad(error, (gain, offset))) / (1 + far**2), torch.zeros(7))  # the minimum
     close(own / own[0, 0], model.V / model.V[0, 0])
 
 
-def test_units_active_on_fewer_than_ten_rows_are_not_decoded_however_large_they_get():
-    x, x_test, model = normal(300, 6), normal(50, 6, seed=1), encoder()
+def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
+    x, model = normal(300, 6), encoder()
     x[:, 0], x[9:, :2], model.W.data[:2], model.b.data[:2] = 0, -1, torch.eye(2, 6), 0
-    x[:9, 0], x[:10, 1], x_test[:, 0] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2, 1e9
-    A, A_test = (model(part).detach() for part in (x, x_test))
-    V, _ = h.best_decoder(model, x)
+    x[:9, 0], x[:10, 1] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2
+    (V, offset), A = h.best_decoder(model, x), model(x).detach()
     assert not V[0].any() and V[1:].all() and h.best_decoder(model, x, min_active=9)[0].all()
-    expected = LinearRegression().fit(A[:, 1:], x).predict(A_test[:, 1:])
-    close(h.Decoded(model, x).reconstruct(x_test), expected)
+    close(A @ V + offset, LinearRegression().fit(A[:, 1:], x).predict(A[:, 1:]))
 
 
 @pytest.mark.parametrize("decoder", [h.best_decoder, h.own_decoder])

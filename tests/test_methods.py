@@ -6,7 +6,6 @@ from unittest.mock import Mock, call
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch.optim import SGD, Adam
 
 import helpers as h
@@ -30,7 +29,6 @@ FACTS = {
     "L1 SAE": ("tuned SAEs", 101_200, Adam, 0.004, FALLS, True),
     "TopK SAE": ("tuned SAEs", 101_200, Adam, 0.008, FALLS, False),
 }
-STEERED = [name for name, facts in FACTS.items() if facts[-1] is True]
 
 
 def normal(*shape, seed=0):
@@ -107,76 +105,54 @@ def test_losses_are_sums_of_terms(sae, strength):
     close(METHODS["its SAE"].loss(model, x), error.mean() + 0.01 * E.mean())
 
 
-@pytest.mark.parametrize("name", STEERED)
-def test_a_larger_strength_is_sparser(name):
-    x, active = torch.tensor(load_digits().data) / 16, []
-    for strength in (0.1, 1, 10):
-        model = METHODS[name].new_model(x, 16, 4, 0)
-        h.fit(model, partial(METHODS[name].loss, strength=strength), x, epochs=6, lr=0.005)
-        active.append(h.l0(model(x)))
-    assert active == sorted(active, reverse=True) and active[0] > active[2] + 1
-
-
 @pytest.mark.filterwarnings("ignore:.* units are active")
 def test_a_method_is_trained_with_its_own_options_then_finished_and_without_a_loss_once():
-    x, options = normal(160, 6), {"n_units": 5, "l0": 1.5, "lr": 9}
-    new, loss, finish = methods.new_encoder, h.decoder_free_loss, Mock()
-    own = {"lr": 0.02, "epochs": 2, "schedule": [1, 0.3]}
-    mine = methods.Method("mine", "a new kind", new, loss, own, after_training=finish)
+    x, options = normal(160, 6), {"n_units": 5, "l0": 1.5, "lr": 9, "batch_size": 16}
+    own, finish = {"lr": 0.02, "epochs": 2, "schedule": [1, 0.3]}, Mock()
+    new, loss = methods.new_encoder, h.decoder_free_loss
+    mine = methods.Method("mine", "yours", new, loss, own, after_training=finish)
     none = METHODS["principal components"]
-    options |= {"epochs": 4, "batch_size": 16}
-    trained = methods.train_all([none, mine], range(2, 4), x, **options)
+    trained = methods.train_all([none, mine], range(2, 4), x, epochs=4, **options)
     assert [*trained] == [(none.name, 2), ("mine", 2), ("mine", 3)]
     assert {(t.method.name, t.seed) for t in trained.values()} == trained.keys()
     twin = h.Encoder(6, 5, seed=3)
     history = h.fit(twin, loss, x, l0=1.5, batch_size=16, **own)
     close(trained["mine", 3].model.W, twin.W)
     assert trained["mine", 3].strength == history.strengths[-1]
-    calls = [call(trained["mine", seed].model, x) for seed in (2, 3)]
-    assert sorted(finish.mock_calls, key=calls.index) == calls
+    assert call(trained["mine", 2].model, x) in finish.mock_calls and finish.call_count == 2
     with pytest.raises(ValueError, match="mine"):
-        methods.train_all([mine, mine], [3], x, **options)
+        methods.train_all([mine, mine], [3], x, epochs=4, **options)
 
 
-@pytest.mark.parametrize("far", [0, 1000, -1000])  # at which exp(-E) is 0 or infinite
-@pytest.mark.parametrize("competition", [0, 1, 10, 1000, 0.3])
-def test_competition_is_what_one_denominator_for_all_inputs_takes_away(competition, far):
+@pytest.mark.parametrize("competition", [0, 1, 1000])
+def test_competition_is_what_one_denominator_for_all_inputs_takes_away(competition):
     E = 3 * normal(2, 12, 5)
-    e = np.exp(-E.numpy())
-    Z = e.sum(-1, keepdims=True)
+    Z = np.exp(-E.numpy()).sum(-1, keepdims=True)
     shared = Z.mean(-2, keepdims=True)
-    at = (E + far).requires_grad_()
-    loss = variants.dosed_lse_loss(at, competition)
-    value = -12 * np.log(shared).sum() + competition * np.log(shared / Z).sum() + 24 * far
-    assert loss.item() == pytest.approx(value)
-    responsibility = torch.from_numpy(e / shared + competition * (e / Z - e / shared))
-    close(torch.autograd.grad(loss, at)[0], responsibility, atol=1e-9 * max(1, competition))
+    value = -12 * np.log(shared).sum() + competition * np.log(shared / Z).sum()
+    for far in (0, 1000, -1000):  # where exp(-E) is 0 or infinite
+        loss = variants.dosed_lse_loss(E + far, competition)
+        assert loss.item() - 24 * far == pytest.approx(value)
 
 
-def test_adam_by_unit_is_adam_where_all_gradients_of_a_unit_have_one_size():
-    """Elsewhere they keep their ratios, and their mean square steps as Adam's would."""
+def test_adam_by_unit_divides_by_the_root_mean_square_gradient_of_a_unit():
+    """So it is Adam on that, times the ratio of each gradient to it."""
 
     def after(optimizer, gradients):
-        W, b = (torch.zeros(*size, requires_grad=True) for size in ((3, 4), (3,)))
-        steps = optimizer([W, b], lr=0.1)
-        for gradient in gradients:
-            W.grad, b.grad = gradient, gradient[:, 0].clone()
+        W = torch.zeros(3, 4, requires_grad=True)
+        steps = optimizer([W], lr=0.1)
+        for W.grad in gradients:
             steps.step()
-        return W.detach(), b.detach()
+        return W.detach()
 
-    size = torch.rand(5, 3, 1, generator=torch.Generator().manual_seed(0)) + 0.1
-    sign, ratio = torch.tensor([1.0, -1, -1, 1]), torch.tensor([1.0, 7, -5, 5]) / 5  # of norm 2
-    close(after(variants.AdamByUnit, size * sign), after(Adam, size * sign))
-    W, b = after(variants.AdamByUnit, size * ratio)
-    close(W, after(Adam, size.expand(5, 3, 4))[0] * ratio)
-    close(b, after(Adam, size * ratio)[1])
+    size, ratio = normal(5, 3, 1).abs(), torch.tensor([1.0, 7, -5, 5]) / 5  # of root mean square 1
+    close(after(variants.AdamByUnit, size * ratio), after(Adam, size.expand(5, 3, 4)) * ratio)
 
 
 def test_principal_components_of_both_signs_have_one_threshold():
     x = normal(300, 6) * torch.arange(1, 7) + 7
     model, odd = (variants.new_principal_components(x, n_units, 1.5, 0) for n_units in (4, 5))
-    assert h.l0(model(x)) == pytest.approx(1.5, abs=0.01)
-    assert len({*model.b.tolist()}) == 1 and odd.W[:2].equal(-odd.W[3:])
+    assert h.l0(model(x)) == pytest.approx(1.5, abs=0.01) and len({*model.b.tolist()}) == 1
     axes = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:2]
     close((model.W[:2] @ axes.T).abs(), torch.eye(2).flip(0))
-    assert model.W[:2].equal(-model.W[2:])
+    assert model.W[:2].equal(-model.W[2:]) and odd.W[:2].equal(-odd.W[3:])
