@@ -230,7 +230,7 @@ def fit(
 ):
     """Train a model on minibatches of x, and return the `History`.
 
-    A second call goes on with the model, with a new optimiser and, with l0, a new strength.
+    A second call goes on with the model, but begins order, optimiser and strength anew.
 
     Parameters
     ----------

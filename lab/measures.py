@@ -28,7 +28,8 @@ def measure_each(models, measure, title, *names):
     """
     columns = [*(names or ["method"]), "seed"]
     measured = side_by_side(lambda key: measure(models[key]), models, title)
-    return pd.DataFrame([dict(zip(columns, key)) | row for key, row in measured.items()])
+    rows = (dict(zip(columns, key, strict=True)) | row for key, row in measured.items())
+    return pd.DataFrame(rows)
 
 
 # --- How well a model is decoded, and what it is good for ---------------------------------------

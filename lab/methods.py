@@ -86,10 +86,10 @@ def lr_schedule(epochs, slow_start=False):
     return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
 
 
-def decayed_loss(model, x, strength=1.0):
-    """Return the paper's loss with weight decay."""
+def decayed_loss(model, x, strength=1.0, **options):
+    """Return `decoder_free_loss`, with its options, plus weight decay."""
     decay = len(x) / h.BATCH_SIZE * h.weight_decay(model, x)
-    return h.decoder_free_loss(model, x, strength) + decay
+    return h.decoder_free_loss(model, x, strength, **options) + decay
 
 
 def for_sgd(loss):
@@ -99,8 +99,8 @@ def for_sgd(loss):
     not strength * sparsity + the rest, so `SteeredLoss` does not start where the two are balanced.)
     """
 
-    def scaled(model, x, strength=1.0):
-        return loss(model, x, strength) / (len(x) / h.BATCH_SIZE * (1 + strength))
+    def scaled(model, x, strength=1.0, **options):
+        return loss(model, x, strength, **options) / (len(x) / h.BATCH_SIZE * (1 + strength))
 
     return scaled
 

@@ -1,6 +1,7 @@
 """Notebook 2: the functions and definitions in its cells against plain formulas, its figures."""
 
 from functools import partial
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -43,18 +44,26 @@ def test_the_loss_is_a_sum_of_weighted_terms():
     assert loss(E).item() == pytest.approx(h.decoder_free_loss(MODEL, X[:128]).item())
 
 
-def test_configurations_are_what_their_names_say():
-    names, E = run("configurations"), MODEL(X)
-    terms = h.lse_loss(E), h.variance_loss(E), h.decorrelation_loss(E)
-    expected = dict(zip(NAMES, ((1, 0, 0), (1, 1, 0), (1, 1, 1), (0, 1, 1))))
-    expected = {n: sum(w * t for w, t in zip(row, terms)) for n, row in expected.items()}
-    without = len(E) * -torch.exp(-E).sum(1).mean().log()
-    expected[names["WITHOUT"]] = expected[NAMES[2]] - terms[0] + without
-    configurations = names["CONFIGURATIONS"]
-    assert [names[letter] for letter in "ABCD"] == NAMES and [*configurations] == [*expected]
-    for name, (new_model, loss, epochs) in configurations.items():
-        assert loss(E).item() == pytest.approx(expected[name].item())
-        assert new_model is h.Encoder and epochs == (2 if name == NAMES[0] else 1)
+def test_models_have_the_terms_and_epochs_that_their_names_say():
+    """The weights of log-sum-exp, competition, variance and decorrelation; and epochs."""
+    stubs = {"by_dose": MagicMock(), "measures": MagicMock(), "show": MagicMock()}
+    names = run("weights") | run("checks", **stubs, IN_NOTES=None) | run("configurations")
+    rows, E = names["CONFIGURATIONS"] | names["WEIGHTS"] | names["CHECKS"], MODEL(X)
+    facts = dict(zip(NAMES, ((1, 1, 0, 0, 2), (1, 1, 1, 0, 1), (1, 1, 1, 1, 1), (0, 1, 1, 1, 1))))
+    facts |= {"C, without competition": (1, 0, 1, 1, 1), "weights 64 and 32": (1, 1, 64, 32, 1)}
+    facts |= {"minibatches of 256": (1, 1, 1, 1, 2 * 2), "C, two-sided": (1, 1, 1, 1, 2)}
+    facts |= {"B, competition × 1,000": (1, 1000, 1, 0, 2)}
+    facts |= {"C, two-sided, without competition": (1, 0, 1, 1, 2)}
+    assert [names[letter] for letter in "ABCD"] == NAMES == [*names["CONFIGURATIONS"]][:4]
+    assert rows.keys() - facts.keys() == {"weights N_j/2 and 1", "B, even counts"}
+    for name, (*weights, epochs) in facts.items():
+        expected = CELLS["loss"](E, *weights).item()
+        assert rows[name][1](E).item() == pytest.approx(expected) and rows[name][2] == epochs
+        assert (rows[name][0] is h.Encoder) == ("two-sided" not in name)
+    names, rates = run("optimisers"), (0.0001, 0.001, 0.01, 0.1)
+    fewer = [("SGD", 0.01, 5 // 2), ("SGD", 0.01, 5 // 4)]
+    assert names["sgd_runs"] == [("SGD", rate, 5) for rate in rates] + fewer
+    assert names["adam_runs"] == [("Adam", rate, 5) for rate in rates if rate != 0.001]
 
 
 def test_training_and_its_parts_are_those_of_helpers(monkeypatch):
@@ -82,11 +91,11 @@ def test_another_order_and_another_size_of_minibatches_are_for_those_that_say_so
     orders, sizes = run("doses", C=NAMES[2], **stub), run("weights", **stub)
     assert orders["ORDER"] not in OF_ALL["SEEDS"]
     assert orders["train_in_order"](("C", 3, 6)) == {"order_seed": 6}
-    for (weight, strength), (new_model, loss, epochs) in orders["DOSES"].items():
+    for (weight, strength), (_, loss, epochs) in orders["DOSES"].items():
         expected = CELLS["loss"](E, competition=strength, decorrelation=weight)
-        assert (new_model, loss(E).item(), epochs) == (h.Encoder, expected.item(), 2)
+        assert (loss(E).item(), epochs) == (expected.item(), 2)
     batch_sizes = [sizes["train_weighted"]((name, 3))["batch_size"] for name in sizes["WEIGHTS"]]
-    assert batch_sizes == [128, 128, 256] and sizes["WEIGHTS"][sizes["LARGE"]][2] == 2 * 2
+    assert batch_sizes == [128, 128, 256]
 
 
 def test_a_volume_of_each_unit_weighs_its_variance_by_half_its_responsibility():
@@ -140,13 +149,6 @@ def test_figures_have_a_dot_for_each_number():
     assert [t.get_text() for t in a.get_xticklabels()] == [f"{r:.2f}" for r in correlations[2][:8]]
     means = table.groupby(["competition", "decorrelation"]).redundancy.mean()
     assert_allclose(dots(b)[:, 1], means)  # 0, 1 and 7, each from the weakest decorrelation
-
-    table = pd.DataFrame([(0.1, 64), (0.01, 64), (1, K)], columns=["rate", "units"])
-    losses = {(rate, n): -n * torch.arange(1, 21) ** 0.5 for rate, n in table.values}
-    table = table.assign(**{"living units": [64, 63, 0], "epoch": [np.nan, 14, 6]})
-    (axis,) = checked(plots_ablation.plateau(losses, table))
-    assert_allclose(dots(axis, filled=False)[:, 0], [14, 6])  # where the script stops
-    assert_allclose(axis.lines[0].get_ydata(), 64 * np.diff(np.arange(1, 21) ** 0.5), rtol=1e-4)
 
 
 def test_optimizers_have_a_dot_for_each_run_and_the_sign_of_the_rank_correlation():

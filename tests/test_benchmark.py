@@ -1,20 +1,23 @@
 """Notebook 3: the functions in its cells against plain formulas, and its figures."""
 
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cells import checked, dots, notebook, shown
+from cells import checked, dots, notebook, shown, sources
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab import measures, methods, plots_benchmark
+from lab import measures, methods, plots_benchmark, variants
 from lab.methods import ADAM, DECAY, METHODS, REVISED, SGD, Trained
 
 K, D = 24, 9
 rng = torch.Generator().manual_seed(0)
 X = torch.randn(256, D, generator=rng) + 0.3
-CELLS = notebook("3_benchmark", K=K, x=X, x_test=X, typical=0, SGD_DECAY="with SGD, too")
+CELLS = notebook("3_benchmark", K=K, x=X, x_test=X, typical=0, SGD_DECAY="SGD")
 BY_NAME = {method.name: method for method in METHODS}
 
 
@@ -29,12 +32,31 @@ def runs(kinds, *scores):
     return table.assign(**{score: random(len(keys)).numpy() for score in scores})
 
 
-def test_an_l1_penalty_stands_in_the_place_of_the_log_sum_exp_alone():
-    model, x = h.Encoder(D, K, seed=2), X[:64]
-    E = model(x)
-    for loss in (h.decoder_free_loss, h.revised_loss):
-        expected = loss(model, x, 3) - 3 * h.lse_loss(E) + 3 * E.sum() / K
-        assert loss(model, x, 3, CELLS["l1"]).item() == pytest.approx(expected.item(), rel=1e-4)
+def test_experiments_are_those_of_the_text():
+    calls, x, model = {}, X[:128], h.Encoder(D, K, seed=2)
+
+    def train_all(methods, seeds, x, l0, **options):
+        calls.update({(m.name, l0): (m, seeds) for m in methods})
+        return {(m.name, seed): Trained(m, seed, model, 0.5) for m in methods for seed in seeds}
+
+    names = CELLS | {"METHODS": METHODS, "SEEDS": [3, 5], "L0": 17, "setting": {"l0": 17}}
+    names |= {"methods": SimpleNamespace(**vars(methods) | {"train_all": train_all})}
+    names |= {"measures": MagicMock(), "table": MagicMock()}
+    for cell in ("train-all", "controls", "with-l1", "fixed-strength", "other-sparsities"):
+        exec(sources("3_benchmark")[cell].partition("\n\n\ndef measure_decoding")[0], names)
+    lse, l1 = h.lse_loss(model(x)), model(x).sum() / K
+    half = h.decoder_free_loss(model, x, 0.5)
+    losses = {f"{ADAM}, with L1, fixed strength": half - lse / 2 + l1 / 2}
+    losses |= {f"{ADAM}, fixed strength": half, names["ONE_DIVISOR"]: half + lse / 2}
+    losses[f"{REVISED}, with L1"] = h.revised_loss(model, x) - lse + l1
+    losses[f"{SGD}, + weight decay"] = (half + lse / 2 + h.weight_decay(model, x)) / 2
+    for name, expected in losses.items():
+        method, seeds = calls[name, 17]
+        assert method.loss(model, x).item() == pytest.approx(expected.item(), rel=1e-4)
+        assert method.steered == ("fixed" not in name) and seeds == [3, 5]
+    assert calls[names["ONE_DIVISOR"], 17][0].fit_options == {"optimizer": variants.AdamByUnit}
+    sizes = {(l0, len(seeds)) for (_, l0), (_, seeds) in calls.items()}
+    assert sizes == {(17, 2), (5, 1), (10, 1), (20, 1)}
 
 
 @pytest.mark.parametrize("name", [ADAM, SGD, DECAY, REVISED])
@@ -49,16 +71,6 @@ def test_a_step_is_of_the_loss_at_the_last_strength_without_weight_decay(name):
     assert factor * loss(model, X).item() == pytest.approx(expected.item(), rel=1e-5)
     row = CELLS["measure_directions"](run)
     assert row == measures.cosines(model, loss, X) | measures.decoding(model, X, X)
-
-
-def test_batch_top_k_keeps_the_largest_of_a_minibatch_and_then_those_above_a_threshold():
-    model = CELLS["BatchTopK"](D, K, seed=0, k=2)
-    A = torch.relu(model.pre_activations(X)).detach()
-    smallest = A.flatten().sort(descending=True).values[2 * len(X) - 1]
-    assert torch.equal(model(X).detach(), A * (A >= smallest))
-    model.fix_threshold(X)
-    alone = torch.cat([model(row[None]) for row in X]).detach()  # as all at once
-    assert_allclose(alone, A * (A >= smallest), atol=1e-6)
 
 
 @pytest.mark.parametrize("more", [{}, {"mine": "yours"}, {"mine": methods.TUNED_SAES, ADAM: "new"}])

@@ -109,7 +109,6 @@ def test_energies_and_convergence_are_measured_as_the_paper_does():
     changes = np.array([9, 0.5, 0.5, 0.5, 0.5, -9, 0.9, -0.9, 0.9, 0, 0.1])
     losses = torch.tensor(np.cumsum([0, *changes]))
     assert measures.convergence_epoch(losses) == 7  # the first of five, counted from 0
-    assert np.isnan(measures.convergence_epoch(losses, 0.2))
 
 
 def test_ctrl_c_ends_all_that_tick_and_those_that_wait(monkeypatch):
@@ -130,8 +129,6 @@ def test_ctrl_c_ends_all_that_tick_and_those_that_wait(monkeypatch):
         parallel.side_by_side(run, ["stop", "a", "b", *range(100)], "runs")
     signal.signal(signal.SIGINT, before)
     assert time.time() < begun + 5 and len(waited) < 50
-    with pytest.raises(RuntimeError, match="runs, 7: .*ZeroDivision"):
-        parallel.side_by_side(lambda item: 1 / (7 - item), [3, 7], "runs")
 
 
 def test_results_are_read_as_they_were_saved_if_their_rows_can_be_told_apart(tmp_path):

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from cells import checked, dots, notebook, sources
+from cells import notebook, sources
 from matplotlib.colors import to_hex, to_rgb
 from numpy.testing import assert_allclose
 
@@ -97,14 +97,6 @@ def test_counts_of_layers_made_by_hand():
     assert each == [[1, 0, near], [0, 0, 0], [0, 1, near], [0, 0, pytest.approx(1.8, abs=0.02)]]
     mean = np.mean([row[2] for row in each])
     assert measure(W, torch.stack(b))["active units"] == pytest.approx(mean)
-
-
-def test_gradients_are_drawn_against_responsibilities_and_units_are_told_apart():
-    r = random(5, 24) / 9
-    (axis,) = checked(plots_theorem.identity({"random energies": (r, 2 * r), "a layer": (r, r)}))
-    assert_allclose(dots(axis, filled=False), np.stack([r.flatten(), 2 * r.flatten()], 1))
-    grey = sorted(np.dot(to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in plots_theorem.UNITS)
-    assert len(grey) == 5 and np.diff(grey).min() > 0.04
 
 
 def test_a_point_has_the_colour_of_its_units_and_a_line_is_where_its_energy_begins():
