@@ -73,6 +73,15 @@ def test_a_step_is_of_the_loss_at_the_last_strength_without_weight_decay(name):
     assert row == measures.cosines(model, loss, X) | measures.decoding(model, X, X)
 
 
+def test_batch_top_k_has_one_threshold_after_training():
+    model = CELLS["BatchTopK"](D, K, seed=0, k=2)
+    together = model(X).detach()
+    assert (together > 0).sum() == 2 * len(X)  # the largest of a minibatch
+    model.fix_threshold(X)
+    alone = torch.cat([model(row[None]) for row in X]).detach()
+    assert_allclose(alone, together, atol=1e-6)
+
+
 @pytest.mark.parametrize("more", [{}, {"mine": "yours"}, {"mine": methods.TUNED_SAES, ADAM: "new"}])
 def test_dots_of_methods_stand_for_their_numbers_under_their_kinds(more):
     """In any order of rows; a new kind has a heading and a colour of its own."""
@@ -111,12 +120,6 @@ def test_other_figures_of_notebook_3():
     axes = checked(plots_benchmark.paper(table, {"classifier": ("pixels", 0.5)}))
     for axis, column in zip(axes, columns):
         assert_allclose(dots(axis)[:, 0], (100 if column == "explained" else 1) * table[column])
-
-    unit = {part: random(D) for part in ("decoder row", "step", "weights", "another row")}
-    axes = checked(plots_benchmark.directions({"Adam": unit, "SGD": unit}))
-    for axis, part in zip(axes[1:4], ("step", "weights", "another row")):
-        cosine = torch.cosine_similarity(unit[part], unit["decoder row"], dim=0)
-        assert axis.get_xlabel() == f"{cosine:.2f}"
 
     V, A, x = random(K, D), random(K), random(2, D)
     codes = {"its SAE": (A, V, x[1]), "the paper's model": (torch.zeros(K), V, x[1])}

@@ -137,8 +137,6 @@ def test_competition_is_what_one_denominator_for_all_inputs_takes_away(competiti
 
 
 def test_adam_by_unit_divides_by_the_root_mean_square_gradient_of_a_unit():
-    """So it is Adam on that, times the ratio of each gradient to it."""
-
     def after(optimizer, gradients):
         W = torch.zeros(3, 4, requires_grad=True)
         steps = optimizer([W], lr=0.1)

@@ -92,7 +92,6 @@ NUMBERS = {
         f"{active['weights 64 and 32']:.0f} of the 64 units are active, nearly",
         f"{active['weights N_j/2 and 1']:.0f} units are active, as with",
         f"{active['minibatches of 256']:.0f} units are active in place of {six.l0['C']:.0f}",
-        f"some {inactive:.0f} of them",
         f"responsibilities, {model.entropy[C]:.2f}, is the logarithm of {inactive:.0f}",
         "entropy of {:.2f}, {:.2f}, {:.2f} and {:.2f}".format(*model.entropy[[A, B, C, D]]),
         f"is {of_Z[C]:.0%} of its mean",
@@ -163,7 +162,6 @@ NUMBERS = {
         f"in another order, at {agree.get_group(('C', ORDER)).mean():.2f}",
         f"in epochs {epochs} for",
         f"{active['weights 64 and 32']:.0f} of 64 units are active",
-        f"and {active['weights N_j/2 and 1']:.0f} are active",
     ],
 }
 

@@ -97,6 +97,10 @@ def test_counts_of_layers_made_by_hand():
     assert each == [[1, 0, near], [0, 0, 0], [0, 1, near], [0, 0, pytest.approx(1.8, abs=0.02)]]
     mean = np.mean([row[2] for row in each])
     assert measure(W, torch.stack(b))["active units"] == pytest.approx(mean)
+    for share, found in ((0.4, 1), (0.3, 0)):  # of one cluster: a unit has it from a third on
+        edge = (FIVE[CLUSTER == 0] @ SIDES[0]).quantile(1 - share)
+        moved = torch.cat([-edge[None], BIAS[1:]])
+        assert measure(W[:1], moved[None])["starts that find all clusters"] == found
 
 
 def test_a_point_has_the_colour_of_its_units_and_a_line_is_where_its_energy_begins():
