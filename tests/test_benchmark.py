@@ -61,13 +61,12 @@ def test_experiments_are_those_of_the_text():
 
 @pytest.mark.parametrize("name", [ADAM, SGD, DECAY, REVISED])
 def test_a_step_is_of_the_loss_at_the_last_strength_without_weight_decay(name):
-    """Up to a factor, which is SGD's."""
     model = h.Encoder(D, K, seed=1)
     run, E = Trained(BY_NAME[name], 1, model, 0.7), model(X)
     volume = h.log_det_loss(E) if name == REVISED else h.infomax_loss(E)
     expected = 0.7 * h.lse_loss(E) + 2 * volume  # of two minibatches
     loss = CELLS["loss_of_step"](run)
-    factor = 2 * 1.7 if name == SGD else 1
+    factor = 2 * 1.7 if name == SGD else 1  # of the loss that is minimised
     assert factor * loss(model, X).item() == pytest.approx(expected.item(), rel=1e-5)
     row = CELLS["measure_directions"](run)
     assert row == measures.cosines(model, loss, X) | measures.decoding(model, X, X)

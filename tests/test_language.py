@@ -1,5 +1,7 @@
 """The benchmark on tiny Llama and GPT-2 networks with random weights: nothing is downloaded."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -61,8 +63,8 @@ def test_components_and_loss_recovered_are_those_of_plain_loops(folder, kind, mo
 
 
 @pytest.mark.filterwarnings("ignore:.*units are active")  # of so few steps
-def test_the_run_and_its_record(folder):
-    """Of all methods of notebook 3; and what cannot be run is said."""
+def test_the_run_and_its_record(folder, monkeypatch):
+    monkeypatch.setattr(language, "train_all", Mock(wraps=language.train_all))
     site, output = {"llama": "residual", "gpt2": "mlp"}[folder.name], folder.parent / "build"
     language.main(f"--model {folder} --site {site} --tokens 1000 --seeds 1".split())
     content = record.read("language", output / "language")
@@ -70,7 +72,7 @@ def test_the_run_and_its_record(folder):
     assert [*table.method] == [method.name for method in methods.METHODS]
     assert table.notna().all(axis=None) and (output / "language/3d_language_model.png").exists()
     assert table.set_index("method").l0["TopK SAE"] == content["parameters"]["active units"] == 6
-    assert (content["parameters"]["components"], content["parameters"]["units"]) == (24, 48)
+    assert language.train_all.call_args.kwargs["batch_size"] == 2 * 48
     for option in ("layer 0", "layer 5", "tokens 0", "tokens 80", "tokens 100000", "model x"):
         with pytest.raises(SystemExit, match=f"--{option.split()[0]}"):
             language.main(f"--model {folder} --{option}".split())

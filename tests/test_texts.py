@@ -160,7 +160,6 @@ NUMBERS = {
         f"{min(gaps):.1f} to {max(gaps):.1f} points behind tuned L1 and tied SAEs",
         f"units correlate at {agree.get_group(('C', WITHOUT)).mean():.2f} with the originals",
         f"in another order, at {agree.get_group(('C', ORDER)).mean():.2f}",
-        f"in epochs {epochs} for",
         f"{active['weights 64 and 32']:.0f} of 64 units are active",
     ],
 }
