@@ -10,7 +10,6 @@ import torch
 from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import softmax
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from torch import nn
@@ -38,11 +37,10 @@ def gradient(loss, E):
 X, MEAN = normal(165, 6), torch.linspace(-3, 3, 6).double()
 encoder, sae = partial(h.Encoder, 6, 5), partial(h.SparseAutoencoder, 6, 5)
 SHORT = {"epochs": 3, "batch_size": 16, "lr": 0.01}  # ten minibatches, and 5 rows that make none
-paper = partial(h.decoder_free_loss, strength=0.5)
 
 
-def log_det(e, s=1e-3):
-    return -np.linalg.slogdet(np.cov(e.T) + s * np.eye(e.shape[1]))[1]
+def paper(model, x):
+    return h.decoder_free_loss(model(x))
 
 
 TERMS = {
@@ -51,7 +49,6 @@ TERMS = {
     h.variance_loss: lambda e: -sum(math.log(np.var(column, ddof=1) + 1e-6) for column in e.T),
     h.correlation: lambda e: np.corrcoef(e.T),
     h.decorrelation_loss: lambda e: np.square(np.corrcoef(e.T) - np.eye(e.shape[1])).sum(),
-    h.log_det_loss: log_det,
     h.l0: lambda e: np.mean([sum(row > 0) for row in e]),
     h.usage: lambda e: np.array([np.mean(column > 0) for column in e.T]),
 }
@@ -72,22 +69,38 @@ def test_the_gradient_of_the_log_sum_exp_is_the_responsibility(far):
     close(h.lse_loss(E), h.lse_loss(E - far) + 12 * far)
 
 
-def test_dead_units_have_no_correlation_and_gradients_stay_finite():
+@pytest.mark.parametrize("far", [0, 1000, -1000])
+def test_without_competition_all_inputs_share_one_denominator(far):
+    E = 3 * normal(2, 12, 5)  # of two layers
+    e = np.exp(-E.numpy())
+    shared = e.sum(2).mean(1)[:, None, None]
+    close(gradient(lambda E: h.lse_loss(E, competition=False), E + far), e / shared)
+    loss = h.lse_loss(E + far, competition=False)
+    close(loss, -12 * np.log(shared).sum() + 24 * far)
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms_of_several_layers_too():
+    E = normal(3, 12, 5)
+    weights = {"lse": 2, "variance": 3, "decorrelation": 5}
+    for competition in (True, False):
+        each = [
+            2 * h.lse_loss(e, competition) + 3 * h.variance_loss(e) + 5 * h.decorrelation_loss(e)
+            for e in E
+        ]
+        loss = h.decoder_free_loss(E, **weights, competition=competition)
+        close(loss, sum(each))
+    assert h.decoder_free_loss(E[0]) == h.decoder_free_loss(E[0], 1, 1, 1, True)
+
+
+def test_constant_units_have_no_correlation_and_gradients_stay_finite():
     E = normal(300, 5)
     E[:, 2] = 0
     close(h.correlation(E)[2], torch.zeros(5))
-    for loss in (h.variance_loss, h.decorrelation_loss, h.log_det_loss):
+    for loss in (h.variance_loss, h.decorrelation_loss):
         assert loss(E).isfinite() and gradient(loss, E).isfinite().all()
         assert torch.autograd.gradcheck(loss, normal(7, 3).requires_grad_())
-
-
-def test_the_log_determinant_is_of_float64_and_refuses_few_rows():
-    """Of each unit and a copy of it, Cov is 1e7 times s, which float32 would lose."""
-    E = torch.cat([normal(50, 4).float()] * 2, 1)
-    close(h.log_det_loss(E, 1e-6), log_det(E.double().numpy(), 1e-6), 1e-4)
-    assert h.log_det_loss(normal(32, 64)).isfinite()
-    with pytest.raises(ValueError, match="65 .* 32"):
-        h.log_det_loss(normal(32, 65))
+    E[:, 2] = 0.1  # of which the mean is rounded in single precision
+    close(h.correlation(E.float())[2], torch.zeros(5))
 
 
 def test_weights_start_as_pytorchs_layers_do_and_decoder_rows_along_them():
@@ -116,89 +129,58 @@ def test_models_encode_what_they_have_taken_the_mean_off_and_an_sae_decodes(opti
     assert ((model(X) > 0).sum(1) == options.get("k", 5)).all()  # of equal ones
 
 
-@pytest.mark.parametrize("schedule", [[1.0, 0.1, 3.0], lambda epochs: [1.0, 0.1, epochs]])
 @pytest.mark.parametrize("seeds", [{}, {"order_seed": 3}])
-def test_fit_is_a_plain_loop(seeds, schedule):
+def test_fit_is_a_plain_loop(seeds):
     """With a factor of the rate for each epoch, and an order of inputs from the model's seed, or
     another, which changes nothing else."""
     model, twin = encoder(seed=7), encoder(seed=7)
-    options = {"schedule": schedule, "optimizer": torch.optim.SGD, "after_epoch": Mock()}
-    history = h.fit(model, paper, X, **SHORT, **options, **seeds)
+    options = {"schedule": [1.0, 0.1, 3.0], "optimizer": torch.optim.SGD, "after_epoch": Mock()}
+    losses = h.fit(model, paper, X, **SHORT, **options, **seeds)
     order, expected = torch.Generator().manual_seed(seeds.get("order_seed", 7)), []
     for factor in (1, 0.1, 3):
-        losses = []
+        values = []
         for rows in torch.randperm(165, generator=order)[:160].view(10, 16):
-            losses.append(paper(twin, X[rows]))
-            for p, g in zip((twin.W, twin.b), grad(losses[-1], (twin.W, twin.b))):
+            values.append(paper(twin, X[rows]))
+            for p, g in zip((twin.W, twin.b), grad(values[-1], (twin.W, twin.b))):
                 p.data -= 0.01 * factor * g
-        expected.append(sum(losses).item() / 10)
-    close(history.losses, expected)
+        expected.append(sum(values).item() / 10)
+    close(losses, expected)
     close(model.W, twin.W)
     assert options["after_epoch"].mock_calls == 3 * [call(model)]
-    assert not history.losses.requires_grad and history.strengths == []
+    assert not losses.requires_grad and not model.training
+
+
+def test_parameters_can_have_rates_of_their_own_or_be_frozen():
+    """A schedule multiplies each rate, and what is frozen stays."""
+
+    def two_rates(parameters, lr):
+        W, b = parameters
+        return torch.optim.SGD([{"params": [W], "lr": 3 * lr}, {"params": [b], "lr": 0.0}])
+
+    model, other = encoder(), encoder()
+    options = SHORT | {"epochs": 1, "schedule": [0.5]}
+    h.fit(model, paper, X, optimizer=two_rates, **options)
+    other.b.requires_grad_(False)
+    h.fit(other, paper, X, optimizer=torch.optim.SGD, **options | {"lr": 0.03})
+    close(model.W, other.W)
+    assert model.b.equal(encoder().b) and other.b.equal(model.b) and not model.W.equal(encoder().W)
 
 
 def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():
     model, gap = encoder(), X.clone()
     gap[9, 0] = -torch.inf
-    for x in (X.numpy(), gap, X[:15], X[:, 0]):
-        with pytest.raises(ValueError, match="16 rows"):
+    wrong = {"16 rows": X[:15], "tensor": X.numpy(), "finite": gap, "N, D": X[:, 0]}
+    for reason, x in wrong.items():
+        with pytest.raises(ValueError, match=reason):
             h.fit(model, paper, x, **SHORT)
-    schedules = [{"schedule": factors} for factors in ([], [1.0] * 4, np.array([1.0, 0.1]))]
-    for wrong in (*schedules, {"epochs": 0}, {"epochs": 0, "schedule": []}, {"l0": 0}):
-        with pytest.raises(ValueError, match=[*wrong][0]):
-            h.fit(model, paper, X, **SHORT | wrong)
-    with pytest.raises(ValueError, match="strength"):
-        h.fit(model, lambda model, x, strength: h.infomax_loss(model(x)), X, **SHORT, l0=2)
+    schedules = [{"schedule": factors} for factors in ([], [1.0] * 4)]
+    for options in (*schedules, {"epochs": 0}, {"batch_size": 1}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match=[*options][0]):
+            h.fit(model, paper, X, **SHORT | options)
     assert model.W.equal(encoder().W)
     for more in (lambda W: (0 * W).sum().abs().sqrt(), lambda W: math.inf):  # or it diverges
         with pytest.raises(FloatingPointError, match="epoch 1"):
             h.fit(model, lambda model, x, f=more: paper(model, x) + f(model.W), X, epochs=1)
-
-
-PAPERS, TIED = h.decoder_free_loss, partial(h.SparseAutoencoder, tied=True)
-STEERED = [(h.Encoder, PAPERS, 0.01), (h.Encoder, PAPERS, 100), (h.Encoder, h.revised_loss, 1)]
-STEERED += [(h.SparseAutoencoder, h.sae_loss, 100), (TIED, h.sae_loss, 1)]
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("new, loss, scale", STEERED)
-def test_a_model_has_the_l0_asked_for_on_inputs_of_any_scale(new, loss, scale):
-    x, model, factors = scale / 16 * torch.tensor(load_digits().data), new(64, 32), [1] * 15
-    options = {"epochs": 20, "lr": 0.003, "batch_size": 64, "schedule": factors + [0.1] * 5}
-    history = h.fit(model, loss, x, l0=8, **options)
-    assert h.l0(model(x)) == pytest.approx(8, rel=0.05)
-    assert len(history.losses) == len(history.strengths) == len({*history.strengths}) == 20
-
-
-def strengths(counts, l0):
-    """Those of a loss whose parts have gradients 3 and 12, while so many units are active."""
-    model, found = nn.Linear(1, 2), []  # with a bias, on which the loss does not depend
-    loss = h.SteeredLoss(lambda m, x, s: s * 3 * m.weight[0] + 12 * m.weight[1], l0, len(counts))
-    for count in counts:
-        model.forward = Mock(return_value=torch.ones(round(len(X) * count)))
-        loss(model, X)
-        found.append(loss.strength)
-    return found
-
-
-def test_a_strength_follows_the_number_of_active_units():
-    """It stays where sparsity pulls half as hard as the rest, while their number goes from 20 to 5
-    in a sixth of the steps; else every eighth minibatch changes it, within limits."""
-    as_planned, power = [5 * 4 ** max(1 - step / 40, 0) for step in range(240)], 2**0.4
-    close(strengths(as_planned, 5), 240 * [2], 2e-3)
-    close(strengths(18 * [20], 10), 8 * [2] + 8 * [2 * power] + 2 * [2 * power**2])
-    for count, factor in {20: power, 5: 1 / power, 90: 3**0.4, 0: 3**-0.4}.items():
-        close(strengths(8 * [10] + [count], 10)[8], 2 * factor)
-    close([strengths(200 * [count], 10)[-1] for count in (99, 0)], [2000, 0.002])
-
-
-def test_a_miss_of_more_than_a_tenth_warns(monkeypatch, recwarn):
-    for active in (1.79, 1.81, 2.19, 2.21):
-        monkeypatch.setattr(h, "active_units", lambda model, x, active=active: active)
-        h.fit(encoder(), PAPERS, X, **SHORT, l0=2)
-    ends = [str(warning.message).partition(", at")[0] for warning in recwarn]
-    assert ends == ["1.8 units are active, not 2", "2.2 units are active, not 2"]
 
 
 @pytest.mark.parametrize("k, far", [(None, 0), (None, 1000), (2, 1000)])
@@ -217,11 +199,13 @@ def test_decoders_are_least_squares(k, far):
     close(A @ V + offset, ones.numpy() @ solution, 0, 1e-6 * x.std(0).min().item())
     assert V.dtype == torch.float64 and (k or not V[2].any())
 
-    own, offset = h.own_decoder(model, x)
+    own, offset = h.scaled_decoder(model, x)
     gain, offset = torch.ones(1).requires_grad_(), offset.requires_grad_()
     error = (A @ (gain * own) + offset - x).square().mean()
     close(torch.cat(grad(error, (gain, offset))) / (1 + far**2), torch.zeros(7))  # the minimum
     close(own / own[0, 0], model.V / model.V[0, 0])
+    for other, expected in ((V, V), (-3 * own, own)):  # of any decoder, whatever its size
+        close(h.scaled_decoder(model, x, other)[0], expected, 1e-5)
 
 
 def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
@@ -233,17 +217,22 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
     close(A @ V + offset, LinearRegression().fit(A[:, 1:], x).predict(A[:, 1:]))
 
 
-@pytest.mark.parametrize("decoder", [h.best_decoder, h.own_decoder])
+@pytest.mark.parametrize("decoder", [h.best_decoder, h.scaled_decoder])
 @pytest.mark.parametrize("new", [encoder, partial(sae, k=2)])
 def test_a_decoded_model_gives_inputs_as_they_are(new, decoder):
     """By hand, on centred inputs and with a model of centred inputs. Of dead units, the mean."""
     x, x_test, model = normal(200, 6), normal(50, 6, seed=1), new(mean=MEAN)
-    decoded = h.Decoded(model, x + MEAN, decoder)
+    decoded = h.Decoded(model, *decoder(model, x + MEAN))
     V, offset = decoder(new(), x)
     close(decoded.reconstruct(x_test + MEAN), new()(x_test) @ V + offset + MEAN)
     close(decoded(x_test + MEAN), new()(x_test))
     share = r2_score(x, decoded.reconstruct(x).detach(), multioutput="variance_weighted")
     assert h.variance_explained(decoded, x) == pytest.approx(share)
     model.b.data -= 1000
-    of_dead = h.Decoded(model, x, decoder).reconstruct(x_test)
+    of_dead = h.Decoded(model, *decoder(model, x)).reconstruct(x_test)
     close(of_dead, x.mean(0).expand(50, 6), 1e-5, 1e-6)
+
+
+def test_the_variance_explained_of_bytes_is_that_of_numbers():
+    pixels = (255 * torch.rand(40, 6, generator=torch.Generator().manual_seed(0))).byte()
+    assert h.variance_explained(sae(), pixels) == h.variance_explained(sae(), pixels.double())
