@@ -1,4 +1,4 @@
-"""What is measured of trained models: decoders, classifier, units."""
+"""What is measured of trained models: decoders, classifier, energies, and whether units agree."""
 
 import math
 import warnings
@@ -13,9 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import normalize
 
 import helpers as h
-from lab.parallel import side_by_side
+from lab.runs import side_by_side
 
-FITTED = 20_000  # training rows to which decoders are fitted
+N_DECODED = 20_000  # training rows to which decoders are fitted
 # `accuracy` may end before it has converged, as of pixels; a reader's own classifier still warns
 warnings.filterwarnings("ignore", "lbfgs failed to converge after 200 ", ConvergenceWarning)
 
@@ -28,27 +28,28 @@ def measure_each(models, measure, title, *names):
     """
     columns = [*(names or ["method"]), "seed"]
     measured = side_by_side(lambda key: measure(models[key]), models, title)
-    rows = (dict(zip(columns, key, strict=True)) | row for key, row in measured.items())
+    rows = [dict(zip(columns, key, strict=True)) | row for key, row in measured.items()]
     return pd.DataFrame(rows)
 
 
-# --- How well a model is decoded, and what it is good for ---------------------------------------
+# --- How well a model is decoded, and what it is good for -----------------------------------------
 
 
 @torch.no_grad()
 def decoding(model, x, x_test):
     """Return how well activations of x_test are decoded, by decoders fitted to rows of x: a dict.
 
-    "l0"; "dead" units; "explained", the variance explained by W^T, or an SAE's own decoder, with
-    one gain and an offset; "explained_best", that of the best linear decoder.
+    "active" units of an input; "dead" units; "explained", the variance explained by W^T, or an
+    SAE's own decoder, with one gain and an offset; "best explained", by the best linear decoder.
     """
-    A = model(x_test)
-    own, best = (h.Decoded(model, x[:FITTED], fit) for fit in (h.own_decoder, h.best_decoder))
+    A, x = model(x_test), x[:N_DECODED]
+    own = h.Decoded(model, *h.scaled_decoder(model, x))
+    best = h.Decoded(model, *h.best_decoder(model, x))
     return {
-        "l0": h.l0(A),
+        "active": h.l0(A),
         "dead": int((h.usage(A) == 0).sum()),
         "explained": h.variance_explained(own, x_test),
-        "explained_best": h.variance_explained(best, x_test),
+        "best explained": h.variance_explained(best, x_test),
     }
 
 
@@ -56,11 +57,11 @@ def decoding(model, x, x_test):
 def benchmark(model, x, y, x_test, y_test):
     """Return `decoding`, and the number of "parameters", the accuracy of a "classifier" in % and
     the "purity" of units: a dict."""
-    A, A_test = model(x), model(x_test)
+    A_test = model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         **decoding(model, x, x_test),
-        "classifier": accuracy(A, y, A_test, y_test),
+        "classifier": accuracy(model(x), y, A_test, y_test),
         "purity": purity(A_test, y_test),
     }
 
@@ -89,7 +90,33 @@ def mean_image_error(x, x_test):
     return float((mean - x_test).square().mean())
 
 
-# --- What units represent -----------------------------------------------------------------------
+@torch.no_grad()
+def explained_by_other_rows(model, x, x_test):
+    """Return the variance of x_test that is explained with other decoder rows than W, from the best
+    linear decoder's to W itself: a dict, for the table in section 3 of notebook 3."""
+    x = x[:N_DECODED]
+    W, deviation = model.W, x.std(0)
+    dealt = torch.randperm(len(deviation), generator=torch.Generator().manual_seed(0))
+    A = model(x)
+    C = A - A.mean(0)
+    rows = {
+        "the weights": W,
+        "the weights times each pixel's standard deviation": W * deviation,
+        "the same, with the standard deviations dealt out at random": W * deviation[dealt],
+        "the weights times Cov(x)": W @ torch.cov(x.T),
+        "Cov(E_j, x) / Var(E_j), which leaves out correlations between units": (
+            C.T @ (x - x.mean(0)) / C.square().sum(0).clamp_min(1e-12)[:, None]
+        ),
+    }
+    decoders = {name: h.scaled_decoder(model, x, V) for name, V in rows.items()}
+    decoders["the best linear decoder's"] = h.best_decoder(model, x)
+    return {
+        name: h.variance_explained(h.Decoded(model, *decoder), x_test)
+        for name, decoder in decoders.items()
+    }
+
+
+# --- What units represent -------------------------------------------------------------------------
 
 
 def purity(A, y):
@@ -103,51 +130,16 @@ def purity(A, y):
     return float((a.amax(1) / a.sum(1)).mean())
 
 
-def unit_directions(model, loss, x):
-    """Return three directions of each unit, a dict of (K, D): its "decoder row", of the best linear
-    decoder of x (N, D); the "step" that gradient descent on loss(model, x) adds to its weights; and
-    the "weights"."""
-    (gradient,) = torch.autograd.grad(loss(model, x), model.W)
-    V, _ = h.best_decoder(model, x)
-    return {"decoder row": V.to(gradient), "step": -gradient, "weights": model.W.detach()}
-
-
-def cosines(model, loss, x):
-    """Return cosines of each two of `unit_directions` on rows of x, medians over living units; and
-    of "step and other rows", the median over pairs of a unit's step and another's decoder row."""
-    x = x[:FITTED]
-    living = (model(x).detach() > 0).any(0)
-    directions = unit_directions(model, loss, x).items()
-    rows = {name: normalize(part[living], dim=1) for name, part in directions}
-
-    def cosine(a, b):
-        return float((rows[a] * rows[b]).sum(1).median())
-
-    others = ~torch.eye(int(living.sum()), dtype=bool, device=living.device)
-    return {
-        "weights and step": cosine("weights", "step"),
-        "step and decoder row": cosine("step", "decoder row"),
-        "weights and decoder row": cosine("weights", "decoder row"),
-        "step and other rows": float((rows["step"] @ rows["decoder row"].T)[others].median()),
-    }
-
-
-def paired(A, B):
+def agreement(A, B):
     """Pair the units of A (N, K) one to one with those of B, so that correlations are highest on
-    average. Return for each unit of A the number of its pair, and their correlation, 0 if constant.
-    """
+    average, and return this average; that of a constant unit is 0."""
     K = A.shape[1]
     R = h.correlation(torch.cat([A, B], 1).double())[:K, K:].detach().cpu().numpy()
     units, pairs = linear_sum_assignment(R, maximize=True)
-    return pairs, R[units, pairs]
+    return float(R[units, pairs].mean())
 
 
-def agreement(A, B):
-    """Return the mean correlation of the units of A and of B (N, K), as `paired`."""
-    return float(paired(A, B)[1].mean())
-
-
-# --- What the paper measures of energies --------------------------------------------------------
+# --- What the paper measures of energies ----------------------------------------------------------
 
 
 @torch.no_grad()
@@ -171,9 +163,54 @@ def energy_statistics(E):
         "dead": int((h.usage(E) == 0).sum()),
         "low variance": int((E.double().var(0) < 0.01).sum()),
         "redundancy": redundancy(E),
-        "l0": h.l0(E),
+        "active": h.l0(E),
         "entropy": responsibility_entropy(E),
     }
+
+
+@torch.no_grad()
+def none_inactive(E):
+    """Return on what share of the inputs of E (N, K) all units are active."""
+    return float((E.amin(1) > 0).double().mean())
+
+
+@torch.no_grad()
+def spread_of_Z(E):
+    """Return the standard deviation over inputs of Z_i = sum_j exp(-E_ij) over its mean, and what
+    it would be if all active units were strongly active, each as often, but independently."""
+    Z, p = torch.exp(-E).sum(1), h.usage(E)
+    independent = (p * (1 - p)).sum().sqrt() / (1 - p).sum()
+    return {"spread of Z": float(Z.std() / Z.mean()), "if independent": float(independent)}
+
+
+@torch.no_grad()
+def deviation_over_mean(E):
+    """Return the standard deviation of a unit's energies above zero over their mean, which is 1 if
+    they are exponential: the median over the units of E (N, K)."""
+    n = (E > 0).sum(0)
+    mean = E.sum(0) / n
+    deviation = (E.square().sum(0) / n - mean.square()).clamp_min(0).sqrt()
+    return float((deviation / mean).nanmedian())
+
+
+def forces(model, x, batch_size=128):
+    """Return how hard each term of the loss pushes boundaries outward: its gradient by b, times the
+    length of w, a mean over minibatches of x and the median over units. A dict."""
+    terms = {
+        "log-sum-exp": h.lse_loss,
+        "variance": h.variance_loss,
+        "decorrelation": h.decorrelation_loss,
+    }
+    total = dict.fromkeys(terms, 0)
+    parts = x.split(batch_size)[: len(x) // batch_size]
+    b = model.b.detach().requires_grad_()
+    for part in parts:
+        E = torch.relu(part @ model.W.detach().T + b)
+        for name, term in terms.items():
+            (gradient,) = torch.autograd.grad(term(E), b, retain_graph=True)
+            total[name] = total[name] + gradient / len(parts)
+    size = model.W.detach().norm(dim=1)
+    return {name: float((push * size).median()) for name, push in total.items()}
 
 
 def convergence_epoch(losses, tolerance=1):
@@ -182,3 +219,12 @@ def convergence_epoch(losses, tolerance=1):
     small = losses.diff().abs() < tolerance  # the first change is that of epoch 1
     windows = small.unfold(0, 5, 1).all(1).nonzero()[:, 0] if len(small) >= 5 else []
     return windows[0].item() + 1.0 if len(windows) else math.nan
+
+
+# --- How sparse the code will be ------------------------------------------------------------------
+
+
+def predicted_share(n_units, batch_size, weight=1):
+    """Return the share of active units at which the price that the log-sum-exp puts on them is what
+    the variance term, of a weight, pays for them: section 5 of notebook 2."""
+    return 1 - (batch_size / (batch_size + 2 * weight * n_units)) ** 0.5

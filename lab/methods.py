@@ -1,21 +1,26 @@
-"""The methods that notebook 3 and `make language` compare, and how they are trained."""
+"""The methods that notebook 3 and `make language` compare, and how they are trained.
 
+`python -m lab.methods` prints how their learning rates were chosen: data/README.md.
+"""
+
+import copy
+import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
+import pandas as pd
 import torch
 
 import helpers as h
-from lab import variants
-from lab.parallel import side_by_side, tick
+from lab import measures
+from lab.runs import side_by_side
 
 # Kinds of methods, and names of some
-PAPERS_LOSS, OUR_CHANGES = "the paper's loss", "our changes"
-FOR_COMPARISON, TUNED_SAES = "for comparison", "tuned SAEs"
+PAPERS_LOSS, FOR_COMPARISON, TUNED_SAES = "the paper's loss", "for comparison", "tuned SAEs"
 ADAM, SGD = f"{PAPERS_LOSS}, with Adam", f"{PAPERS_LOSS}, with SGD"
-DECAY, REVISED, COMPONENTS = "+ weight decay", "the revised loss", "principal components"
+DECAY, COMPONENTS = f"{ADAM}, + weight decay", "principal components"
 
 
 @dataclass(frozen=True)
@@ -25,113 +30,278 @@ class Method:
     Parameters
     ----------
     name : of its rows in tables
-    kind : its heading and colour in figures; new kinds are pink
-    new_model : new_model(x, n_units, l0, seed), for inputs x (N, D)
-    loss : loss(model, x, strength), or loss(model, x) if not steered, see `helpers.fit`, or None if
-        nothing is trained
-    fit_options : of `helpers.fit`, and override those of `train`
-    steered : whether the strength of the loss is steered to l0 active units
-    after_training : after_training(model, x)
+    kind : its colour in figures; new kinds are pink
+    new_model : new_model(x, n_units, target_l0, seed), for inputs x (N, D)
+    loss : loss(model, x), a pair of what makes the code sparse and the rest, each summed over a
+        minibatch; or None if nothing is trained
+    options : of `helpers.fit`
+    steered : whether the first of the pair is weighted so that target_l0 units are active
     """
 
     name: str
     kind: str
     new_model: Callable
     loss: Callable | None
-    fit_options: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
     steered: bool = True
-    after_training: Callable = lambda model, x: None
 
 
-class Trained(NamedTuple):
-    """A model, where it comes from, and if it was steered the strength of its loss at the end."""
-
-    method: Method
-    seed: int
-    model: torch.nn.Module
-    strength: float | None
+# --- Losses: what makes the code sparse, and the rest ---------------------------------------------
 
 
-def train(method, seed, x, *, n_units, l0, epochs, **fit_options):
-    """Return the `Trained` model of a method, whose fit_options override those given here."""
-    model, strength = method.new_model(x, n_units, l0, seed), None
-    if method.loss:
-        usual = {"epochs": epochs, "schedule": lr_schedule, "after_epoch": tick}
-        usual |= {"l0": l0 if method.steered else None, "order_seed": seed}
-        history = h.fit(model, method.loss, x, **usual | fit_options | method.fit_options)
-        strength = history.strengths[-1] if history.strengths else None
-    method.after_training(model, x)
-    return Trained(method, seed, model, strength)
+def papers_loss(model, x):
+    E = model(x)
+    return h.lse_loss(E), h.decoder_free_loss(E, lse=0)
 
 
-def train_all(methods, seeds, x, *, n_units, l0, epochs, title="methods", **fit_options):
-    """Return {(name, seed): Trained}; what is not trained has the first seed alone.
-
-    Raises ValueError if two methods have one name, since the name is that of their rows.
-    """
-    if len({method.name for method in methods}) < len(methods):
-        raise ValueError(f"each method needs a name of its own: {[m.name for m in methods]}")
-    runs = {(m.name, seed): (m, seed) for m in methods for seed in (seeds if m.loss else seeds[:1])}
-    fit_options |= {"n_units": n_units, "l0": l0, "epochs": epochs}
-    return side_by_side(lambda key: train(*runs[key], x, **fit_options), runs, title)
+def papers_loss_with_decay(model, x):
+    """Add kappa ||W||^2, with kappa = tr Cov(x) / K."""
+    sparsity, rest = papers_loss(model, x)
+    kappa = x.var(0).sum() / len(model.W)
+    return sparsity, rest + kappa * model.W.square().sum()
 
 
-def lr_schedule(epochs, slow_start=False):
-    """Return a factor of the rate for each epoch: 1, and for the last quarter of several 0.1.
-
-    With slow_start, the first of more than two is a twentieth, so that SGD kills no units.
-    """
-    last = max(epochs // 4, int(epochs > 1))
-    factors = [1.0] * (epochs - last) + [0.1] * last
-    return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
+def squared_error(model, A, x):
+    return (model.decode(A) - x).square().sum()
 
 
-def decayed_loss(model, x, strength=1.0, **options):
-    """Return `decoder_free_loss`, with its options, plus weight decay."""
-    decay = len(x) / h.BATCH_SIZE * h.weight_decay(model, x)
-    return h.decoder_free_loss(model, x, strength, **options) + decay
+def l1_sae_loss(model, x):
+    """Weigh activations by the norms of V, or they would shrink while V grows; a tied V cannot."""
+    A = model(x)
+    penalty = A.sum() if model.tied else (A * model.V.norm(dim=1)).sum()
+    return penalty, squared_error(model, A, x)
 
 
-def for_sgd(loss):
-    """Return the loss of 128 inputs, over 1 + strength.
-
-    So that steps of SGD grow neither with the size of the minibatch nor with the strength. (It is
-    not strength * sparsity + the rest, so `SteeredLoss` does not start where the two are balanced.)
-    """
-
-    def scaled(model, x, strength=1.0, **options):
-        return loss(model, x, strength, **options) / (len(x) / h.BATCH_SIZE * (1 + strength))
-
-    return scaled
+def top_k_sae_loss(model, x):
+    return 0, squared_error(model, model(x), x)
 
 
-def new_encoder(x, n_units, l0, seed):
+def papers_sae_loss(model, x):
+    """Return the loss of the SAE of the paper's benchmark (§4.3)."""
+    A = model(x)
+    return 0.01 * A.mean(), (model.decode(A) - x).square().mean()
+
+
+# --- Models ---------------------------------------------------------------------------------------
+
+
+def new_encoder(x, n_units, target_l0, seed):
     return h.Encoder(x.shape[1], n_units, seed=seed)
 
 
-def new_sae(x, n_units, l0, seed, model_class=h.SparseAutoencoder, **options):
-    return model_class(x.shape[1], n_units, x.mean(0), seed, **options)
+def new_sae(x, n_units, target_l0, seed, **options):
+    return h.SparseAutoencoder(x.shape[1], n_units, x.mean(0), seed, **options)
 
 
-def new_top_k_sae(x, n_units, l0, seed, **options):
-    return new_sae(x, n_units, l0, seed, k=l0, **options)
+def new_top_k_sae(x, n_units, target_l0, seed):
+    return new_sae(x, n_units, target_l0, seed, k=target_l0)
 
 
-AS_IN_PAPER = {"fit_options": {"schedule": None}, "steered": False}
-IN_PAPER = [  # of its benchmark
-    Method("the paper's model", PAPERS_LOSS, new_encoder, h.decoder_free_loss, **AS_IN_PAPER),
-    Method("its SAE", TUNED_SAES, variants.new_paper_sae, variants.paper_sae_loss, **AS_IN_PAPER),
-]
-SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.03}
-SGD_OPTIONS |= {"schedule": partial(lr_schedule, slow_start=True)}
-TIED = Method("tied SAE", TUNED_SAES, partial(new_sae, tied=True), h.sae_loss, {"lr": 0.008})
-METHODS = [  # rates of SGD and SAEs: data/README.md
-    Method(ADAM, PAPERS_LOSS, new_encoder, h.decoder_free_loss),
-    Method(SGD, PAPERS_LOSS, new_encoder, for_sgd(h.decoder_free_loss), SGD_OPTIONS),
-    Method(DECAY, OUR_CHANGES, new_encoder, decayed_loss),
-    Method(REVISED, OUR_CHANGES, new_encoder, h.revised_loss),
-    Method(COMPONENTS, FOR_COMPARISON, variants.new_principal_components, None),
+def new_papers_sae(x, n_units, target_l0, seed):
+    """Return the SAE of the paper's benchmark; its decoder starts as PyTorch's layers do."""
+    model = h.SparseAutoencoder(x.shape[1], n_units, seed=seed)
+    bound = n_units**-0.5
+    rng = torch.Generator().manual_seed(100 + seed)
+    model.V.data.uniform_(-bound, bound, generator=rng)
+    return model
+
+
+def new_principal_components(x, n_units, target_l0, seed):
+    """Return an encoder of n_units / 2 components and their negatives, with one bias for all, at
+    which target_l0 units are active. It has no use for the seed."""
+    model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
+    axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
+    model.W.data = torch.cat([axes, -axes])[:n_units]
+    model.b.data.zero_()
+    scores = model.pre_activations(x).detach().flatten()
+    n_inactive = len(scores) - round(target_l0 * len(scores) / n_units)
+    model.b.data -= scores.kthvalue(n_inactive).values
+    return model
+
+
+# --- What is compared -----------------------------------------------------------------------------
+
+SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.06}
+TIED = Method("tied SAE", TUNED_SAES, partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
+METHODS = [  # rates: data/README.md
+    Method(ADAM, PAPERS_LOSS, new_encoder, papers_loss),
+    Method(SGD, PAPERS_LOSS, new_encoder, papers_loss, SGD_OPTIONS),
+    Method(DECAY, PAPERS_LOSS, new_encoder, papers_loss_with_decay),
+    Method(COMPONENTS, FOR_COMPARISON, new_principal_components, None),
     TIED,
-    Method("L1 SAE", TUNED_SAES, new_sae, h.sae_loss, {"lr": 0.004}),
-    Method("TopK SAE", TUNED_SAES, new_top_k_sae, h.sae_loss, {"lr": 0.008}, steered=False),
+    Method("L1 SAE", TUNED_SAES, new_sae, l1_sae_loss, {"lr": 0.008}),
+    Method("TopK SAE", TUNED_SAES, new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
+AS_PUBLISHED = {"options": {"schedule": None}, "steered": False}
+IN_PAPER = [  # its benchmark's models, and a tuned SAE
+    Method("the paper's model", PAPERS_LOSS, new_encoder, papers_loss, **AS_PUBLISHED),
+    Method("the paper's SAE", "the paper's SAE", new_papers_sae, papers_sae_loss, **AS_PUBLISHED),
+    replace(TIED, name="tuned tied SAE"),
+]
+
+
+# --- Training -------------------------------------------------------------------------------------
+
+
+def steered(loss, target_l0, n_steps):
+    """Return the loss (s * sparsity + rest) / (1 + s), whose strength s is moved while it trains.
+
+    At every eighth minibatch, s is multiplied by a power of the number of active units over its
+    target: dual ascent on a constraint (Rezende & Viola, 2018; Gallego-Posada et al., 2022). The
+    target gets to target_l0 in a sixth of the steps, or units die. At first, the gradient of
+    sparsity is half as long as that of the rest. The divisor keeps steps of SGD from growing.
+    """
+    step, strength, first_l0 = 0, None, None
+
+    def weighted_loss(model, x):
+        nonlocal step, strength, first_l0
+        sparsity, rest = loss(model, x)
+        if step % 8 == 0:
+            with torch.no_grad():
+                l0 = h.l0(model(x))
+            if step == 0:
+                first_l0 = l0 or target_l0
+                strength = gradient_norm(rest, model) / gradient_norm(sparsity, model) / 2
+            left = max(1 - 6 * step / n_steps, 0)
+            target = target_l0 * (first_l0 / target_l0) ** left
+            strength *= min(max(l0 / target, 1 / 3), 3) ** 0.4
+        step += 1
+        return (strength * sparsity + rest) / (1 + strength)
+
+    return weighted_loss
+
+
+def gradient_norm(loss, model):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
+    return float(torch.cat([g.flatten() for g in gradients]).norm())
+
+
+def decaying(epochs, optimizer=None):
+    """Return a factor of the learning rate for each epoch: 1, and for the last quarter 0.1. With an
+    optimizer of one's own, SGD, the first of three or more is 0.05, or units die."""
+    last = max(epochs // 4, int(epochs > 1))
+    factors = [1.0] * (epochs - last) + [0.1] * last
+    return [0.05, *factors[1:]] if optimizer and epochs > 2 else factors
+
+
+def train(method, seed, x, *, n_units, target_l0, epochs, **options):
+    """Return a trained model of a method, whose options of `helpers.fit` those given here override.
+
+    Raises ValueError if target_l0 is not between 0 and n_units.
+    """
+    if not 0 < target_l0 < n_units:
+        raise ValueError(f"target_l0 is {target_l0}: it must be between 0 and {n_units} units")
+    model = method.new_model(x, n_units, target_l0, seed)
+    if method.loss is None:
+        return model
+    options = (
+        {"schedule": decaying(epochs, method.options.get("optimizer"))} | method.options | options
+    )
+    if method.steered:
+        n_steps = epochs * (len(x) // options.get("batch_size", 128))
+        loss = steered(method.loss, target_l0, n_steps)
+    else:
+
+        def loss(model, x):
+            return sum(method.loss(model, x))
+
+    h.fit(model, loss, x, epochs=epochs, order_seed=seed, **options)
+    return model
+
+
+def train_all(methods, seeds, x, title="methods", **setting):
+    """Return {(name, seed): model}, trained by `train` with the setting; what is not trained has
+    the first seed alone. Warns of a steered method that misses its target by more than 5%.
+
+    Raises ValueError if two methods have one name, since the name is that of their rows.
+    """
+    by_name = {method.name: method for method in methods}
+    if len(by_name) < len(methods):
+        raise ValueError(f"each method needs a name of its own: {[m.name for m in methods]}")
+    keys = [(m.name, seed) for m in methods for seed in (seeds if m.loss else seeds[:1])]
+
+    def train_one(key):
+        name, seed = key
+        return train(by_name[name], seed, x, **setting)
+
+    models = side_by_side(train_one, keys, title)
+    for (name, seed), model in models.items():
+        l0 = h.l0(model(x[:10_000]))
+        if by_name[name].steered and misses(l0, setting["target_l0"]):
+            miss = f"{l0:.1f} units are active, not {setting['target_l0']}"
+            warnings.warn(
+                f"{name}, seed {seed}: {miss}; try more epochs or another lr", stacklevel=2
+            )
+    return models
+
+
+def train_layer(loss, x, n_units, seed, epochs, keep=(), noise=0, **options):
+    """Train the paper's layer on loss(E), and return the layer after each of some epochs, {epoch:
+    layer}, and the mean loss of each epoch.
+
+    keep : the epochs; the last is always kept
+    noise : standard deviation of the noise added to W at the start, relative to that of W
+    options : of `helpers.fit`
+    """
+    model = h.Encoder(x.shape[1], n_units, seed=seed)
+    rng = torch.Generator().manual_seed(1000 + seed)
+    model.W.data += noise * model.W.data.std() * torch.randn(model.W.shape, generator=rng)
+    kept = {}
+    n_done = 0
+
+    def after_epoch(model):
+        nonlocal n_done
+        n_done += 1
+        if n_done in (*keep, epochs):
+            kept[n_done] = copy.deepcopy(model).requires_grad_(False)
+
+    def loss_of_model(model, x):
+        return loss(model(x))
+
+    losses = h.fit(model, loss_of_model, x, epochs=epochs, after_epoch=after_epoch, **options)
+    return kept, losses
+
+
+def misses(l0, target_l0):
+    """Return whether the number of active units is more than 5% away from its target."""
+    return not math.isclose(l0, target_l0, rel_tol=0.05)
+
+
+def tune(methods, rates, x, seeds, n_held_out, **setting):
+    """Return what a model's own decoder explains of the last n_held_out rows of x, in percent, and
+    its active and dead units: a row for each method, rate and seed."""
+    x, held_out = x[:-n_held_out], x[-n_held_out:]
+    by_name = {method.name: method for method in methods}
+    keys = [(name, rate, seed) for name in by_name for rate in rates[name] for seed in seeds]
+
+    def measure(key):
+        name, rate, seed = key
+        try:
+            model = train(by_name[name], seed, x, lr=rate, **setting)
+        except FloatingPointError:
+            return {}
+        return measures.decoding(model, x, held_out)
+
+    found = side_by_side(measure, keys, "learning rates")
+    rows = [{"method": k[0], "rate": k[1], "seed": k[2]} | row for k, row in found.items()]
+    return pd.DataFrame(rows)
+
+
+def main():
+    """Print how rates were chosen: on 10,000 held-out training digits, at 17 active units."""
+    from lab.data import load_images
+
+    of_saes = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
+    of_sgd = [0.004, 0.0075, 0.015, 0.03, 0.06]
+    rates = {"tied SAE": of_saes, "L1 SAE": of_saes, "TopK SAE": of_saes, SGD: of_sgd}
+    rates[ADAM] = rates[DECAY] = [0.001, 0.003, 0.01, 0.03]
+    methods = [method for method in METHODS if method.loss]
+    setting = {"n_units": 64, "target_l0": 17, "epochs": 6}
+    table = tune(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
+    means = table.groupby(["method", "rate"], sort=False)[["explained", "active", "dead"]].mean()
+    print(means.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The figures of notebook 3, and that of the language model."""
+
+import matplotlib.pyplot as plt
+import torch
+
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO, label, name_lines, tiles
+from lab.methods import ADAM, DECAY, FOR_COMPARISON, PAPERS_LOSS, SGD, TUNED_SAES, misses
+
+# Of kinds; new ones are pink
+COLORS = {PAPERS_LOSS: ORANGE, "the paper's SAE": GREY, FOR_COMPARISON: GREEN, TUNED_SAES: BLUE}
+SHORT = {ADAM: "the paper's loss, Adam", SGD: "the paper's loss, SGD"}
+SHORT |= {DECAY: "the same, Adam, weight decay"}
+
+
+def decoded(digits, rows, framed):
+    """Draw digits (n, D), and below them the same, decoded. rows: {name: (decoded digits (n, D),
+    "active units, variance explained")}; framed: the number of the digit that gets a frame."""
+    fig, axes = plt.subplots(len(rows) + 1, 1, figsize=(TWO, 0.47 * (len(rows) + 1)))
+    everything = {"test digits": (digits, "active units,\nvariance explained")} | rows
+    for axis, (name, (images, text)) in zip(axes, everything.items()):
+        tiles(axis, images, len(images), signed=False, scale=1, framed=[framed])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        label(axis, text, (1.02, 0.5), ha="left", xycoords="axes fraction")
+    fig.alt = f"Ten digits, decoded by: {'; '.join(rows)}."
+    return fig
+
+
+def paper(table, pixels):
+    """Draw the paper's comparison. table: for each model a row of "method", "kind", "seed" and what
+    is drawn of it; pixels: the classifier's accuracy on pixels."""
+    columns = {
+        "active": ("active units", "← better", 1, ".1f"),
+        "classifier": ("classifier, %", "better →", 1, ".1f"),
+        "explained": ("variance explained, %", "better →", 100, ".0f"),
+    }
+    methods = [*table.method.unique()]
+    size = {"figsize": (TWO, 0.34 * len(methods) + 0.75), "sharey": True}
+    fig, axes = plt.subplots(1, len(columns), **size)
+    for axis, (column, (title, better, scale, form)) in zip(axes, columns.items()):
+        for y, method in enumerate(methods):
+            runs = table[table.method == method]
+            values, color = scale * runs[column], COLORS.get(runs.kind.iloc[0], PINK)
+            axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
+            label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
+        name_lines(axis, methods)
+        axis.set(ylim=(len(methods) - 0.4, -0.7), xmargin=0.35)
+        axis.locator_params(axis="x", nbins=3)
+        axis.set_title(title, loc="center")
+        axis.set_xlabel(better)
+        axis.tick_params(axis="y", labelleft=axis is axes[0])
+    axes[1].axvline(pixels, color="0.3", ls=":", lw=1, zorder=0)
+    label(axes[1], "pixels", (pixels, len(methods) - 0.6), color="0.3")
+    fig.alt = f"Active units, accuracy and variance explained of {', '.join(methods)}."
+    return fig
+
+
+def weights(models, dead):
+    """Draw weights of units, each on its own scale. models: {"title": W (K, D)}; dead: how many of
+    the last model's last units are dead, and get a frame."""
+    fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO, 0.46 * TWO))
+    for axis, (title, W) in zip(axes, models.items()):
+        framed = range(len(W) - dead, len(W)) if axis is axes[-1] else ()
+        tiles(axis, W, 8, framed=framed)
+        axis.set_title(title, loc="center")
+    fig.alt = f"Weights of units of {' and '.join(models)}; those of dead units are framed."
+    return fig
+
+
+def code_or_decoder(
+    table, target_l0, pixels=None, second=("classifier", "linear classifier, %", ".1f")
+):
+    """Draw how well codes are decoded, and classify. table: a row of "method", "kind", "seed",
+    "active", "explained", "best explained" and "classifier" for each model; pixels: the
+    classifier's accuracy on pixels; second: what (b) has, a column of the table, its name and
+    format. A method that misses target_l0 active units is marked with its number."""
+    column, unit, form = second
+    methods = [*table.method.unique()]
+    fig, (a, b) = plt.subplots(
+        1, 2, figsize=(TWO, 0.25 * len(methods) + 0.95), width_ratios=[2.3, 1], sharey=True
+    )
+    names = []
+    for y, method in enumerate(methods):
+        runs = table[table.method == method]
+        color = COLORS.get(runs.kind.iloc[0], PINK)
+        own, best, other = 100 * runs.explained, 100 * runs["best explained"], runs[column]
+        ends, high = [min(*own, *best), max(*own, *best)], [y] * len(runs)
+        a.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
+        a.plot(best, high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
+        for axis, dots in ((a, own), (b, other)):
+            axis.plot(dots, high, "o", color=color, mec="w", ms=6, mew=0.5)
+        style = {"color": color, "fontsize": 8}
+        label(a, f"{own.mean():.0f}", (ends[0], y), (-6, 0), ha="right", **style)
+        label(a, f"{best.mean():.0f}", (ends[1], y), (6, 0), ha="left", **style)
+        label(b, format(other.mean(), form), (other.max(), y), (6, 0), ha="left", **style)
+        l0 = runs.active.mean()
+        mark = f" ({l0:.1f} active)" if misses(l0, target_l0) else ""
+        names.append(SHORT.get(method, method) + mark)
+        if y == 0:
+            label(a, "the decoder's fault", (sum(ends) / 2, y), (0, 9), color="0.3")
+            label(a, "the code's", ((ends[1] + 100) / 2, y), (0, 9), color="0.3")
+            a.plot([ends[1], 100], [y, y], ":", color="0.5", lw=1, zorder=0)
+    name_lines(a, names)
+    if pixels is not None:
+        b.axvline(pixels, color="0.3", ls=":", lw=1, zorder=0)
+        label(b, "pixels", (pixels, -0.55), color="0.3")
+    a.set_title("(a) ● own decoder  ○ best linear decoder")
+    a.set(xlabel="variance of test data explained, %", xlim=(None, 100))
+    a.margins(x=0.1)
+    b.set(title=f"(b) {unit.removesuffix(', %')}", xlabel=unit, xmargin=0.3)
+    b.tick_params(axis="y", labelleft=False, length=0)
+    b.spines["left"].set_visible(False)
+    fig.alt = (
+        f"For each of {', '.join(methods)}: (a) variance explained by its own decoder, filled, and "
+        f"by the best linear decoder, open dots; (b) {unit}."
+    )
+    return fig
+
+
+def language(table, target_l0):
+    """Draw `code_or_decoder` with the loss recovered by a model's own decoder for a classifier."""
+    recovered = "recovered", "loss recovered, %", ".0f"
+    return code_or_decoder(table, target_l0, second=recovered)
+
+
+def sort_by_use(W, usage):
+    """Return weights (K, D), the most used unit first, dead units last; and how many are dead."""
+    used, order = usage.sort(descending=True, stable=True)
+    return W[order], int((used == 0).sum())
+
+
+def digits_of_each_class(y):
+    """Return the number of the second digit of each class, (10,)."""
+    return torch.tensor([int((y == c).nonzero()[1]) for c in y.unique()])
