@@ -1,0 +1,158 @@
+"""lab/measures.py against scikit-learn, brute force, and numbers made by hand."""
+
+import math
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+import helpers as h
+from lab import measures
+
+D, K = 6, 5
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Of another scale and other correlations, so that any other pairing of them gives other numbers
+TRAIN, TEST = normal(300, D), 0.7 * normal(200, D, seed=1) @ normal(D, D, seed=2) + 0.4
+Y_TRAIN, Y_TEST = (TRAIN[:, :3].argmax(1), TEST[:, :3].argmax(1))
+MODEL, SAE = h.Encoder(D, K, mean=torch.ones(D), seed=1), h.SparseAutoencoder(D, K, seed=1)
+
+
+@pytest.mark.parametrize("model, size", [(MODEL, 35), (SAE, 71)])
+def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size, monkeypatch):
+    monkeypatch.setattr(measures, "N_DECODED", 250)
+    row = measures.benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
+    A, A_test = model(TRAIN).detach(), model(TEST).detach()
+    for column, fit in (("explained", h.scaled_decoder), ("best explained", h.best_decoder)):
+        sae = h.Decoded(model, *fit(model, TRAIN[:250]))
+        assert row[column] == h.variance_explained(sae, TEST)
+    assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
+    assert row["active"] == h.l0(A_test) and row["dead"] == 0
+    A, A_test = ((part - A.mean(0)) / A.std(0) for part in (A, A_test))
+    right = LogisticRegression(max_iter=1000, tol=1e-8).fit(A, Y_TRAIN).score(A_test, Y_TEST)
+    assert row["classifier"] == pytest.approx(100 * right, abs=0.51)  # but for one of 200 inputs
+
+
+def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
+    for model, decoder in ((MODEL, MODEL.W), (SAE, SAE.V)):
+        x_hat = model(TEST) @ decoder
+        errors = [(row * x.norm() / row.norm() - x).square().mean() for row, x in zip(x_hat, TEST)]
+        assert measures.norm_matched_error(model, TEST) == pytest.approx(sum(errors).item() / 200)
+    x, x_test = torch.tensor([[3.0, 3], [3, 5]]), torch.tensor([[5.0, 0], [0, 10]])
+    assert measures.mean_image_error(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
+
+
+def test_other_decoder_rows_are_those_that_their_names_say():
+    A, x = MODEL(TRAIN).detach().double().numpy(), TRAIN.double().numpy()
+    W = MODEL.W.detach().double().numpy()
+    covariance = np.cov(A.T, x.T)[:K, K:]
+    rows = {
+        "the weights": W,
+        "the weights times each pixel's standard deviation": W * x.std(0),
+        "the weights times Cov(x)": W @ np.cov(x.T),
+    }
+    rows["Cov(E_j, x) / Var(E_j), which leaves out correlations between units"] = (
+        covariance / A.var(0, ddof=1)[:, None]
+    )
+    measured = measures.explained_by_other_rows(MODEL, TRAIN, TEST)
+    for name, V in rows.items():
+        sae = h.Decoded(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))
+        assert measured[name] == pytest.approx(h.variance_explained(sae, TEST), abs=1e-5)
+    best = h.Decoded(MODEL, *h.best_decoder(MODEL, TRAIN))
+    assert measured["the best linear decoder's"] == h.variance_explained(best, TEST)
+    dealt = measured["the same, with the standard deviations dealt out at random"]
+    assert dealt != pytest.approx(measured["the weights times each pixel's standard deviation"])
+
+
+def test_purity_weights_classes_equally_and_leaves_out_dead_units():
+    y, shares = torch.tensor([0] * 40 + [1] * 15 + [2] * 5), []
+    A = torch.relu(normal(60, 4)) * torch.tensor([1, 3, 0, 0.1])
+    A[:, 3] *= y == 2
+    for unit in (0, 1, 3):
+        means = [np.mean([a for a, c in zip(A[:, unit].tolist(), y) if c == k]) for k in range(3)]
+        shares.append(max(means) / sum(means))
+    assert shares[2] == 1 and measures.purity(A, y) == pytest.approx(np.mean(shares))
+
+
+def test_units_are_paired_by_the_best_of_all_pairings():
+    A, B = normal(50, 4).double(), normal(50, 4, seed=1).double()
+    B[:, 2], A[:, 3] = 3 * A[:, 0] + 0.1 * B[:, 2], 0
+    R = np.zeros((4, 4))
+    R[:3] = np.corrcoef(A[:, :3].T, B.T)[:3, 3:]
+    best = max(np.mean([R[i, j] for i, j in enumerate(p)]) for p in permutations(range(4)))
+    assert measures.agreement(A, B) == pytest.approx(best)
+
+
+def test_energies_and_convergence_are_measured_as_the_paper_does():
+    E = torch.relu(normal(400, 4)) * torch.tensor([0.3, 0, 0.1, 1])  # variances .03, 0, .003, .3
+    living = np.corrcoef(E[:, [0, 2, 3]].T.double()) - np.eye(3)
+    p = torch.softmax(-E.double(), 1)
+    values = {"redundancy": np.square(living).sum(), "active": h.l0(E)}
+    values["entropy"] = -(p * p.log()).sum(1).mean().item()
+    row = {"dead": 1, "low variance": 2} | values
+    assert measures.energy_statistics(E) == pytest.approx(row, rel=1e-5)
+    assert math.isnan(measures.redundancy(E[:, 1:2])) and math.isnan(measures.redundancy(0 * E))
+    changes = np.array([9, 0.5, 0.5, 0.5, 0.5, -9, 0.9, -0.9, 0.9, 0, 0.1])
+    losses = torch.tensor(np.cumsum([0, *changes]))
+    assert measures.convergence_epoch(losses) == 7  # the first of five, counted from 0
+    assert math.isnan(measures.convergence_epoch(losses[:7]))
+
+
+def test_all_units_are_active_on_the_share_of_inputs_that_is_said():
+    E = torch.tensor([[1.0, 2, 3], [1, 0, 3], [0, 0, 0], [0.1, 0.1, 0.1]])
+    assert measures.none_inactive(E) == 0.5
+
+
+def test_the_spread_of_Z_is_that_of_independent_units_if_they_are():
+    active = torch.rand(100_000, 6, generator=torch.Generator().manual_seed(0))
+    E = 99.0 * (active < torch.linspace(0.1, 0.6, 6))
+    found = measures.spread_of_Z(E)
+    assert found["spread of Z"] == pytest.approx(0.28, rel=0.02)
+    assert found["if independent"] == pytest.approx(found["spread of Z"], rel=0.02)
+
+
+def test_exponential_energies_have_a_deviation_like_their_mean():
+    rng = torch.Generator().manual_seed(0)
+    E = torch.empty(100_000, 3).exponential_(0.2, generator=rng)
+    E[::2], E[:, 2] = 0, 0  # half of the time; and one unit is dead
+    assert measures.deviation_over_mean(E[:, :2]) == pytest.approx(1, abs=0.02)
+    assert measures.deviation_over_mean(E) == pytest.approx(1, abs=0.02)
+    uniform = torch.rand(100_000, 3, generator=rng)
+    assert measures.deviation_over_mean(uniform) == pytest.approx(3**-0.5, abs=0.02)
+
+
+def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
+    model = h.Encoder(D, K, seed=1)
+    found = measures.forces(model, TRAIN, batch_size=100)
+    terms = {"log-sum-exp": h.lse_loss, "decorrelation": h.decorrelation_loss}
+    for name, term in (terms | {"variance": h.variance_loss}).items():
+        b = model.b.detach().requires_grad_()
+        parts = [term(torch.relu(part @ model.W.detach().T + b)) for part in TRAIN.split(100)]
+        (gradient,) = torch.autograd.grad(sum(parts) / 3, b)
+        expected = (gradient * model.W.detach().norm(dim=1)).median()
+        assert found[name] == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "n_units, batch_size, weight", [(64, 128, 1), (16, 128, 4), (128, 32, 0.5)]
+)
+def test_at_the_predicted_share_price_and_pay_are_equal(n_units, batch_size, weight):
+    p = measures.predicted_share(n_units, batch_size, weight)
+    assert batch_size / (n_units * (1 - p)) == pytest.approx(weight * (1 / p - 1 / (2 - p)))
+    assert measures.predicted_share(64, 128) == pytest.approx(1 - 2**-0.5)
+
+
+def test_each_is_measured_under_its_name_and_seed():
+    models = {("a", 0): 1, ("a", 1): 2, ("b", 0): 3}
+    table = measures.measure_each(models, lambda model: {"double": 2 * model}, "title")
+    assert table.to_dict("list") == {
+        "method": ["a", "a", "b"],
+        "seed": [0, 1, 0],
+        "double": [2, 4, 6],
+    }
