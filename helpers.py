@@ -239,7 +239,7 @@ def scaled_decoder(model, x, V=None):
     return gain * V, x_mean - gain * (A_mean @ V)
 
 
-class Decoded(nn.Module):
+class WithDecoder(nn.Module):
     """A trained model with the decoder V (K, D) and offset (D,)."""
 
     def __init__(self, model, V, offset):

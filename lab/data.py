@@ -24,7 +24,7 @@ def verified(file):
     return path
 
 
-def as_pixels(images):
+def as_rows(images):
     """Return bytes (N, side, side) as pixels from 0 to 1, (N, D)."""
     return torch.from_numpy(images).flatten(1).float() / 255
 
@@ -47,7 +47,7 @@ def load_images(path=""):
         if x.dtype != np.uint8 or not square or y.dtype.kind not in "iu" or len(y) != len(x):
             raise ValueError(f"DATA: {file} needs {NEEDED}")
     y_train, y_test = (torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test))
-    x_train, x_test = as_pixels(x_train), as_pixels(x_test)
+    x_train, x_test = as_rows(x_train), as_rows(x_test)
     if path:
         order = torch.randperm(len(x_train), generator=torch.Generator().manual_seed(0))
         x_train, y_train = x_train[order], y_train[order]
@@ -57,7 +57,7 @@ def load_images(path=""):
 def load_clothes():
     """Return the first thousand test images of Fashion-MNIST, (1000, 784)."""
     with np.load(verified("clothes.npz")) as archive:
-        return as_pixels(archive["x"])
+        return as_rows(archive["x"])
 
 
 def load_documents():

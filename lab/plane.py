@@ -8,7 +8,7 @@ N_POINTS = 1280
 RADIUS, DEVIATION = 3, 0.9  # of the circle on which clusters lie, and of each cluster
 
 
-def clusters(n=5, shares=None, middle=False):
+def make_clusters(n=5, shares=None, middle=False):
     """Return points (1280, 2), whose mean is zero, the cluster of each, and the centres (n, 2).
 
     shares: of the points, of each cluster; by default all are equal. middle: whether the last
@@ -28,13 +28,13 @@ def clusters(n=5, shares=None, middle=False):
     return points - points.mean(0), cluster, centres - points.mean(0)
 
 
-def random_means(points, n_starts, k=5, seed=0):
+def starting_means(points, n_starts, k=5, seed=0):
     """Return k of the points as means, of each start: (n_starts, k, 2)."""
     order = torch.rand(n_starts, len(points), generator=torch.Generator().manual_seed(seed))
     return points[order.argsort(1)[:, :k]]
 
 
-def means_find(means, centres):
+def means_find_all(means, centres):
     """Return for each start whether some of its means (n_starts, K, 2) is near each centre."""
     near = torch.cdist(means, centres.expand(len(means), -1, 2).to(means)) < 1
     return near.any(dim=1).all(dim=1)
@@ -55,7 +55,7 @@ def descend(means, x, competition=True):
     return means.detach() - gradient / r.sum(-2).unsqueeze(-1)
 
 
-def walk(step, means, n_steps, *arguments):
+def trajectory(step, means, n_steps, *arguments):
     """Return the means, and where each of the steps leads: (n_steps + 1, ..., K, D)."""
     path = [means]
     for _ in range(n_steps):
@@ -63,7 +63,7 @@ def walk(step, means, n_steps, *arguments):
     return torch.stack(path)
 
 
-class Layers(torch.nn.Module):
+class ManyLayers(torch.nn.Module):
     """Layers of k units in the plane, started as h.Encoder(2, k, seed): E is (layer, N, k).
 
     They are trained at once, each as if alone: losses add up, and Adam treats each number by
@@ -80,10 +80,10 @@ class Layers(torch.nn.Module):
         return torch.relu(x @ self.W.mT + self.b.unsqueeze(1))
 
 
-def train_layers(points, seeds, k=5, epochs=40, **weights):
-    """Return trained `Layers`, and their W (step, layer, k, 2) and b (step, layer, k) on the way;
-    weights: of `helpers.decoder_free_loss`."""
-    layers = Layers(seeds, k)
+def train_many_layers(points, seeds, k=5, epochs=40, **weights):
+    """Return trained `ManyLayers`, and on the way their W (step, layer, k, 2) and b (step, layer,
+    k); weights: of `helpers.decoder_free_loss`."""
+    layers = ManyLayers(seeds, k)
     path = []
 
     def loss(layers, x):
@@ -96,7 +96,7 @@ def train_layers(points, seeds, k=5, epochs=40, **weights):
     return layers, W, b
 
 
-def units_find(E, cluster):
+def units_find_all(E, cluster):
     """Return for each layer of E (layer, N, K) whether it has one unit for each cluster: each is
     active on over a third of the points of one cluster, and of no other."""
     n = int(cluster.max()) + 1
@@ -106,7 +106,7 @@ def units_find(E, cluster):
     return (has.sum(1) == 1).all(1) & (has.sum(2) == 1).all(1)
 
 
-def votes(E):
+def votes_without_competition(E):
     """Return how many votes each point has if competition is off, Z_i / mean Z, (..., N)."""
     Z = torch.exp(-E).sum(-1)
     return Z / Z.mean(-1, keepdim=True)

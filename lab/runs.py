@@ -39,7 +39,7 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": oper
 reduction.register(torch.Tensor, lambda t: (torch.from_numpy, (t.detach().cpu().numpy(),)))
 
 
-def side_by_side(function, items, title):
+def run_in_parallel(function, items, title):
     """Return {item: function(item)}, each computed with one thread, in as many processes as there
     are cores; long ones should come first. With tensors as small as ours, this is faster than one
     after the other with all cores, and does not depend on their number.
@@ -47,7 +47,7 @@ def side_by_side(function, items, title):
     items = list(items)
     with joblib.Parallel(joblib.cpu_count(), return_as="generator", mmap_mode="c") as pool:
         results = pool(joblib.delayed(_with_one_thread)(function, item) for item in items)
-        return dict(zip(items, _bar(results, title, len(items))))
+        return dict(zip(items, _with_progress(results, title, len(items))))
 
 
 def _with_one_thread(function, item):
@@ -55,7 +55,7 @@ def _with_one_thread(function, item):
     return function(item)
 
 
-def _bar(results, title, total):
+def _with_progress(results, title, total):
     style = {"desc": title, "total": total, "leave": False}
     if TERMINAL is None:
         return tqdm.auto.tqdm(results, **style)
@@ -67,7 +67,7 @@ def _bar(results, title, total):
 # --- What a notebook shows ------------------------------------------------------------------------
 
 
-def source(*functions):
+def show_source(*functions):
     """Show the source of functions or classes, as it stands in their modules."""
     text = "\n\n\n".join(inspect.getsource(function).rstrip() for function in functions)
     display(Markdown(f"```python\n{text}\n```"))
@@ -173,7 +173,7 @@ class Run:
         self.start = time.time()
         self.criteria = []
 
-    def show_figure(self, fig, name):
+    def save_and_show(self, fig, name):
         """Save the figure, and show it."""
         self.save_figure(fig, name)
         show_figure(fig)
@@ -188,6 +188,7 @@ class Run:
         comparison and a bound. A criterion holds if each number compares so; NaN never does.
         """
         shown = []
+        self.criteria = []
         for claim, measured, comparison, bound in rows:
             values = [float(value) for value in np.atleast_1d(measured)]
             holds = bool(values) and all(COMPARISONS[comparison](v, bound) for v in values)
@@ -210,7 +211,8 @@ class Run:
         content |= {"criteria": self.criteria, "tables": {}}
         for title, table in tables.items():
             which = [*_keys(table), "seed"]
-            assert not table.duplicated(which).any(), f"table {title} has two rows of one {which}"
+            if table.duplicated(which).any():
+                raise ValueError(f"table {title} has two rows of the same {which}")
             table = table.replace([np.inf, -np.inf], np.nan)
             table = table.astype(object).where(table.notna(), None)
             content["tables"][title] = table.to_dict("records")
@@ -263,7 +265,7 @@ WHOLE_NUMBERS, OTHERS = (1, 0.05), (1e-6, 0.03)
 ERRORS = 2
 
 
-def numbers(record):
+def means_over_seeds(record):
     """Return a DataFrame of the means over seeds of all that a record holds: a row for each table,
     row of it and column, with "mean", "std", "n" seeds, and whether all are whole numbers."""
     criteria = [
@@ -283,13 +285,13 @@ def numbers(record):
 
 def differences(record, run):
     """Return a row for each number of a record or run: "differs" says whether they disagree."""
-    both = numbers(record).join(numbers(run).add_suffix(" of run"), how="outer")
+    both = means_over_seeds(record).join(means_over_seeds(run).add_suffix(" of run"), how="outer")
     allowed = []
     for (_, _, column), row in both.iterrows():
         usual = WHOLE_NUMBERS if row.whole is True else OTHERS
         if column.endswith(("explained", "share")):
             usual = SHARES
-        near, share = TOLERANCES.get(column, usual)
+        near, share = TOLERANCES.get(column.removeprefix("best "), usual)
         one_seed = max(near, share * abs(row["mean"])) / row["count"] ** 0.5
         allowed.append(
             max(one_seed, ERRORS * np.nan_to_num(row["std"]) * (2 / row["count"]) ** 0.5)
@@ -299,7 +301,7 @@ def differences(record, run):
     return both.assign(differs=~((apart <= allowed) & same_seeds))
 
 
-def check():
+def check_against_record():
     """Print what differs between figures/ and the record; return 1 if anything does or a notebook
     was not compared, else 0."""
     failed = n_compared = n_differ = 0
@@ -324,4 +326,4 @@ def check():
 
 
 if __name__ == "__main__":
-    sys.exit(check())
+    sys.exit(check_against_record())

@@ -222,14 +222,14 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
 def test_a_decoded_model_gives_inputs_as_they_are(new, decoder):
     """By hand, on centred inputs and with a model of centred inputs. Of dead units, the mean."""
     x, x_test, model = normal(200, 6), normal(50, 6, seed=1), new(mean=MEAN)
-    decoded = h.Decoded(model, *decoder(model, x + MEAN))
+    decoded = h.WithDecoder(model, *decoder(model, x + MEAN))
     V, offset = decoder(new(), x)
     close(decoded.reconstruct(x_test + MEAN), new()(x_test) @ V + offset + MEAN)
     close(decoded(x_test + MEAN), new()(x_test))
     share = r2_score(x, decoded.reconstruct(x).detach(), multioutput="variance_weighted")
     assert h.variance_explained(decoded, x) == pytest.approx(share)
     model.b.data -= 1000
-    of_dead = h.Decoded(model, *decoder(model, x)).reconstruct(x_test)
+    of_dead = h.WithDecoder(model, *decoder(model, x)).reconstruct(x_test)
     close(of_dead, x.mean(0).expand(50, 6), 1e-5, 1e-6)
 
 

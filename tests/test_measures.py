@@ -27,10 +27,10 @@ MODEL, SAE = h.Encoder(D, K, mean=torch.ones(D), seed=1), h.SparseAutoencoder(D,
 @pytest.mark.parametrize("model, size", [(MODEL, 35), (SAE, 71)])
 def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size, monkeypatch):
     monkeypatch.setattr(measures, "N_DECODED", 250)
-    row = measures.benchmark(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
+    row = measures.benchmark_scores(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
     A, A_test = model(TRAIN).detach(), model(TEST).detach()
     for column, fit in (("explained", h.scaled_decoder), ("best explained", h.best_decoder)):
-        sae = h.Decoded(model, *fit(model, TRAIN[:250]))
+        sae = h.WithDecoder(model, *fit(model, TRAIN[:250]))
         assert row[column] == h.variance_explained(sae, TEST)
     assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
     assert row["active"] == h.l0(A_test) and row["dead"] == 0
@@ -45,7 +45,7 @@ def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
         errors = [(row * x.norm() / row.norm() - x).square().mean() for row, x in zip(x_hat, TEST)]
         assert measures.norm_matched_error(model, TEST) == pytest.approx(sum(errors).item() / 200)
     x, x_test = torch.tensor([[3.0, 3], [3, 5]]), torch.tensor([[5.0, 0], [0, 10]])
-    assert measures.mean_image_error(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
+    assert measures.error_of_mean_image(x, x_test) == pytest.approx(15)  # of (3, 4) and (6, 8)
 
 
 def test_other_decoder_rows_are_those_that_their_names_say():
@@ -60,11 +60,11 @@ def test_other_decoder_rows_are_those_that_their_names_say():
     rows["Cov(E_j, x) / Var(E_j), which leaves out correlations between units"] = (
         covariance / A.var(0, ddof=1)[:, None]
     )
-    measured = measures.explained_by_other_rows(MODEL, TRAIN, TEST)
+    measured = measures.explained_by_decoder_rows(MODEL, TRAIN, TEST)
     for name, V in rows.items():
-        sae = h.Decoded(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))
+        sae = h.WithDecoder(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))
         assert measured[name] == pytest.approx(h.variance_explained(sae, TEST), abs=1e-5)
-    best = h.Decoded(MODEL, *h.best_decoder(MODEL, TRAIN))
+    best = h.WithDecoder(MODEL, *h.best_decoder(MODEL, TRAIN))
     assert measured["the best linear decoder's"] == h.variance_explained(best, TEST)
     dealt = measured["the same, with the standard deviations dealt out at random"]
     assert dealt != pytest.approx(measured["the weights times each pixel's standard deviation"])
@@ -86,7 +86,7 @@ def test_units_are_paired_by_the_best_of_all_pairings():
     R = np.zeros((4, 4))
     R[:3] = np.corrcoef(A[:, :3].T, B.T)[:3, 3:]
     best = max(np.mean([R[i, j] for i, j in enumerate(p)]) for p in permutations(range(4)))
-    assert measures.agreement(A, B) == pytest.approx(best)
+    assert measures.unit_agreement(A, B) == pytest.approx(best)
 
 
 def test_energies_and_convergence_are_measured_as_the_paper_does():
@@ -106,7 +106,7 @@ def test_energies_and_convergence_are_measured_as_the_paper_does():
 
 def test_all_units_are_active_on_the_share_of_inputs_that_is_said():
     E = torch.tensor([[1.0, 2, 3], [1, 0, 3], [0, 0, 0], [0.1, 0.1, 0.1]])
-    assert measures.none_inactive(E) == 0.5
+    assert measures.share_with_all_active(E) == 0.5
 
 
 def test_the_spread_of_Z_is_that_of_independent_units_if_they_are():
@@ -121,15 +121,15 @@ def test_exponential_energies_have_a_deviation_like_their_mean():
     rng = torch.Generator().manual_seed(0)
     E = torch.empty(100_000, 3).exponential_(0.2, generator=rng)
     E[::2], E[:, 2] = 0, 0  # half of the time; and one unit is dead
-    assert measures.deviation_over_mean(E[:, :2]) == pytest.approx(1, abs=0.02)
-    assert measures.deviation_over_mean(E) == pytest.approx(1, abs=0.02)
+    assert measures.coefficient_of_variation(E[:, :2]) == pytest.approx(1, abs=0.02)
+    assert measures.coefficient_of_variation(E) == pytest.approx(1, abs=0.02)
     uniform = torch.rand(100_000, 3, generator=rng)
-    assert measures.deviation_over_mean(uniform) == pytest.approx(3**-0.5, abs=0.02)
+    assert measures.coefficient_of_variation(uniform) == pytest.approx(3**-0.5, abs=0.02)
 
 
 def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
     model = h.Encoder(D, K, seed=1)
-    found = measures.forces(model, TRAIN, batch_size=100)
+    found = measures.push_of_each_term(model, TRAIN, batch_size=100)
     terms = {"log-sum-exp": h.lse_loss, "decorrelation": h.decorrelation_loss}
     for name, term in (terms | {"variance": h.variance_loss}).items():
         b = model.b.detach().requires_grad_()
@@ -143,9 +143,9 @@ def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
     "n_units, batch_size, weight", [(64, 128, 1), (16, 128, 4), (128, 32, 0.5)]
 )
 def test_at_the_predicted_share_price_and_pay_are_equal(n_units, batch_size, weight):
-    p = measures.predicted_share(n_units, batch_size, weight)
+    p = measures.predicted_share_active(n_units, batch_size, weight)
     assert batch_size / (n_units * (1 - p)) == pytest.approx(weight * (1 / p - 1 / (2 - p)))
-    assert measures.predicted_share(64, 128) == pytest.approx(1 - 2**-0.5)
+    assert measures.predicted_share_active(64, 128) == pytest.approx(1 - 2**-0.5)
 
 
 def test_each_is_measured_under_its_name_and_seed():

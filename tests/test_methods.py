@@ -13,7 +13,7 @@ import helpers as h
 from lab import methods
 
 close = partial(torch.testing.assert_close, rtol=1e-6, atol=1e-8)
-METHODS = {method.name: method for method in (*methods.IN_PAPER, *methods.METHODS)}
+METHODS = {method.name: method for method in (*methods.PAPER_METHODS, *methods.METHODS)}
 DIGITS = torch.tensor(load_digits().data) / 16
 
 
@@ -74,9 +74,9 @@ def test_principal_components_of_both_signs_have_one_threshold():
 
 def test_rates_fall_at_the_end_and_sgd_starts_slowly():
     for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
-        assert methods.decaying(epochs) == [1] * (epochs - last) + [0.1] * last
-    assert methods.decaying(4, torch.optim.SGD) == [0.05, 1, 1, 0.1]
-    assert methods.decaying(2, torch.optim.SGD) == [1, 0.1]
+        assert methods.lr_schedule(epochs) == [1] * (epochs - last) + [0.1] * last
+    assert methods.lr_schedule(4, slow_start=True) == [0.05, 1, 1, 0.1]
+    assert methods.lr_schedule(2, slow_start=True) == [1, 0.1]
 
 
 def strengths(counts, target_l0):
@@ -88,7 +88,7 @@ def strengths(counts, target_l0):
     def loss(model, x):
         return 3 * model.weight[0, 0], 12 * model.weight[0, 1]
 
-    steered = methods.steered(loss, target_l0, len(counts))
+    steered = methods.steer(loss, target_l0, len(counts))
     for count in counts:
         on = torch.arange(100_000).view(1000, 100) % 1000 < 10 * count  # of 100 units, so many
         model.forward = lambda x, on=on: on.float()
@@ -107,6 +107,16 @@ def test_a_strength_follows_the_number_of_active_units():
     np.testing.assert_allclose(strengths([10] * 8 + [20], 10)[[0, 7, 8]], [2, 2, 2 * power], 1e-3)
     for count, factor in {5: 1 / power, 90: 3**0.4, 0: 3**-0.4}.items():
         assert strengths([10] * 8 + [count], 10)[8] == pytest.approx(2 * factor, rel=1e-3)
+
+
+def test_a_part_without_a_gradient_is_refused():
+    model = h.Encoder(64, 5)
+    nothing = 0 * model.W.sum()
+    pairs = [(nothing, model.W.sum()), (model.W.sum(), nothing)]
+    for pair in pairs:
+        steered = methods.steer(lambda model, x, pair=pair: pair, 2, 9)
+        with pytest.raises(ValueError, match="gradients"):
+            steered(model, DIGITS)
 
 
 STEERED = {n: METHODS[n] for n in (methods.ADAM, methods.DECAY, "tied SAE", "L1 SAE")}
@@ -174,8 +184,8 @@ def test_rates_are_chosen_on_rows_that_were_not_trained_on():
     x = DIGITS.float()
     setting = {"n_units": 16, "target_l0": 4, "epochs": 1, "batch_size": 64}
     top = METHODS["TopK SAE"]
-    table = methods.tune([top], {"TopK SAE": [0.01, 0.02]}, x, [0], 300, **setting)
+    table = methods.tune_rates([top], {"TopK SAE": [0.01, 0.02]}, x, [0], 300, **setting)
     assert table.rate.tolist() == [0.01, 0.02]
     model = methods.train(top, 0, x[:-300], lr=0.02, **setting)
-    sae = h.Decoded(model, *h.scaled_decoder(model, x[:-300]))
+    sae = h.WithDecoder(model, *h.scaled_decoder(model, x[:-300]))
     assert table.explained[1] == pytest.approx(h.variance_explained(sae, x[-300:]), abs=1e-4)

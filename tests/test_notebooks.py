@@ -19,7 +19,7 @@ E = torch.rand(12, 5, generator=rng).double()
 
 
 def test_notebook_1_one_step_of_scikit_learn_is_one_step_of_em():
-    x = plane.clusters()[0][:60].double()
+    x = plane.make_clusters()[0][:60].double()
     em_step = functions("1_theorem")["em_step"]
     assert_allclose(em_step(x[:4], x), plane.descend(x[:4], x), rtol=1e-9)
 
@@ -31,7 +31,7 @@ def test_notebook_1_heights_are_standard_deviations():
 
 
 def test_notebook_1_models_have_the_terms_that_their_names_say():
-    names = {"starts": {}, "runs": type("", (), {"side_by_side": lambda *given: {}})}
+    names = {}
     cell = sources("1_theorem")["counts"].partition("\n\n\ndef")[0]
     exec(cell, names)
     terms = {"lse": 1, "variance": 1, "decorrelation": 1, "competition": True}
@@ -92,7 +92,6 @@ def test_notebook_2_changes_are_those_that_their_names_say(monkeypatch):
     names |= {"train_layer": train_layer, "trained": {("C", 3): {2: lambda x: E}}, "x_test": None}
     names["trained"]["B", 3] = names["trained"]["C", 3]
     names["dealt_loss"] = lambda rng, **weights: lambda E: ("dealt", weights)
-    train_changed = names["train_changed"]
     exec(sources("2_ablation")["agreements"].partition("keys =")[0], names)
     for model, decorrelation in (("C", 1), ("B", 0)):
         with_competition = h.decoder_free_loss(E, decorrelation=decorrelation)
@@ -107,7 +106,6 @@ def test_notebook_2_changes_are_those_that_their_names_say(monkeypatch):
             asked.clear()
             assert names["train_changed"]((change, model, 3)) == pytest.approx(1)
             assert asked == expected | {"epochs": 2}
-    assert train_changed.__name__ == "train_changed"
 
 
 def test_notebook_3_terms_that_replace_the_log_sum_exp_and_a_penalty_that_counts():
@@ -128,11 +126,11 @@ def test_notebook_3_terms_that_replace_the_log_sum_exp_and_a_penalty_that_counts
 
 
 def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
-    points, _, centres = plane.clusters()
+    points, _, centres = plane.make_clusters()
     W = centres / centres.norm(dim=1, keepdim=True)
     b = torch.tensor([-2.0, -2, -2, -2, -99])
     _, axis = plt.subplots()
-    theorem.draw_layer(axis, points, W, b, competition=False, start=(-W, b))
+    theorem.add_layer(axis, points, W, b, competition=False, start=(-W, b))
     active = (points @ W.T + b) > 0
     marks = axis.collections[0]
     for point, color in zip(active, marks.get_facecolors()):
@@ -141,7 +139,7 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
             UNITS[units[0]] if len(units) == 1 else theorem.SEVERAL if units else theorem.NONE
         )
         assert to_hex(color) == to_hex(expected)
-    votes = plane.votes(torch.relu(points @ W.T + b))
+    votes = plane.votes_without_competition(torch.relu(points @ W.T + b))
     assert_allclose(marks.get_sizes(), theorem.AREA * votes, rtol=1e-5)
     lines = axis.lines
     assert [line.get_linestyle() for line in lines] == ["-", "-", "-", "-", "--"]
@@ -150,34 +148,34 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
 
 
 def test_the_fate_of_a_layer_is_said_as_it_is():
-    points, cluster, centres = plane.clusters()
+    points, cluster, centres = plane.make_clusters()
     W = centres / centres.norm(dim=1, keepdim=True)
     cases = {"all units are dead": (W, -99), "one unit for each cluster": (W, -2)}
-    cases["one missed: units are copies"] = W[[0, 0, 2, 3, 4]], -2
+    cases["1 missed: units are copies"] = W[[0, 0, 2, 3, 4]], -2
     share = float((points @ W.T > 0).float().mean())
     cases[f"each unit is active on {share:.0%} of the points"] = W, 0.0
     for said, (W, bias) in cases.items():
         b = torch.full((5,), float(bias))
-        assert theorem.fate(W, b, torch.relu(points @ W.T + b), cluster) == said
+        assert theorem.describe_layer(torch.relu(points @ W.T + b), cluster) == said
 
 
 def test_copies_stand_side_by_side_in_the_correlations():
     copies = torch.arange(24) % 3 == 0  # of one unit; the others are alone
     codes = torch.where(copies[:, None], torch.rand(50), torch.rand(24, 50))
-    R, order = ablation.sorted_correlations(torch.corrcoef(codes))
+    R, order = ablation.sort_correlations(torch.corrcoef(codes))
     assert_allclose(R, abs(torch.corrcoef(codes)[order][:, order]), rtol=1e-5)
     block = np.flatnonzero(R.diagonal(1) > 0.999)  # each copy but the last, and the next
     assert len(block) == copies.sum() - 1 and np.ptp(block) == len(block) - 1
-    units = ablation.neighbours(R)  # eight, five of them copies
+    units = ablation.block_and_neighbours(R)  # eight, five of them copies
     assert len(units) == 8 and len({*units} & {*block, block[-1] + 1}) >= 5
 
 
 def test_the_formula_is_drawn_through_its_own_numbers():
     row = {"data": "MNIST", "units": "64", "ratio": 2.0, "share": 0.4}
-    fig = ablation.how_sparse(pd.DataFrame([row]), measures.predicted_share)
+    fig = ablation.draw_how_sparse(pd.DataFrame([row]), measures.predicted_share_active)
     (curve, *marks) = fig.axes[1].lines
     x, y = curve.get_xydata().T
-    share = 100 * measures.predicted_share(64, 128)
+    share = 100 * measures.predicted_share_active(64, 128)
     assert np.interp(2, x, y) == pytest.approx(share, abs=0.1)
     assert marks[0].get_xydata().tolist() == [[2, 40]]
     crossing = fig.axes[0].lines[2].get_xydata()
@@ -196,7 +194,7 @@ def test_methods_have_their_numbers_and_one_that_misses_its_target_is_marked():
             "classifier": [93.0, 94.0, 95.0],
         }
     )
-    a, b = benchmark.code_or_decoder(table, 17, pixels=92.0).axes
+    a, b = benchmark.draw_code_or_decoder(table, 17, pixels=92.0).axes
     names = [text.get_text() for text in a.get_yticklabels()]
     assert names == ["a", "b (23.0 active)"]
     drawn = {(round(x), y) for line in a.lines for x, y in line.get_xydata()}
@@ -207,7 +205,7 @@ def test_methods_have_their_numbers_and_one_that_misses_its_target_is_marked():
 
 def test_every_figure_says_what_it_shows():
     table = pd.DataFrame({"method": ["m"], "kind": ["k"], "active": 1.0, "classifier": 2.0})
-    fig = benchmark.paper(table.assign(explained=0.5), pixels=90.0)
+    fig = benchmark.draw_paper(table.assign(explained=0.5), pixels=90.0)
     assert "m" in fig.alt
     losses = {"a": {"digits": torch.rand(50), "noise": torch.rand(50)}}
-    assert ablation.strangers(losses).alt
+    assert ablation.draw_strangers(losses).alt

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 import helpers as h
 from lab import ROOT, plane
 
-POINTS, CLUSTER, CENTRES = plane.clusters()
+POINTS, CLUSTER, CENTRES = plane.make_clusters()
 DIRECTIONS = CENTRES / CENTRES.norm(dim=1, keepdim=True)
 
 
@@ -21,9 +21,9 @@ def test_clusters_are_where_they_are_said_to_be():
         own = POINTS[CLUSTER == c]
         assert len(own) == 256 and (own.mean(0) - CENTRES[c]).norm() < 0.3
         assert float(own.std(0).mean()) == pytest.approx(0.9, rel=0.1)
-    _, cluster, _ = plane.clusters(shares=[1 / 2, 1 / 4, 1 / 4], n=3)
+    _, cluster, _ = plane.make_clusters(shares=[1 / 2, 1 / 4, 1 / 4], n=3)
     assert cluster.bincount().tolist() == [640, 320, 320]
-    _, _, centres = plane.clusters(4, middle=True)
+    _, _, centres = plane.make_clusters(4, middle=True)
     assert_allclose(torch.cdist(centres[3:], centres[:3]), np.full((1, 3), 3), rtol=1e-5)
 
 
@@ -36,24 +36,24 @@ def test_a_step_is_em_and_with_competition_off_mean_shift():
         alone = [plane.descend(start, x, competition) for start in several]
         assert_allclose(alone[0], expected, rtol=1e-9)
         assert_allclose(plane.descend(several, x, competition), torch.stack(alone), rtol=1e-9)
-    path = plane.walk(plane.descend, mu, 2, x)
+    path = plane.trajectory(plane.descend, mu, 2, x)
     step = plane.descend(mu, x)
     assert_allclose(path, torch.stack([mu, step, plane.descend(step, x)]))
 
 
 def test_starts_are_points_and_find_all_clusters_if_each_has_a_mean():
-    starts = plane.random_means(POINTS, 50, seed=1)
+    starts = plane.starting_means(POINTS, 50, seed=1)
     assert {*map(tuple, starts.flatten(0, 1).tolist())} <= {*map(tuple, POINTS.tolist())}
     assert starts.shape == (50, 5, 2) and all(len(start.unique(dim=0)) == 5 for start in starts)
     means = torch.stack([CENTRES.flip(0) + 0.6, CENTRES[[0, 0, 2, 3, 4]], CENTRES + 0.8])
-    assert plane.means_find(means, CENTRES).tolist() == [True, False, False]
+    assert plane.means_find_all(means, CENTRES).tolist() == [True, False, False]
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("weights", [{}, {"lse": 2, "variance": 3, "competition": False}])
 def test_layers_are_trained_at_once_as_each_alone(weights):
     points = POINTS[:256].double()
-    _, W, b = plane.train_layers(points, [7, 3], epochs=2, **weights)
+    _, W, b = plane.train_many_layers(points, [7, 3], epochs=2, **weights)
     assert W.shape == (1 + 2 * 2, 2, 5, 2) and b.shape == (1 + 2 * 2, 2, 5)
     for i, seed in enumerate((7, 3)):
         alone = h.Encoder(2, 5, seed=seed)
@@ -73,7 +73,7 @@ def test_layers_are_trained_at_once_as_each_alone(weights):
 def test_units_find_all_clusters_if_each_has_one_of_its_own():
     def finds(W, bias=-2.0):
         E = torch.relu(POINTS @ W.T + bias)
-        return bool(plane.units_find(E[None], CLUSTER))
+        return bool(plane.units_find_all(E[None], CLUSTER))
 
     twice = DIRECTIONS[[0, 0, 2, 3, 4]]
     everywhere = torch.tensor([-2.0, -2, -2, -2, 9])
@@ -88,7 +88,7 @@ def test_units_find_all_clusters_if_each_has_one_of_its_own():
 def test_votes_are_shares_of_the_sum_and_one_on_average():
     E = torch.rand(2, 7, 5)
     Z = np.exp(-E.numpy()).sum(2)
-    assert_allclose(plane.votes(E), Z / Z.mean(1, keepdims=True), rtol=1e-5)
+    assert_allclose(plane.votes_without_competition(E), Z / Z.mean(1, keepdims=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("competition", [True, False])
@@ -118,4 +118,4 @@ def test_gradients_of_the_page_are_those_of_helpers(competition):
             f"(() => {{ const r = {call}; return JSON.stringify([[...r.Z], r.mean]); }})()"
         )
     )
-    assert_allclose(np.array(Z) / mean, plane.votes(E), rtol=1e-6)
+    assert_allclose(np.array(Z) / mean, plane.votes_without_competition(E), rtol=1e-6)

@@ -18,7 +18,7 @@ def of_model(name):
     return OF_MODEL.get(name.partition(":")[0], GREY)
 
 
-def responsible(digits, of_mixture, E):
+def draw_responsibilities(digits, of_mixture, E):
     """Draw who is responsible for digits (n, D): bars of responsibilities of_mixture (n, K), and of
     a layer with energies E (n, K), whose active units come last."""
     n, K = E.shape
@@ -28,10 +28,10 @@ def responsible(digits, of_mixture, E):
         tiles(picture, digits[i][None], 1, signed=False, scale=1)
         largest_first = of_mixture[i].sort(descending=True).values.tolist()
         shades = plt.get_cmap("Greys")([0.85, 0.6, 0.42, 0.3, 0.22]).tolist()
-        slices(a, largest_first, [shades[min(k, 4)] for k in range(K)])
+        add_bar(a, largest_first, [shades[min(k, 4)] for k in range(K)])
         order = E[i].argsort()
         colors = ["0.75" if E[i, j] == 0 else ORANGE for j in order]
-        slices(b, r[i, order].tolist(), colors)
+        add_bar(b, r[i, order].tolist(), colors)
         n_inactive = int((E[i] == 0).sum())
         label(b, f"{n_inactive} inactive", (1.01, 0.5), ha="left", xycoords="axes fraction")
     axes[0, 1].set_title("a mixture of 64 Gaussians: largest first", loc="center", fontsize=8.5)
@@ -44,7 +44,7 @@ def responsible(digits, of_mixture, E):
     return fig
 
 
-def slices(axis, widths, colors):
+def add_bar(axis, widths, colors):
     """Draw a bar of length 1, cut into parts."""
     ends = np.cumsum(widths)
     axis.barh(0, widths, 1, left=ends - widths, color=colors, ec="w", lw=0.5)
@@ -52,14 +52,14 @@ def slices(axis, widths, colors):
     bare(axis)
 
 
-def configurations(models):
+def draw_models(models):
     """Draw units of one seed. models: {"A: what it has": (correlations (K, K), usage (K,), weights
     (K, D))}, of A to D."""
     fig, axes = plt.subplots(3, 4, figsize=(TWO, 4.4), height_ratios=[1.6, 0.75, 0.75])
     for (name, (R, usage, W)), (a, b, c) in zip(models.items(), axes.T):
         K = len(usage)
         a.set_title(name, loc="center", weight="bold", color=of_model(name), fontsize=7.5)
-        R, order = sorted_correlations(R)
+        R, order = sort_correlations(R)
         a.imshow(R, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
         bare(a, framed=True)
         n_active = float(usage.sum())
@@ -71,7 +71,7 @@ def configurations(models):
         if R.any():
             redundancy = (R**2).sum() - (R.diagonal() ** 2).sum()
             a.set_xlabel(f"redundancy {redundancy:,.0f}")
-            tiles(c, W[order[neighbours(R)]], 4)
+            tiles(c, W[order[block_and_neighbours(R)]], 4)
     b, high = axes[1, 1], 1.12
     bracket = [0.02, 0.02, 2.25, 2.25], [high - 0.08, high, high, high - 0.08]
     (line,) = b.plot(*bracket, color="0.1", lw=0.8, transform=b.transAxes, clip_on=False)
@@ -89,7 +89,7 @@ def configurations(models):
     return fig
 
 
-def sorted_correlations(R):
+def sort_correlations(R):
     """Return absolute correlations (K, K) with similar units side by side, and their order (K,)."""
     R = np.abs(np.asarray(R, dtype=float))
     # SciPy would take a diagonal of 0, as of dead units, for distances
@@ -97,7 +97,7 @@ def sorted_correlations(R):
     return R[order][:, order], order
 
 
-def neighbours(R, n=8):
+def block_and_neighbours(R, n=8):
     """Return the places of n neighbours in R (K, K), from the end of its largest block: the last
     n - 3 of the longest row of neighbours with correlations above 0.9, and the three after it."""
     copies = np.zeros(len(R), int)  # of units before, in the same row
@@ -107,7 +107,7 @@ def neighbours(R, n=8):
     return np.arange(n) + min(max(first, 0), len(R) - n)
 
 
-def one_digit(digit, layers):
+def draw_one_digit(digit, layers):
     """Draw a digit (D,), and of each unit E and exp(-E), sorted by energy. layers: {title: its
     energies (K,)}."""
     mosaic = [["digit", *(f"{row}{i}" for i in range(len(layers)))] for row in "Ez"]
@@ -139,7 +139,7 @@ def one_digit(digit, layers):
     return fig
 
 
-def count(energies):
+def draw_count(energies):
     """Draw losses of digits against their active units, and how many digits have so many; dotted,
     how many would if the units of C were independent. energies: {"B": E (N, K), "C", "D"}."""
     K = energies["C"].shape[1]
@@ -184,7 +184,7 @@ def count(energies):
     return fig
 
 
-def strangers(losses):
+def draw_strangers(losses):
     """Draw how badly inputs are explained. losses: {title of a panel: {"digits": losses (N,)}}."""
     fig, axes = plt.subplots(1, len(losses), figsize=(TWO, 1.9), squeeze=False)
     colors = {"digits": ORANGE, "clothes": BLUE, "noise": GREY}
@@ -208,39 +208,38 @@ def strangers(losses):
     return fig
 
 
-def how_sparse(table, predicted_share, weight=1, n_units=64, batch_size=128):
+def draw_how_sparse(table, predicted_share_active, weight=1, n_units=64, batch_size=128):
     """Draw what an active unit costs and what variance pays for it, and the share of active units
-    against N / (lambda K). table: a row of "data", "units", "inputs", "weight" and "share" for each
-    layer; predicted_share: a function of units, inputs and weight."""
+    against N / (lambda K). table: for each layer a row of "data", "units", "ratio", which is
+    N / (lambda K), and "share"; predicted_share_active: of units, inputs and weight."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1, 1.8])
     p = np.linspace(0.02, 0.9, 300)
     charge = batch_size / (n_units * (1 - p))
     pay = weight * (1 / p - 1 / (2 - p))
     a.plot(100 * p, charge, color=ORANGE)
     a.plot(100 * p, pay, color=BLUE)
-    balance = predicted_share(n_units, batch_size, weight)
+    balance = predicted_share_active(n_units, batch_size, weight)
     cost = batch_size / (n_units * (1 - balance))
     a.plot(100 * balance, cost, "o", color="0.1", ms=5)
     a.plot([100 * balance] * 2, [0, cost], ":", color="0.1", lw=0.8)
     label(a, f"{100 * balance:.0f}%", (100 * balance, 0), (4, 7), ha="left", fontsize=9)
     label(a, "variance pays", (8, 11), (6, 0), ha="left", color=BLUE, fontsize=8.5)
     label(a, "an active\nunit costs", (70, 4.4), (-3, 14), ha="right", color=ORANGE, fontsize=8.5)
-    a.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, %", title="(a) the paper's setting")
+    a.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, %", title="(a) price and pay")
 
     ratios = np.logspace(-1.7, 1.15, 200)
-    b.plot(ratios, 100 * (1 - (ratios / (ratios + 2)) ** 0.5), color="0.7", lw=3, zorder=0)
+    b.plot(ratios, 100 * predicted_share_active(1, ratios), color="0.7", lw=3, zorder=0)
     label(b, "$1-\\sqrt{N/(N+2\\lambda K)}$", (0.025, 62), ha="left", fontsize=9)
-    markers = {16: "v", 32: "s", 64: "o", 128: "D", 256: "P"}
-    for data, color, face in (("MNIST", ORANGE, ORANGE), ("Fashion-MNIST", BLUE, "w")):
-        rows = table[table.data == data]
-        for units, marker in markers.items():
-            some = rows[rows.units == str(units)]
-            style = {"ls": "", "marker": marker, "mec": color, "mfc": face, "ms": 4.5}
-            if len(some):
-                b.plot(some.ratio, 100 * some.share, **style)
+    markers = {"16": "v", "32": "s", "64": "o", "128": "D", "256": "P"}
+    for data, face in zip(table.data.unique(), (ORANGE, "w")):
+        color = ORANGE if face == ORANGE else BLUE
+        for units, some in table[table.data == data].groupby("units"):
+            style = {"marker": markers.get(units, "X"), "mec": color, "mfc": face, "ms": 4.5}
+            b.plot(some.ratio, 100 * some.share, ls="", **style)
+        if face != ORANGE:
+            b.plot([], [], "o", mec=color, mfc=face, ms=4.5, label=data)
     for units, marker in markers.items():
         b.plot([], [], ls="", marker=marker, color="0.4", ms=4.5, label=f"{units} units")
-    b.plot([], [], "o", mec=BLUE, mfc="w", ms=4.5, label="Fashion-MNIST")
     b.plot(2, 100 * 17.2 / 64, "*", color="k", ms=10, mec="w", zorder=4, label="the paper")
     b.legend(loc="upper right", handletextpad=0.1, labelspacing=0.3)
     b.set_xscale("log", base=2)
@@ -255,7 +254,7 @@ def how_sparse(table, predicted_share, weight=1, n_units=64, batch_size=128):
     return fig
 
 
-def plateau(losses, table, tolerance=1):
+def draw_plateau(losses, table, tolerance=1):
     """Draw the fall of the loss. losses: {(rate, units): of each epoch (T,)}; table: a row of
     "rate", "units", "living units" and "epoch", that of convergence or NaN, for each. A fall stands
     at the end of the earlier epoch."""
@@ -298,7 +297,7 @@ def plateau(losses, table, tolerance=1):
     return fig
 
 
-def two_units(x, weights, E):
+def draw_two_units(x, weights, E):
     """Draw two units of a trained layer's weights (K, D), with digits of x (N, D) on which each is
     most active by its energies E (N, K), and on which it is inactive."""
     fig, axes = plt.subplots(1, 3, figsize=(0.7 * TWO, 1.6), width_ratios=[1, 3, 3])

@@ -12,7 +12,7 @@ SHORT = {ADAM: "the paper's loss, Adam", SGD: "the paper's loss, SGD"}
 SHORT |= {DECAY: "the same, Adam, weight decay"}
 
 
-def decoded(digits, rows, framed):
+def draw_decoded(digits, rows, framed):
     """Draw digits (n, D), and below them the same, decoded. rows: {name: (decoded digits (n, D),
     "active units, variance explained")}; framed: the number of the digit that gets a frame."""
     fig, axes = plt.subplots(len(rows) + 1, 1, figsize=(TWO, 0.47 * (len(rows) + 1)))
@@ -25,7 +25,7 @@ def decoded(digits, rows, framed):
     return fig
 
 
-def paper(table, pixels):
+def draw_paper(table, pixels):
     """Draw the paper's comparison. table: for each model a row of "method", "kind", "seed" and what
     is drawn of it; pixels: the classifier's accuracy on pixels."""
     columns = {
@@ -54,7 +54,7 @@ def paper(table, pixels):
     return fig
 
 
-def weights(models, dead):
+def draw_weights(models, dead):
     """Draw weights of units, each on its own scale. models: {"title": W (K, D)}; dead: how many of
     the last model's last units are dead, and get a frame."""
     fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO, 0.46 * TWO))
@@ -66,9 +66,10 @@ def weights(models, dead):
     return fig
 
 
-def code_or_decoder(
-    table, target_l0, pixels=None, second=("classifier", "linear classifier, %", ".1f")
-):
+CLASSIFIER = "classifier", "linear classifier, %", ".1f"
+
+
+def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
     """Draw how well codes are decoded, and classify. table: a row of "method", "kind", "seed",
     "active", "explained", "best explained" and "classifier" for each model; pixels: the
     classifier's accuracy on pixels; second: what (b) has, a column of the table, its name and
@@ -116,13 +117,13 @@ def code_or_decoder(
     return fig
 
 
-def language(table, target_l0):
-    """Draw `code_or_decoder` with the loss recovered by a model's own decoder for a classifier."""
+def draw_language(table, target_l0):
+    """Draw the same with the loss that a model's own decoder recovers in place of a classifier."""
     recovered = "recovered", "loss recovered, %", ".0f"
-    return code_or_decoder(table, target_l0, second=recovered)
+    return draw_code_or_decoder(table, target_l0, second=recovered)
 
 
-def sort_by_use(W, usage):
+def sort_by_usage(W, usage):
     """Return weights (K, D), the most used unit first, dead units last; and how many are dead."""
     used, order = usage.sort(descending=True, stable=True)
     return W[order], int((used == 0).sum())

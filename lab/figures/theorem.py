@@ -8,14 +8,14 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
-from lab.plane import votes
+from lab.plane import votes_without_competition
 
 HALF = 6  # half of the side of the plane that is drawn
 AREA = 4  # of a point with one vote, in square points of type
 SEVERAL, NONE = "0.2", "0.72"  # of a point on which several units are active, or none
 
 
-def identity(compared):
+def draw_identity(compared):
     """Draw gradients against responsibilities. compared: {name: (responsibilities, gradients)}, of
     random energies and a trained layer."""
     fig, axis = plt.subplots(figsize=(3, 2.7))
@@ -40,21 +40,21 @@ def identity(compared):
 # --- Points, means and units in the plane ---------------------------------------------------------
 
 
-def draw_points(axis, points, colors, E=None, area=AREA):
+def add_points(axis, points, colors, E=None, area=AREA):
     """Draw points (N, 2); the area of each is its vote: one, or if competition is off Z / mean Z
     of the energies E (N, K)."""
-    n_votes = torch.ones(len(points)) if E is None else votes(E).float()
+    n_votes = torch.ones(len(points)) if E is None else votes_without_competition(E).float()
     axis.scatter(*points.T, s=area * n_votes.numpy(), c=colors, lw=0, zorder=2, rasterized=True)
     axis.set(xlim=(-HALF, HALF), ylim=(-HALF, HALF), aspect="equal")
     bare(axis, framed=True)
 
 
-def draw_mixture(axis, points, means, competition, area=AREA, **style):
+def add_mixture(axis, points, means, competition, area=AREA, **style):
     """Draw points, in the colour of the mean that fits them best, and means (5, 2); of means in one
     place, each is moved a little, so that all can be seen."""
     E = torch.cdist(points, means.to(points)).square() / 2
     colors = [UNITS[j] if e < 4 else NONE for e, j in zip(*E.min(1))]
-    draw_points(axis, points, colors, None if competition else E, area)
+    add_points(axis, points, colors, None if competition else E, area)
     together = torch.cdist(means, means) < 0.5
     for j, mean in enumerate(means):
         place = int(together[j, :j].sum())
@@ -65,7 +65,7 @@ def draw_mixture(axis, points, means, competition, area=AREA, **style):
         axis.plot(*at, "o", color=UNITS[j], **style)
 
 
-def draw_layer(axis, points, W, b, competition=True, start=None, area=AREA):
+def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
     """Draw points and the units W (5, 2), b (5,): the line of each, shaded where it is active.
 
     A point has the colour of the unit that is active on it. A dead unit is dashed. start: the same
@@ -76,7 +76,7 @@ def draw_layer(axis, points, W, b, competition=True, start=None, area=AREA):
     n = active.sum(1).tolist()
     which = active.int().argmax(1).tolist()
     colors = [NONE if k == 0 else UNITS[j] if k == 1 else SEVERAL for k, j in zip(n, which)]
-    draw_points(axis, points, colors, None if competition else torch.relu(pre), area)
+    add_points(axis, points, colors, None if competition else torch.relu(pre), area)
     drawn = []
     for j, color in enumerate(UNITS):
         size = W[j].norm()
@@ -97,14 +97,14 @@ def draw_layer(axis, points, W, b, competition=True, start=None, area=AREA):
             axis.annotate("", foot.tolist(), was.tolist(), arrowprops=arrow | {"mutation_scale": 7})
 
 
-def reversal(points, means, layers, counts, n_starts):
+def draw_reversal(points, means, layers, counts, n_starts):
     """Draw a mixture and a layer, with competition and without. means: [(5, 2), (5, 2)]; layers:
     [(W, b), (W, b)]; counts: [[of the mixture], [of the layer]] starts that find all clusters."""
     fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO, 0.8 * TWO))
     titles = "with competition", "competition off"
     for k, competition in enumerate((True, False)):
-        draw_mixture(axes[0, k], points, means[k], competition)
-        draw_layer(axes[1, k], points, *layers[k], competition)
+        add_mixture(axes[0, k], points, means[k], competition)
+        add_layer(axes[1, k], points, *layers[k], competition)
         for i, axis in enumerate(axes[:, k]):
             text = f"{titles[k]}: {counts[i][k]} of {n_starts}\nstarts find all five clusters"
             axis.set_title(text, loc="center", fontsize=9)
@@ -118,7 +118,7 @@ def reversal(points, means, layers, counts, n_starts):
     return fig
 
 
-def unit(points, w, b, color):
+def draw_unit(points, w, b, color):
     """Draw one unit, w (2,) and b: its line, and its energy in shades of a colour."""
     fig, axis = plt.subplots(figsize=(0.6 * TWO, 0.42 * TWO))
     size = w.norm()
@@ -130,7 +130,7 @@ def unit(points, w, b, color):
     energy = torch.relu(grid @ normal + b / size)
     box = (-HALF, HALF, -HALF, HALF)
     axis.imshow(energy, extent=box, origin="lower", cmap=shades, vmin=0, vmax=6, zorder=0)
-    draw_points(axis, points, [SEVERAL if d > 0 else NONE for d in distance], area=5)
+    add_points(axis, points, [SEVERAL if d > 0 else NONE for d in distance], area=5)
     foot = -b * w / size**2
     along = torch.stack([-normal[1], normal[0]])
     axis.plot(*torch.stack([foot - 99 * along, foot + 99 * along]).T, color=color, lw=2)
@@ -155,7 +155,7 @@ def unit(points, w, b, color):
 # --- Volume control -------------------------------------------------------------------------------
 
 
-def widths(points):
+def draw_widths(points):
     """Draw a mixture component and a unit, each narrow and wide, above the points (N,)."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(0.66 * TWO, 1.7))
     x = np.linspace(-4.4, 4.4, 881)
@@ -183,7 +183,7 @@ def widths(points):
     return fig
 
 
-def log_determinant(cases):
+def draw_log_determinant(cases):
     """Draw outputs with the ellipse of two standard deviations. cases: {verdict: (outputs z (N, 2),
     their -log det Cov)}."""
     fig, axes = plt.subplots(1, len(cases), figsize=(0.72 * TWO, 2))
@@ -207,42 +207,42 @@ def log_determinant(cases):
 # --- The loss, term by term -----------------------------------------------------------------------
 
 
-def term_by_term(points, layers, verdicts, counts, n_starts, start):
+def draw_term_by_term(points, layers, verdicts, counts, n_starts, start):
     """Draw layers {"A: what it has": (W, b)}, what became of each, and how many starts find all
     clusters; start: the layer (W, b) from which all set out."""
     fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO, 0.88 * TWO))
     for axis, (name, layer), verdict, count in zip(axes.flat, layers.items(), verdicts, counts):
-        draw_layer(axis, points, *layer, start=start)
+        add_layer(axis, points, *layer, start=start)
         axis.set_title(f"{name}\n{verdict}", loc="center", fontsize=9)
         axis.set_xlabel(f"one unit for each cluster: {count} of {n_starts} starts")
     fig.alt = f"Points in the plane, and the units of four layers: {'; '.join(layers)}."
     return fig
 
 
-def fate(W, b, E, cluster):
-    """Return in words what has become of one layer, from its energies E (N, K) of points."""
-    n_dead = int((~(E > 0).any(0)).sum())
-    if n_dead == len(b):
+def describe_layer(E, cluster):
+    """Return in words what has become of a layer, from its energies E (N, K) of points."""
+    active = (E > 0).double()
+    if not active.any():
         return "all units are dead"
-    shares = torch.stack([(E[cluster == c] > 0).double().mean(0) for c in range(len(b))])
-    has = shares > 1 / 3  # (cluster, unit)
+    n = int(cluster.max()) + 1
+    has = torch.stack([active[cluster == c].mean(0) for c in range(n)]) > 1 / 3  # (cluster, unit)
     if (has.sum(0) > 1).any():
-        return f"each unit is active on {100 * float((E > 0).double().mean()):.0f}% of the points"
+        return f"each unit is active on {100 * float(active.mean()):.0f}% of the points"
     missed = int((~has.any(1)).sum())
     if missed:
-        return f"{['', 'one', 'two', 'three', 'four'][missed]} missed: units are copies"
+        return f"{missed} missed: units are copies"
     return "one unit for each cluster"
 
 
 # --- The animation --------------------------------------------------------------------------------
 
 
-def film(points, means, layers, counts, n_starts):
+def make_film(points, means, layers, counts, n_starts):
     """Return the images of the front page's animation, 800 pixels wide, and how long each is shown
     (milliseconds).
 
     means: paths of the mixture with competition and without, two of (steps, 5, 2); layers: paths of
-    W (steps, 5, 2) and b (steps, 5), two of them; counts: as of `reversal`.
+    W (steps, 5, 2) and b (steps, 5), two of them; counts: as of `draw_reversal`.
     """
     points = points[::2]
     fig, axes = plt.subplots(1, 4, figsize=(8, 2.62), dpi=100, layout="none")
@@ -260,13 +260,13 @@ def film(points, means, layers, counts, n_starts):
     def draw(i, step):
         axes[i].clear()
         if i < 2:
-            draw_mixture(axes[i], points, means[i][step], i == 0, area=9, ms=9)
+            add_mixture(axes[i], points, means[i][step], i == 0, area=9, ms=9)
         else:
             W, b = layers[i - 2]
-            draw_layer(axes[i], points, W[step], b[step], i == 2, area=9)
+            add_layer(axes[i], points, W[step], b[step], i == 2, area=9)
 
     for axis in axes:
-        draw_points(axis, points, ["0.5"] * len(points), area=9)
+        add_points(axis, points, ["0.5"] * len(points), area=9)
     heads[0].set_text("Five clusters. Five components to find them.")
     keep(1500)
     heads[0].set_text("A mixture of five Gaussians")
@@ -278,7 +278,7 @@ def film(points, means, layers, counts, n_starts):
             draw(i, step)
         keep(110)
     for text, path in zip(below[:2], means):
-        text.set_text(occupied(points, path[-1]))
+        text.set_text(describe_means(points, path[-1]))
     keep(1800)
     heads[1].set_text("A layer derived from it")
     for text, name in zip(below[2:], names):
@@ -296,7 +296,7 @@ def film(points, means, layers, counts, n_starts):
     return images, times
 
 
-def occupied(points, means):
+def describe_means(points, means):
     """Return in words on how many places means lie."""
     together = (torch.cdist(means, means) < 0.5).sum(1)
     words = ["", "one", "two", "three", "four", "all five"]

@@ -1,0 +1,94 @@
+"""The benchmark on tiny Llama and GPT-2 networks with random weights: nothing is downloaded."""
+
+import json
+
+import pytest
+import torch
+
+from lab import language, runs
+
+transformers = pytest.importorskip("transformers")
+TEXTS = [chr(97 + n % 26) * 7 + " ".join(str(n * i * i % 97) for i in range(90)) for n in range(40)]
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request, tmp_path, monkeypatch):
+    """A network in half precision and a tokenizer, of bytes; results are written beside them."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 72, "intermediate_size": 32, "vocab_size": 400, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 4, "initializer_range": 0.2}
+    config = transformers.AutoConfig.for_model(request.param, **sizes)
+    network = transformers.AutoModelForCausalLM.from_config(config).half()
+    for part in (network, transformers.ByT5Tokenizer()):
+        part.save_pretrained(tmp_path / request.param)
+    monkeypatch.setattr(language, "load_documents", lambda: TEXTS)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(language, "EPOCHS", 1)
+    monkeypatch.setenv("OUTPUT", "out")
+    return tmp_path / request.param
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["residual", "mlp"])
+def test_activations_and_losses_are_those_of_plain_loops(folder, kind):
+    network = language.load_network(str(folder))[1].double()
+    module, layer = language.find_module(network, kind)
+    assert layer == 2 and ("MLP" in type(module).__name__) == (kind == "mlp")
+    sequences = torch.arange(20 * language.CONTEXT).view(20, -1) ** 2 % 61
+    x = language.read_activations(network, module, sequences)
+    assert x.shape == (20 * (language.CONTEXT - 1), 72)
+    if kind == "residual":
+        states = network(sequences[3:4], output_hidden_states=True).hidden_states[2][0, 1:]
+        torch.testing.assert_close(x[3 * len(states) : 4 * len(states)], states)
+
+    def plain_loss(replace):
+        def hook(_, inputs, output):
+            rows = (output[0] if isinstance(output, tuple) else output)[0]
+            rows[1:] = replace(rows[1:])
+
+        losses = []
+        with module.register_forward_hook(hook):
+            for ids in sequences:
+                log_p = network(ids[None]).logits[0].log_softmax(1)
+                losses += [-log_p[i, ids[i + 1]] for i in range(1, len(ids) - 1)]
+        return float(sum(losses) / len(losses))
+
+    for replace in (lambda x: x, lambda x: x / 2):
+        loss = language.loss_with_replacement(network, module, sequences, replace, "loss")
+        assert loss == pytest.approx(plain_loss(replace), rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*units are active")  # after one epoch
+def test_all_methods_are_compared_and_saved(folder, capsys):
+    arguments = ["--model", str(folder), "--tokens", "4000", "--seeds", "0"]
+    language.main(arguments)
+    saved = json.loads((folder.parent / "out/language.json").read_text("utf-8"))
+    table = saved["tables"]["results"]
+    assert len(table) == 7 and saved["parameters"]["UNITS"] == 72
+    assert all(0 <= row["dead"] <= 72 for row in table)
+    best = [row["best explained"] >= row["explained"] - 0.1 for row in table]
+    assert all(best) and {"recovered", "best recovered"} <= table[0].keys()
+    assert (folder.parent / "out/3d_language_model.png").exists()
+    if "gpt2" in str(folder):
+        language.main([*arguments, "--tune"])
+        assert "rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong, reason",
+    [
+        (["--tokens", "900"], "too few"),
+        (["--layer", "9"], "4 layers"),
+        (["--model", "nowhere"], "nowhere was not loaded"),
+    ],
+)
+def test_what_is_wrong_is_said(folder, wrong, reason, monkeypatch):
+    with pytest.raises(SystemExit, match=reason):
+        language.main(["--model", str(folder), "--tokens", "9000", *wrong])
+
+
+def test_test_documents_are_not_trained_on():
+    documents = [[i] * (language.CONTEXT + 5) for i in range(100)]
+    train, test = language.split_documents(documents, 20 * language.CONTEXT)
+    assert len(train) == 18 and len(test) == 2
+    assert (train[:, 0] % 10 != 9).all() and (test % 10 == 9).all()

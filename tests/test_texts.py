@@ -1,0 +1,178 @@
+"""The front page and the notebooks: their numbers are those of the record, and their code runs."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+import helpers as h
+from lab import NOTEBOOKS, ROOT, runs
+from lab.measures import DAMPED
+from lab.methods import ADAM, COMPONENTS, SGD
+
+A, B, C, D = "A: log-sum-exp", "B: + variance", "C: + decorrelation", "D: without log-sum-exp"
+OFF, MODEL, SAE, TUNED = (
+    "C, competition off",
+    "the paper's model",
+    "the paper's SAE",
+    "tuned tied SAE",
+)
+SAES = ["tied SAE", "L1 SAE", "TopK SAE"]
+
+
+def read(path):
+    return (ROOT / path).read_text("utf-8")
+
+
+def table(name, title, folder="figures"):
+    """Return a table of the committed record, as `make check` reads it."""
+    text = runs._git("show", f"HEAD:./{folder}/{name}.json") or read(f"{folder}/{name}.json")
+    return pd.DataFrame(json.loads(text)["tables"][title])
+
+
+def span(values, form=".0f"):
+    values = [float(f"{value:{form}}") for value in values]
+    ends = dict.fromkeys(f"{end(values):{form}}" for end in (min, max))
+    return " to ".join(ends)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Return {file: what its text must say}, from the record."""
+    starts = table("1_theorem", "starts").set_index(["model", "competition"])[
+        "starts that find all"
+    ]
+    found = {m: (starts[m, "on"].iloc[0], starts[m, "off"].iloc[0]) for m in (B, C)}
+    of_mixture = starts["mixture", "off"]
+
+    ablation = table("2_ablation", "ablation").groupby("model").mean(numeric_only=True)
+    agreement = table("2_ablation", "agreement").groupby(["model", "change"]).agreement
+    coverage = table("2_ablation", "coverage").groupby(["layer", "competition"]).share.mean()
+    dense = 100 * coverage["64 units"]
+    balance = table("2_ablation", "balance").set_index(
+        ["units", "inputs", "weight", "decorrelation"]
+    )
+    share = 100 * balance.share
+    joint = share[share.index.get_level_values(2) == share.index.get_level_values(3)]
+    one_price = [joint[k] for k in joint.index if float(k[2]) == int(k[1]) / int(k[0]) / 2]
+    epochs = table("2_ablation", "epochs").set_index("epochs").active
+    convergence = table("2_ablation", "convergence")
+    sgd = convergence[convergence.optimizer == "SGD"]
+    of_64, of_32, of_16 = (sgd[sgd.units == units] for units in ("64", "32", "16"))
+    loss = table("2_ablation", "optimizers").set_index(["optimizer", "rate"])
+    pair = loss.loc["SGD", "0.1"] - loss.loc["Adam", "0.1"]
+    in_text = table("2_ablation", "in_text").set_index("what").value
+
+    paper = table("3_benchmark", "paper").groupby("method").mean(numeric_only=True)
+    methods = table("3_benchmark", "benchmark").groupby("method").mean(numeric_only=True)
+    own, best = 100 * methods.explained, 100 * methods["best explained"]
+    yours = table("3_benchmark", "yours").mean(numeric_only=True)
+    rows = table("3_benchmark", "other_rows").groupby(["method", "rows"]).explained.mean() * 100
+    pixels = table("3_benchmark", "references").pixels[0]
+    language = table("language", "results").groupby("method").mean(numeric_only=True)
+    language_own, language_best = 100 * language.explained, 100 * language["best explained"]
+
+    return {
+        "notebooks/1_theorem.ipynb": [
+            f"{found[C][1]} of 200 starts find all clusters, against {found[C][0]}",
+            f"in B, {found[B][0]} starts find all with competition and {found[B][1]} without",
+        ],
+        "notebooks/2_ablation.ipynb": [
+            f"activates {in_text['active units after an epoch']:.0f} of the 64 units; after 100 "
+            f"epochs, {ablation.active[C]:.0f}",
+            f"about 1/{64 - ablation.active[C]:.0f}",
+            f"varies a little, by {ablation['spread of Z'][C]:.0%}",
+            f"$Z_i$ varies by {ablation['spread of Z'][B]:.0%}",
+            f"take the share from {dense['off']:.0f} to "
+            f"{dense['denominators dealt out at random']:.0f}%, and given to the right digits, to "
+            f"{dense['on']:.0f}%",
+            f"the formula would say {in_text['formula with decorrelation']:.0f} units",
+            f"{epochs['6']:.0f} units are active after six epochs, {epochs['24']:.0f} after 24 and "
+            f"{epochs['100']:.1f} after 100",
+            f"after 300 epochs {epochs['300']:.1f} are active",
+            f"{share['128', '128', '1', '1']:.0f}% of 128 units are active",
+            f"between {min(one_price):.0f} and {max(one_price):.0f}%, for 16 to 256",
+            f"{0.64 * share['64', '128', '64', '32']:.0f} of the 64 units are active, as in D",
+            f'64 units "converge" in epochs {span(of_64.epoch)}, '
+            f"{of_32['living units'].iloc[0]:.0f} in epoch {of_32.epoch.iloc[0]:.0f}, and "
+            f"{of_16['living units'].iloc[0]:.0f} in epoch {of_16.epoch.iloc[0]:.0f}",
+            f"losses differ by {pair.loss:.0f}, of which {pair['variance term']:.0f} is the "
+            f"variance term, and classifiers by {abs(pair.classifier):.1f} points",
+        ],
+        "notebooks/3_benchmark.ipynb": [
+            f"$W^\\top$ explains {own[ADAM]:.0f}% of the variance where SAEs explain "
+            f"{span(own[SAES])}%; the best linear decoder finds {best[ADAM]:.0f}%",
+            f"$W^\\top$ explains {own[SGD]:.0f}%, and the best decoder {best[SGD]:.0f}%",
+            f"principal components explain {own[COMPONENTS]:.0f} and {best[COMPONENTS]:.0f}%",
+            f"{span(methods.classifier[[ADAM, SGD]], '.1f')}%, against "
+            f"{span(methods.classifier[SAES], '.1f')}%",
+            f"from {rows[ADAM, 'the weights']:.0f} to {rows[ADAM, DAMPED]:.0f}%",
+            f"SGD's gain of {own[SGD] - own[ADAM]:.0f} points",
+            f"such an SAE explains {100 * yours.explained:.0f}% of the variance, where the L1 SAE "
+            f"explains {own['L1 SAE']:.0f} and the TopK SAE {own['TopK SAE']:.0f}%",
+            f"decodes badly, {language_own[ADAM]:.0f}% of the variance",
+            f"a fitted one explains {language_best[ADAM]:.0f}%, where SAEs explain "
+            f"{span(language_own[SAES])}%",
+        ],
+        "README.md": [
+            f"from {starts['mixture', 'on'].iloc[0]} of 200 starts with competition and "
+            f"{of_mixture.iloc[0]} without; by the layer from {found[C][0]} and {found[C][1]}",
+            f"only {found[B][0]} of 200 starts find all five clusters without it",
+            f"better linear classifier ({paper.classifier[MODEL]:.1f} against "
+            f"{paper.classifier[SAE]:.1f}%)",
+            f"explains {best[ADAM]:.0f}% of the variance of the digits rather than "
+            f"{own[ADAM]:.0f}%",
+            f"near epoch 70 for 64 units, and in epoch {of_16.epoch.iloc[0]:.0f} for "
+            f"{of_16['living units'].iloc[0]:.0f}",
+            f"some {64 - ablation.active[C]:.0f} inactive units",
+        ],
+        "agreement": [agreement, pixels],
+    }
+
+
+@pytest.mark.parametrize("path", [f"notebooks/{name}.ipynb" for name in NOTEBOOKS] + ["README.md"])
+def test_numbers_of_the_text_are_those_of_the_record(path, expected):
+    text = read(path)
+    if path.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    text = " ".join(text.split())
+    assert not [said for said in expected[path] if said not in text]
+
+
+def test_in_C_competition_changes_no_more_than_noise_does(expected):
+    agreement, _ = expected["agreement"]
+    means = agreement.mean()
+    assert means["C", "competition off"] >= means["C", "0.1% of noise"]
+    assert means["B", "competition off"] < means["B", "0.1% of noise"]
+
+
+def test_notebooks_hold_no_errors_and_figures_what_they_draw_and_nothing_else():
+    sources = []
+    for name in NOTEBOOKS:
+        text = read(f"notebooks/{name}.ipynb")
+        cells = json.loads(text)["cells"]
+        sources += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+        assert not re.search(r"/(home|root|Users|tmp|work)/", text)
+    drawn = re.findall(r'(?s)run\.save_and_show\(.*?"(\w+)"\s*\)', "\n".join(sources))
+    files = {f"{name}.{kind}" for name in (*drawn, "3d_language_model") for kind in ("png", "pdf")}
+    files |= {f"{name}.json" for name in (*NOTEBOOKS, "language")} | {"in_the_plane.gif", "fashion"}
+    assert {path.name for path in ROOT.glob("figures/*")} == files
+
+
+def test_the_loss_of_the_front_page_is_that_of_helpers():
+    """On inputs of which one unit is dead, too; its gradient is helpers.py's."""
+    code = re.search(r"```python\n(import torch.*?)```", read("README.md"), re.DOTALL)[1]
+    x = torch.randn(128, 6, generator=torch.Generator().manual_seed(0))
+    one, two = h.Encoder(6, 5), h.Encoder(6, 5)
+    one.b.data[2] = two.b.data[2] = -100
+    names = {"x": x, "W": one.W, "b": one.b}
+    exec(code, names)
+    names["loss"].backward()
+    h.decoder_free_loss(two(x)).backward()
+    for a, b in ((one.W, two.W), (one.b, two.b)):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
