@@ -72,12 +72,9 @@ def draw_models(models):
             redundancy = (R**2).sum() - (R.diagonal() ** 2).sum()
             a.set_xlabel(f"redundancy {redundancy:,.0f}")
             tiles(c, W[order[block_and_neighbours(R)]], 4)
-    b, high = axes[1, 1], 1.12
-    bracket = [0.02, 0.02, 2.25, 2.25], [high - 0.08, high, high, high - 0.08]
-    (line,) = b.plot(*bracket, color="0.1", lw=0.8, transform=b.transAxes, clip_on=False)
-    line.set_in_layout(False)
-    style = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
-    label(b, "equally sparse", (1.13, high), (0, 1), **style).set_in_layout(False)
+    n_active = [float(usage.sum()) for _, usage, _ in models.values()]
+    if abs(n_active[1] - n_active[2]) < 0.1 * n_active[2]:
+        bracket(axes[1, 1], "equally sparse")
     names = "correlations\nof pairs", "active on this\nshare of digits", "weights of\n8 units"
     for axis, name in zip(axes[:, 0], names):
         axis.set_ylabel(name)
@@ -87,6 +84,16 @@ def draw_models(models):
         "are copies; the share of digits that activates each unit; the weights of eight units."
     )
     return fig
+
+
+def bracket(axis, text):
+    """Draw a bracket over this axis and the next, and a text on it."""
+    high = 1.12
+    x, y = [0.02, 0.02, 2.06, 2.06], [high - 0.08, high, high, high - 0.08]
+    (line,) = axis.plot(x, y, color="0.1", lw=0.8, transform=axis.transAxes, clip_on=False)
+    line.set_in_layout(False)
+    style = {"xycoords": "axes fraction", "fontsize": 8, "va": "bottom"}
+    label(axis, text, (1.04, high), (0, 1), **style).set_in_layout(False)
 
 
 def sort_correlations(R):

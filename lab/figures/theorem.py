@@ -134,8 +134,9 @@ def draw_unit(points, w, b, color):
     foot = -b * w / size**2
     along = torch.stack([-normal[1], normal[0]])
     axis.plot(*torch.stack([foot - 99 * along, foot + 99 * along]).T, color=color, lw=2)
-    furthest = points[distance.argmax()]
-    start = furthest - distance.max() * normal
+    inside = points.abs().amax(1) < 0.8 * HALF
+    far = (distance * inside).argmax()
+    furthest, start = points[far], points[far] - distance[far] * normal
     arrow = {"arrowstyle": "<|-|>", "color": "k", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
     axis.annotate("", furthest.tolist(), start.tolist(), arrowprops=arrow, zorder=5)
     labels = {
