@@ -151,7 +151,7 @@ def test_the_fate_of_a_layer_is_said_as_it_is():
     points, cluster, centres = plane.make_clusters()
     W = centres / centres.norm(dim=1, keepdim=True)
     cases = {"all units are dead": (W, -99), "one unit for each cluster": (W, -2)}
-    cases["1 missed: units are copies"] = W[[0, 0, 2, 3, 4]], -2
+    cases["clusters missed: 1"] = W[[0, 0, 2, 3, 4]], -2
     share = float((points @ W.T > 0).float().mean())
     cases[f"each unit is active on {share:.0%} of the points"] = W, 0.0
     for said, (W, bias) in cases.items():

@@ -173,7 +173,7 @@ def draw_count(energies):
         label(b, name, (at, height), (0, 6), **style)
     top = places["C"][0] + 4, 0.6 * 100 * independent.max()
     label(b, "C, if its units\nwere independent", top, (4, 0), ha="left")
-    typical = round(float(p.sum()))
+    typical = int(p.sum())
     step = [typical, typical + 1], [-np.log(K - typical)] * 2
     a.plot(*step, color="k", lw=1)
     a.plot([typical + 1] * 2, [-np.log(K - typical), -np.log(K - typical - 1)], color="k", lw=2)
@@ -182,7 +182,7 @@ def draw_count(energies):
     at = typical + 1, -np.log(K - typical - 0.5)
     label(a, text, at, (-40, 42), arrowprops=arrow, fontsize=8.5)
     label(a, f"$-\\log({K}-n)$", (0.62 * K, -np.log(0.38 * K)), (-4, 12), ha="right", fontsize=9)
-    a.set(xlim=(-0.01 * K, K + 0.6), ylabel="log-sum-exp loss")
+    a.set(xlim=(-0.01 * K, K + 0.6), ylim=(-np.log(K) - 0.3, 0.5), ylabel="log-sum-exp loss")
     b.set(ylim=(0, None), ylabel="digits, %", xlabel="active units $n$ on a digit")
     fig.alt = (
         "A dot for each digit, its log-sum-exp loss against its active units, along the curve "
@@ -198,14 +198,15 @@ def draw_strangers(losses):
     for axis, (title, groups) in zip(axes[0], losses.items()):
         everything = torch.cat([*groups.values()])
         low, high = everything.quantile(0.001), everything.quantile(0.995)
-        bins = np.linspace(float(low), float(high), 70)
-        for name, values in groups.items():
+        bins = np.linspace(float(low), float(high), 25)
+        for i, (name, values) in enumerate(groups.items()):
             heights, _ = np.histogram(values, bins, density=True)
             style = {"color": colors[name], "alpha": 0.45, "lw": 0}
             axis.fill_between(bins[:-1], heights, step="post", **style)
             at = bins[heights.argmax()], heights.max()
-            label(axis, name, at, (0, 5), color=colors[name], fontsize=8.5, weight="bold")
-        axis.set(yticks=[], ylim=(0, None), title=title)
+            style = {"color": colors[name], "fontsize": 8.5, "weight": "bold"}
+            label(axis, name, at, (8 * i, 5 + 8 * i), **style)
+        axis.set(yticks=[], ylim=(0, 1.35 * axis.dataLim.y1), title=title)
         axis.set_xlabel("log-sum-exp loss: worse explained →")
         axis.spines["left"].set_visible(False)
     fig.alt = (
@@ -243,8 +244,7 @@ def draw_how_sparse(table, predicted_share_active, weight=1, n_units=64, batch_s
         for units, some in table[table.data == data].groupby("units"):
             style = {"marker": markers.get(units, "X"), "mec": color, "mfc": face, "ms": 4.5}
             b.plot(some.ratio, 100 * some.share, ls="", **style)
-        if face != ORANGE:
-            b.plot([], [], "o", mec=color, mfc=face, ms=4.5, label=data)
+        b.plot([], [], "o", mec=color, mfc=face, ms=4.5, label=data)
     for units, marker in markers.items():
         b.plot([], [], ls="", marker=marker, color="0.4", ms=4.5, label=f"{units} units")
     b.plot(2, 100 * 17.2 / 64, "*", color="k", ms=10, mec="w", zorder=4, label="the paper")
@@ -281,10 +281,13 @@ def draw_plateau(losses, table, tolerance=1):
         end = 2.2 * units / tolerance
         axis.plot([1, end], [living, living / end], color="0.8", lw=4, zorder=0)
         ticks.append(living / tolerance)
-        name = f"{living} living units"
+        fewest = int(runs["living units"].min())
+        name = (
+            f"{living} living units" if fewest == living else f"{fewest} to {living} living units"
+        )
         if len(runs) > 1:
-            name += f"\nat {len(runs)} learning rates"
-        label(axis, name, (1.05, living), (2, 9), ha="left", color=color, fontsize=8.5)
+            name += f", {len(runs)} learning rates"
+        label(axis, name, (3, living / 3), (6, 10), ha="left", color=color, fontsize=8.5)
         if len(ends := runs.epoch.dropna()):
             epochs = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
             label(axis, epochs, (float(ends.mean()), bottom), (0, 8), color=color, fontsize=9)
@@ -313,7 +316,8 @@ def draw_two_units(x, weights, E):
     units = both[often[both].argsort()][[len(both) // 8, len(both) * 7 // 8]]
     order = E[:, units].argsort(dim=0, stable=True).T
     off, on = order[:, :3], order[:, -3:]
-    r_on, r_off = (h.responsibilities(E)[rows, units[:, None]] for rows in (on, off))
+    r = h.responsibilities(E)
+    r_on, r_off = (r[rows, units[:, None]] for rows in (on, off))
     tiles(axes[0], weights[units], 1, names=["active on\nfew digits", "active on\nmany digits"])
     tiles(axes[1], x[on.flatten()], 3, signed=False)
     tiles(axes[2], x[off.flatten()], 3, signed=False)

@@ -98,7 +98,7 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
         names.append(SHORT.get(method, method) + mark)
         if y == 0:
             label(a, "the decoder's fault", (sum(ends) / 2, y), (0, 9), color="0.3")
-            label(a, "the code's", ((ends[1] + 100) / 2, y), (0, 9), color="0.3")
+            label(a, "no linear decoder finds", ((ends[1] + 100) / 2, y), (0, 9), color="0.3")
             a.plot([ends[1], 100], [y, y], ":", color="0.5", lw=1, zorder=0)
     name_lines(a, names)
     if pixels is not None:
@@ -106,7 +106,7 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
         label(b, "pixels", (pixels, -0.55), color="0.3")
     a.set_title("(a) ● own decoder  ○ best linear decoder")
     lowest = 100 * table[["explained", "best explained"]].min(axis=None)
-    a.set(xlabel="variance of test data explained, %", xlim=(lowest - 9, 100))
+    a.set(xlabel="variance of test data explained, %", xlim=(lowest - 0.14 * (100 - lowest), 100))
     b.set(title=f"(b) {unit.removesuffix(', %')}", xlabel=unit, xmargin=0.3)
     b.tick_params(axis="y", labelleft=False, length=0)
     b.spines["left"].set_visible(False)

@@ -141,7 +141,7 @@ def draw_unit(points, w, b, color):
     axis.annotate("", furthest.tolist(), start.tolist(), arrowprops=arrow, zorder=5)
     labels = {
         0.95: "active, $E>0$:\na worse fit",
-        0.55: "arrow: the distance from\nthe line is the energy",
+        0.55: "energy: the length of\nthe arrow, times $|w|$",
         0.08: "inactive, $E=0$:\na perfect fit",
     }
     for height, text in labels.items():
@@ -231,7 +231,7 @@ def describe_layer(E, cluster):
         return f"each unit is active on {100 * float(active.mean()):.0f}% of the points"
     missed = int((~has.any(1)).sum())
     if missed:
-        return f"{missed} missed: units are copies"
+        return f"clusters missed: {missed}"
     return "one unit for each cluster"
 
 
