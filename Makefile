@@ -23,7 +23,9 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: tw
 figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks, into figures/: 20 minutes
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
-	for n in $(NOTEBOOKS); do cp -p build/$$n.ipynb notebooks/ || exit 1; done
+	for n in $(NOTEBOOKS); do test ! notebooks/$$n.ipynb -nt build/$$n.ipynb || \
+	  { echo "notebooks/$$n.ipynb was edited during its run" >&2; exit 1; }; done
+	cp -p $(NOTEBOOKS:%=build/%.ipynb) notebooks/
 
 # A notebook runs again if it, or what it imports, has changed. What a run saves is moved to
 # figures/ at its end, so that one that is stopped changes nothing there.
@@ -33,7 +35,8 @@ build/%.ipynb: notebooks/%.ipynb $(CODE) data/mnist.npz | $(INSTALLED)
 	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running && $(STRIP) build/$*.running
 	mv build/$*/* figures/ && mv build/$*.running $@
 	touch -r build/$*.begun $@  # what is edited during the run makes it run again
-build/2_ablation.ipynb: figures/fashion/2_ablation.json
+build/1_theorem.ipynb: notebooks/in_the_plane.html
+build/2_ablation.ipynb: figures/fashion/2_ablation.json data/clothes.npz
 build/3_benchmark.ipynb: figures/fashion/3_benchmark.json figures/language.json
 
 fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these images

@@ -265,8 +265,8 @@ class WithDecoder(nn.Module):
 @torch.no_grad()
 def variance_explained(sae, x):
     """Return 1 - FVU: one minus the squared error of sae.reconstruct(x) over that of x's mean."""
-    x = x.double()
-    error = (sae.reconstruct(x).to(x) - x).square().sum()
+    x_hat, x = sae.reconstruct(x).double(), x.double()
+    error = (x_hat.to(x.device) - x).square().sum()
     return float(1 - error / (x - x.mean(0)).square().sum())
 
 

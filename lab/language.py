@@ -152,12 +152,11 @@ def main(arguments=None):
     run.parameters |= {"LAYER": layer, "SEEDS": args.seeds, "UNITS": n_units, "L0": target_l0}
 
     def with_rate(method):
-        if method.loss is None:
-            return method
-        return replace(method, options=method.options | {"lr": RATES[method.name]})
+        rate = {"lr": RATES[method.name]} if method.name in RATES else {}
+        return replace(method, options=method.options | rate)
 
     if args.tune:
-        trained = [method for method in methods.METHODS if method.loss]
+        trained = [method for method in methods.METHODS if method.name in RATES]
         rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
         table = methods.tune_rates(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
         print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))

@@ -19,7 +19,7 @@ from lab.runs import run_in_parallel
 DAMPED = "the weights times each pixel's standard deviation"
 N_DECODED = 20_000  # training rows to which decoders are fitted
 # `classifier_accuracy` may end before it has converged, as of pixels; a reader's own still warns
-warnings.filterwarnings("ignore", "lbfgs failed to converge after 200 ", ConvergenceWarning)
+warnings.filterwarnings("ignore", "lbfgs failed to converge", ConvergenceWarning)
 
 
 def measure_each(models, measure, title, *names):

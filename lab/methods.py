@@ -199,11 +199,8 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     model = method.new_model(x, n_units, target_l0, seed)
     if method.loss is None:
         return model
-    options = (
-        {"schedule": lr_schedule(epochs, method.options.get("optimizer"))}
-        | method.options
-        | options
-    )
+    schedule = lr_schedule(epochs, slow_start=method.name == SGD)
+    options = {"schedule": schedule} | method.options | options
     if method.steered:
         n_steps = epochs * (len(x) // options.get("batch_size", 128))
         loss = steer(method.loss, target_l0, n_steps)

@@ -28,7 +28,7 @@ def draw_responsibilities(digits, of_mixture, E):
         tiles(picture, digits[i][None], 1, signed=False, scale=1)
         largest_first = of_mixture[i].sort(descending=True).values.tolist()
         shades = plt.get_cmap("Greys")([0.85, 0.6, 0.42, 0.3, 0.22]).tolist()
-        add_bar(a, largest_first, [shades[min(k, 4)] for k in range(K)])
+        add_bar(a, largest_first, [shades[min(k, 4)] for k in range(len(largest_first))])
         order = E[i].argsort()
         colors = ["0.75" if E[i, j] == 0 else ORANGE for j in order]
         add_bar(b, r[i, order].tolist(), colors)
