@@ -276,9 +276,9 @@ def means_over_seeds(record):
         table = pd.DataFrame(rows)
         which = table[_keys(table)].apply(lambda row: ", ".join(map(str, row)), axis=1)
         values = table.drop(columns=_keys(table)).assign(which=which if len(table) else "")
-        values = values.melt(["which", "seed"], var_name="column").dropna()
-        parts.append(values.assign(table=title, value=values.value.astype(float)))
-    groups = pd.concat(parts).groupby(["table", "which", "column"]).value
+        values = values.melt(["which", "seed"], var_name="column", value_name="number").dropna()
+        parts.append(values.assign(table=title, number=values.number.astype(float)))
+    groups = pd.concat(parts).groupby(["table", "which", "column"]).number
     whole = groups.apply(lambda v: bool((v % 1 == 0).all()))
     return groups.agg(["mean", "std", "count"]).assign(whole=whole)
 

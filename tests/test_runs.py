@@ -149,7 +149,7 @@ def differ(column, there, here):
 CASES = """classifier 90 89.6 89.4; recovered 80 78.1 77.9; parameters 50240 50240 50241;
 explained 0.5 0.519 0.521; best explained 0.5 0.519 0.521; share 0.3 0.319 0.321;
 active 10 10.29 10.305; dead 3 4 5; agreement 0.95 0.931 0.929; redundancy 0.3 0 -0.3;
-epoch 30 31 32; width 3e-15 9e-15 2e-6; width -10.5 -10.8 -10.9"""
+epoch 30 31 32; value 3e-15 9e-15 2e-6; width -10.5 -10.8 -10.9"""
 
 
 @pytest.mark.parametrize("case", CASES.split(";"))

@@ -294,9 +294,7 @@ def draw_plateau(losses, table, tolerance=1):
     axis.axhline(tolerance, color="k", lw=0.8)
     text = f"the script's tolerance: {tolerance:g}"
     label(axis, text, (1, tolerance), (6, -7), ha="left")
-    label(
-        axis, "grey: $K/t$", (2.2, sizes[0] / 2.2), (18, 6), ha="left", color="0.45", fontsize=8.5
-    )
+    label(axis, "grey: $K/t$", (1.05, 4 * tolerance), (2, 0), ha="left", color="0.45", fontsize=8.5)
     label(axis, "○ declared converged in epoch", (1.05, bottom), (2, 8), ha="left", fontsize=8.5)
     axis.set(xlabel="epoch $t$", ylabel="fall of the loss in the epoch", xlim=(1, last))
     axis.set(ylim=(bottom, 2.6 * sizes[0]), xticks=[t for t in ticks if 1 <= t <= last])
