@@ -52,9 +52,10 @@ def test_an_error_of_one_item_is_raised():
 
 def test_ctrl_c_ends_all():
     script = """
-import time
+import signal, time
 from lab import runs
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     print("begun", flush=True)
     runs.run_in_parallel(lambda k: time.sleep(60), range(9), "sleeping")
 """
@@ -160,13 +161,14 @@ def test_each_column_has_its_tolerance(case):
 
 
 def test_a_mean_of_seeds_is_held_closer_but_may_move_by_its_own_error():
+    apart = [49, 50, 51]  # two errors are 2 * sqrt(2 / 3) = 1.63
+    assert [differ("entropy", apart, [50 - d] * 3) for d in (1.6, 1.7)] == [False, True]
     for column, size in (("classifier", 1), ("explained", 0.01)):
         alike = [50 * size] * 3
         assert differ(column, alike, [51.5 * size] * 3)  # a point and a half
         assert not differ(column, alike, [50.2 * size] * 3)
-        apart = [49 * size, 50 * size, 51 * size]  # two errors are 2 * sqrt(2 / 3) = 1.63
-        for shift, expected in {1.6: False, 1.7: True}.items():
-            assert differ(column, apart, [(50 - shift) * size] * 3) == expected
+        shifted = [[(50 - shift) * size] * 3 for shift in (1.3, 1.5)]
+        assert [differ(column, [size * v for v in apart], s) for s in shifted] == [False, True]
     assert differ("active", [10, 10], [10])
 
 
