@@ -95,7 +95,7 @@ def show_page(name):
     """Show notebooks/<name>, which can also be opened from disk; where scripts do not run, a text
     says so."""
     page = html.escape((ROOT / "notebooks" / name).read_text("utf-8"))
-    frame = f'<iframe srcdoc="{page}" width="100%" height="780" style="border: 0"></iframe>'
+    frame = f'<iframe srcdoc="{page}" width="100%" height="1150" style="border: 0"></iframe>'
     said = f"To play with it, run this cell, or open notebooks/{name} in a browser."
     display({"text/html": frame, "text/plain": said}, raw=True)
 
