@@ -164,6 +164,9 @@ def test_parameters_can_have_rates_of_their_own_or_be_frozen():
     h.fit(other, paper, X, optimizer=torch.optim.SGD, **options | {"lr": 0.03})
     close(model.W, other.W)
     assert model.b.equal(encoder().b) and other.b.equal(model.b) and not model.W.equal(encoder().W)
+    asked = Mock(side_effect=torch.optim.SGD)
+    h.fit(other, paper, X, optimizer=asked, **options)
+    assert [p is other.W for p in asked.call_args.args[0]] == [True]
 
 
 def test_what_nothing_can_be_learned_from_is_refused_before_the_first_step():

@@ -79,6 +79,10 @@ def test_units_find_all_clusters_if_each_has_one_of_its_own():
     everywhere = torch.tensor([-2.0, -2, -2, -2, 9])
     assert [finds(DIRECTIONS), finds(DIRECTIONS, -9), finds(twice)] == [True, False, False]
     assert not finds(DIRECTIONS, everywhere)
+    both = torch.nn.functional.one_hot(CLUSTER, 5).float()
+    both[:, 0] += both[:, 1]  # one unit has two clusters, and another none
+    both[:, 1] = 0
+    assert not plane.units_find_all(both[None], CLUSTER)
     for share, found in ((0.4, True), (0.3, False)):  # of one cluster: from a third on
         edge = (POINTS[CLUSTER == 0] @ DIRECTIONS[0]).quantile(1 - share)
         bias = torch.tensor([-float(edge), -2, -2, -2, -2])
