@@ -22,8 +22,14 @@ N_JUDGED = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
 MAX_NORM = 10  # times the median norm; longer rows, massive activations, are left out
 # Chosen on held-out tokens by --tune: data/README.md
-RATES = {methods.ADAM: 0.004, methods.DECAY: 0.004, methods.SGD: 0.03}
-RATES |= {"tied SAE": 0.008, "L1 SAE": 0.008, "TopK SAE": 0.004}
+RATES = {
+    methods.ADAM: 0.004,
+    methods.DECAY: 0.004,
+    methods.SGD: 0.03,
+    "tied SAE": 0.008,
+    "L1 SAE": 0.008,
+    "TopK SAE": 0.004,
+}
 
 
 def load_network(name=""):
