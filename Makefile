@@ -32,8 +32,8 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 CODE := helpers.py $(wildcard lab/*.py lab/figures/*.py)
 build/%.ipynb: notebooks/%.ipynb $(CODE) data/mnist.npz | $(INSTALLED)
 	rm -rf build/$* && mkdir -p build/$* && touch build/$*.begun
-	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running && $(STRIP) build/$*.running
-	mv build/$*/* figures/ && mv build/$*.running $@
+	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running.ipynb && $(STRIP) build/$*.running.ipynb
+	mv build/$*/* figures/ && mv build/$*.running.ipynb $@
 	touch -r build/$*.begun $@  # what is edited during the run makes it run again
 build/1_theorem.ipynb: notebooks/in_the_plane.html
 build/2_ablation.ipynb: figures/fashion/2_ablation.json data/clothes.npz
