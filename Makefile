@@ -1,6 +1,7 @@
 # `make` lists commands. Packages go into .venv; `PYTHON=python make quick` uses yours.
 PYTHON ?= .venv/bin/python
 INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
+WEIGHTS := $(if $(INSTALLED),.venv/weights)
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 # Progress is drawn on this terminal, not in notebooks. MALLOC, of glibc, saves memory.
 TERMINAL := $(shell t=$$(tty) && test -w $$t && echo $$t)
@@ -47,7 +48,7 @@ fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these im
 	  notebooks/$$n.ipynb build/fashion/$$n.ipynb || exit 1; done
 	mkdir -p figures/fashion && mv build/fashion/*.json figures/fashion/
 
-language: $(INSTALLED:%installed=%weights)  ## the benchmark on a language model
+language: $(WEIGHTS)  ## the benchmark on a language model
 	rm -rf build/language && OUTPUT=build/language $(PYTHON) -m lab.language $(ARGS)
 	test -n "$(ARGS)" || mv build/language/* figures/
 

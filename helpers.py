@@ -220,21 +220,24 @@ def best_decoder(model, x, min_active=10):
     A, A_mean, x_mean, scatter, cross = _moments(model, x)
     norm = scatter.diagonal().sqrt()
     rounding = 1e-6 * len(x) ** 0.5 * A_mean.abs()  # of a constant unit, which is not inverted
-    norm[((A != 0).sum(0) < min_active) | (norm < rounding)] = torch.inf
+    norm[((A != 0).sum(0) < min_active) | (norm <= rounding)] = torch.inf
     R, cross = scatter / norm / norm[:, None], cross / norm[:, None]
     V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norm[:, None]
     return V, x_mean - A_mean @ V
 
 
+def own_decoder(model):
+    """Return the decoder V (K, D) of an SAE; that of the paper's layer is W (§4.3)."""
+    return model.V if hasattr(model, "V") else model.W
+
+
 def scaled_decoder(model, x, V=None):
     """Return V (K, D) times the one gain that fits best, and offset (D,).
 
-    V : any decoder; by default the model's own, which is W if it has no other
+    V : any decoder; by default the model's own
     """
     _, A_mean, x_mean, scatter, cross = _moments(model, x)
-    if V is None:
-        V = model.V if hasattr(model, "V") else model.W
-    V = V.detach().double()
+    V = (own_decoder(model) if V is None else V).detach().double()
     gain = (V * cross).sum() / (scatter * (V @ V.T)).sum().clamp_min(1e-300)
     return gain * V, x_mean - gain * (A_mean @ V)
 

@@ -18,7 +18,7 @@ from lab.runs import run_in_parallel
 
 DAMPED = "the weights times each pixel's standard deviation"
 N_DECODED = 20_000  # training rows to which decoders are fitted
-# `classifier_accuracy` may end before it has converged, as of pixels; a reader's own still warns
+# `classifier_accuracy` may end before it has converged, as of pixels
 warnings.filterwarnings("ignore", "lbfgs failed to converge", ConvergenceWarning)
 
 
@@ -58,13 +58,14 @@ def decoding_scores(model, x, x_test):
 @torch.no_grad()
 def benchmark_scores(model, x, y, x_test, y_test):
     """Return `decoding_scores`, and the number of "parameters", the accuracy of a "classifier" in
-    percent and the "purity" of units: a dict."""
+    percent, the "purity" of units, and the paper's "norm-matched error": a dict."""
     A_test = model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         **decoding_scores(model, x, x_test),
         "classifier": classifier_accuracy(model(x), y, A_test, y_test),
         "purity": purity(A_test, y_test),
+        "norm-matched error": norm_matched_error(A_test @ h.own_decoder(model), x_test),
     }
 
 
@@ -75,21 +76,13 @@ def classifier_accuracy(A, y, A_test, y_test):
     return 100 * classifier.fit(A, y).score(A_test, y_test)
 
 
-@torch.no_grad()
-def norm_matched_error(model, x):
-    """Return the mean squared error per entry of A W, rescaled to the norm of its input x (N, D).
+def norm_matched_error(x_hat, x):
+    """Return the mean squared error per entry of x_hat (N, D), rescaled to the norms of x (N, D).
 
-    As the script of the paper does it, without an offset, also for its SAE's decoder.
+    As the script of the paper does it: x_hat is A V, without an offset, also of its SAE.
     """
-    V = model.V if hasattr(model, "V") else model.W
-    x_hat = normalize(model(x) @ V, dim=1) * x.norm(dim=1, keepdim=True)
+    x_hat = normalize(x_hat, dim=1) * x.norm(dim=1, keepdim=True)
     return float((x_hat - x).square().mean())
-
-
-def error_of_mean_image(x, x_test):
-    """Return the `norm_matched_error` of a model that always gives the mean of x."""
-    mean = normalize(x.mean(0), dim=0) * x_test.norm(dim=1, keepdim=True)
-    return float((mean - x_test).square().mean())
 
 
 @torch.no_grad()

@@ -17,9 +17,7 @@ import helpers as h
 from lab import measures
 from lab.runs import run_in_parallel
 
-# Kinds of methods, and names of some
-PAPERS_LOSS, FOR_COMPARISON, TUNED_SAES = "the paper's loss", "for comparison", "tuned SAEs"
-ADAM, SGD = f"{PAPERS_LOSS}, with Adam", f"{PAPERS_LOSS}, with SGD"
+ADAM, SGD = "the paper's loss, with Adam", "the paper's loss, with SGD"
 DECAY, COMPONENTS = f"{ADAM}, + weight decay", "principal components"
 
 
@@ -30,16 +28,14 @@ class Method:
     Parameters
     ----------
     name : of its rows in tables
-    kind : its colour in figures; new kinds are pink
     new_model : new_model(x, n_units, target_l0, seed), for inputs x (N, D)
     loss : loss(model, x), a pair of what makes the code sparse and the rest, each summed over a
         minibatch; or None if nothing is trained
-    options : of `helpers.fit`
+    options : of `helpers.fit`, and slow_start of `lr_schedule`
     steered : whether the first of the pair is weighted so that target_l0 units are active
     """
 
     name: str
-    kind: str
     new_model: Callable
     loss: Callable | None
     options: dict = field(default_factory=dict)
@@ -121,21 +117,22 @@ def new_principal_components(x, n_units, target_l0, seed):
 
 # --- What is compared -----------------------------------------------------------------------------
 
-SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.06}
-TIED = Method("tied SAE", TUNED_SAES, partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
+MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
+SGD_OPTIONS = {"optimizer": MOMENTUM, "lr": 0.06, "slow_start": True}
+TIED = Method("tied SAE", partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
 METHODS = [  # rates: data/README.md
-    Method(ADAM, PAPERS_LOSS, new_encoder, paper_loss),
-    Method(SGD, PAPERS_LOSS, new_encoder, paper_loss, SGD_OPTIONS),
-    Method(DECAY, PAPERS_LOSS, new_encoder, paper_loss_with_weight_decay),
-    Method(COMPONENTS, FOR_COMPARISON, new_principal_components, None),
+    Method(ADAM, new_encoder, paper_loss),
+    Method(SGD, new_encoder, paper_loss, SGD_OPTIONS),
+    Method(DECAY, new_encoder, paper_loss_with_weight_decay),
+    Method(COMPONENTS, new_principal_components, None),
     TIED,
-    Method("L1 SAE", TUNED_SAES, new_sae, l1_sae_loss, {"lr": 0.008}),
-    Method("TopK SAE", TUNED_SAES, new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
+    Method("L1 SAE", new_sae, l1_sae_loss, {"lr": 0.008}),
+    Method("TopK SAE", new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
 UNTUNED = {"options": {"schedule": None}, "steered": False}
 PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
-    Method("the paper's model", PAPERS_LOSS, new_encoder, paper_loss, **UNTUNED),
-    Method("the paper's SAE", "the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
+    Method("the paper's model", new_encoder, paper_loss, **UNTUNED),
+    Method("the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
     replace(TIED, name="tuned tied SAE"),
 ]
 
@@ -176,6 +173,9 @@ def steer(loss, target_l0, n_steps):
 
 
 def gradient_norm(loss, model):
+    """Return the length of a gradient, 0 of what does not depend on the model."""
+    if not (torch.is_tensor(loss) and loss.requires_grad):
+        return 0
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, materialize_grads=True)
     return float(torch.cat([g.flatten() for g in gradients]).norm())
@@ -199,8 +199,9 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     model = method.new_model(x, n_units, target_l0, seed)
     if method.loss is None:
         return model
-    schedule = lr_schedule(epochs, slow_start=method.name == SGD)
-    options = {"schedule": schedule} | method.options | options
+    options = method.options | options
+    schedule = lr_schedule(epochs, options.pop("slow_start", False))
+    options = {"schedule": schedule} | options
     if method.steered:
         n_steps = epochs * (len(x) // options.get("batch_size", 128))
         loss = steer(method.loss, target_l0, n_steps)

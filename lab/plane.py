@@ -96,13 +96,19 @@ def train_many_layers(points, seeds, k=5, epochs=40, **weights):
     return layers, W, b
 
 
-def units_find_all(E, cluster):
-    """Return for each layer of E (layer, N, K) whether it has one unit for each cluster: each is
-    active on over a third of the points of one cluster, and of no other."""
-    n = int(cluster.max()) + 1
+def units_of_clusters(E, cluster):
+    """Return whether a unit is active on over a third of the points of a cluster, (..., n, K) for
+    energies E (..., N, K)."""
     active = (E > 0).double()
-    shares = torch.stack([active[:, cluster == c].mean(1) for c in range(n)], dim=1)
-    has = shares > 1 / 3  # (layer, cluster, unit)
+    n = int(cluster.max()) + 1
+    shares = [active[..., cluster == c, :].mean(-2) for c in range(n)]
+    return torch.stack(shares, dim=-2) > 1 / 3
+
+
+def units_find_all(E, cluster):
+    """Return for each layer of E (layer, N, K) whether it has one unit for each cluster, and each
+    unit one cluster, in the sense of `units_of_clusters`."""
+    has = units_of_clusters(E, cluster)
     return (has.sum(1) == 1).all(1) & (has.sum(2) == 1).all(1)
 
 

@@ -23,12 +23,11 @@ import pandas as pd
 import torch
 import tqdm.auto
 from IPython.display import Markdown, display
-from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from lab import NOTEBOOKS, ROOT
 
-# `make` names its terminal, "" if it has none: bars are drawn there, and not in a saved notebook
+# Of a run by `make`, the terminal on which bars are drawn, "" if it has none; None by hand
 TERMINAL = os.environ.get("PROGRESS")
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
@@ -85,12 +84,6 @@ def show_figure(fig):
     plt.close(fig)
 
 
-def show_saved_figure(name):
-    """Show figures/<name>.png, of a run that was saved, at half of its resolution."""
-    alt = {"image/png": {"alt": name.replace("_", " ")}}
-    display(Image.open(ROOT / "figures" / f"{name}.png").reduce(2), metadata=alt)
-
-
 def show_page(name):
     """Show notebooks/<name>, which can also be opened from disk; where scripts do not run, a text
     says so."""
@@ -136,7 +129,7 @@ def lowest_to_highest(values, decimals):
 
 
 def summary(frame, by, columns, as_text=mean_and_deviation, paper=None):
-    """Return a DataFrame for `show_table`: columns over the rows of each group, as text.
+    """Return a DataFrame: columns over the rows of each group, as text.
 
     columns: {column of the frame: (heading, decimals)}, or (heading, decimals, 100) for percent of
     a share. paper: {group: {column: its number in the paper}}, added in brackets.
@@ -150,6 +143,11 @@ def summary(frame, by, columns, as_text=mean_and_deviation, paper=None):
                 cells[group] += f" ({numbers[column]})"
         text[heading] = cells
     return pd.DataFrame(text)
+
+
+def show_summary(title, frame, by, columns, **options):
+    """Show the `summary` of a frame, with a title above its groups."""
+    show_table(summary(frame, by, columns, **options).rename_axis(title))
 
 
 # --- What a run saves -----------------------------------------------------------------------------
@@ -206,16 +204,21 @@ class Run:
         """
         packages = {package: version(package).partition("+")[0] for package in PACKAGES}
         machine = {"python": platform.python_version(), "platform": platform.system()}
-        machine |= {"commit": self.commit, "seconds": round(time.time() - self.start)}
-        content = {"parameters": self.parameters, "environment": packages | machine}
-        content |= {"criteria": self.criteria, "tables": {}}
+        timing = {"commit": self.commit, "seconds": round(time.time() - self.start)}
+        rows = {}
         for title, table in tables.items():
             which = [*_keys(table), "seed"]
             if table.duplicated(which).any():
                 raise ValueError(f"table {title} has two rows of the same {which}")
             table = table.replace([np.inf, -np.inf], np.nan)
             table = table.astype(object).where(table.notna(), None)
-            content["tables"][title] = table.to_dict("records")
+            rows[title] = table.to_dict("records")
+        content = {
+            "parameters": self.parameters,
+            "environment": packages | machine | timing,
+            "criteria": self.criteria,
+            "tables": rows,
+        }
         text = json.dumps(content, indent=1, allow_nan=False, default=lambda number: number.item())
         (self.folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
 
@@ -230,7 +233,7 @@ def _keys(table):
     return [c for c in table if table[c].map(type).eq(str).any()]
 
 
-def _git(*words):
+def git(*words):
     """Return what git prints in this repository, or "" if it fails, or if there is no git."""
     try:
         command = ["git", "-C", ROOT, *words]
@@ -241,8 +244,8 @@ def _git(*words):
 
 def _commit():
     """Return the commit, with "-dirty" if a file that computes has changed or is new."""
-    changed = _git("status", "--porcelain", "--", "helpers.py", "lab", "notebooks", "data")
-    return (_git("describe", "--always").strip() or "unknown") + "-dirty" * bool(changed)
+    changed = git("status", "--porcelain", "--", "helpers.py", "lab", "notebooks", "data")
+    return (git("describe", "--always").strip() or "unknown") + "-dirty" * bool(changed)
 
 
 # --- Whether a run agrees with the record ---------------------------------------------------------
@@ -305,15 +308,16 @@ def differences(record, run):
 def check_against_record():
     """Print what differs between figures/ and the record; return 1 if anything does or a notebook
     was not compared, else 0."""
-    failed = n_compared = n_differ = 0
+    failed = False
+    n_compared = n_differ = 0
     for name in (*NOTEBOOKS, "language"):
         path = ROOT / f"figures/{name}.json"
-        record = json.loads(_git("show", f"HEAD:./figures/{name}.json") or "null")
+        record = json.loads(git("show", f"HEAD:./figures/{name}.json") or "null")
         run = json.loads(path.read_text("utf-8")) if path.exists() else None
         if not record or not run or record == run or record["parameters"] != run["parameters"]:
             command = "make clean`, then `make figures" if name in NOTEBOOKS else "make language"
             print(f"{name}: no other run of these parameters: run `{command}`")
-            failed |= name in NOTEBOOKS
+            failed = failed or name in NOTEBOOKS
             continue
         compared = differences(record, run)
         different = compared[compared.differs]

@@ -1,4 +1,4 @@
-"""What tests of notebooks share: the functions in their cells."""
+"""What tests of notebooks share: the functions and constants in their cells."""
 
 import ast
 import json
@@ -8,23 +8,20 @@ from lab import ROOT
 KEPT = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
 
-def sources(name):
-    """Return {id: source} of the cells of code of a notebook."""
-    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text("utf-8"))["cells"]
-    return {c["id"]: "".join(c["source"]) for c in cells if c["cell_type"] == "code"}
-
-
-def functions(name, **names):
-    """Return {name: what it is} of the functions and imports in a notebook's cells; names: what
-    else they use."""
-    tree = ast.parse("\n".join(sources(name).values()))
-    tree.body = [node for node in tree.body if isinstance(node, KEPT)]
-    exec(compile(tree, name, "exec"), names)
+def functions(notebook, cell=None, **names):
+    """Return {name: what it is} of the functions and imports in a notebook's cells, and of what one
+    cell assigns to names in capitals; names: what else they use."""
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
+    kept = []
+    for one in cells:
+        if one["cell_type"] == "code":
+            nodes = ast.parse("".join(one["source"])).body
+            kept += [
+                n for n in nodes if isinstance(n, KEPT) or one["id"] == cell and is_constant(n)
+            ]
+    exec(compile(ast.Module(kept, []), notebook, "exec"), names)
     return names
 
 
-def run(name, cell, **names):
-    """Return the names of a notebook after one of its cells has run, beside its functions."""
-    names = functions(name, **names)
-    exec(sources(name)[cell], names)
-    return names
+def is_constant(node):
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper()

@@ -29,33 +29,38 @@ def folder(request, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["residual", "mlp"])
-def test_activations_and_losses_are_those_of_plain_loops(folder, kind):
+def test_activations_and_losses_are_those_of_plain_loops(folder):
     network = language.load_network(str(folder))[1].double()
-    module, layer = language.find_module(network, kind)
-    assert layer == 2 and ("MLP" in type(module).__name__) == (kind == "mlp")
+    mlp, layer = language.find_mlp(network)
+    assert layer == 2 and "MLP" in type(mlp).__name__
     sequences = torch.arange(20 * language.CONTEXT).view(20, -1) ** 2 % 61
-    x = language.read_activations(network, module, sequences)
-    assert x.shape == (20 * (language.CONTEXT - 1), 72)
-    if kind == "residual":
-        states = network(sequences[3:4], output_hidden_states=True).hidden_states[2][0, 1:]
-        torch.testing.assert_close(x[3 * len(states) : 4 * len(states)], states)
+    x = language.read_activations(network, mlp, sequences)
+    seen = []
+    with mlp.register_forward_hook(lambda mlp, inputs, output: seen.append(output[0, 1:])):
+        for ids in sequences:
+            network(ids[None])
+    torch.testing.assert_close(x, torch.cat(seen))
 
     def plain_loss(replace):
-        def hook(_, inputs, output):
-            rows = (output[0] if isinstance(output, tuple) else output)[0]
-            rows[1:] = replace(rows[1:])
+        def hook(mlp, inputs, output):
+            output[0, 1:] = replace(output[0, 1:])
 
         losses = []
-        with module.register_forward_hook(hook):
+        with mlp.register_forward_hook(hook):
             for ids in sequences:
                 log_p = network(ids[None]).logits[0].log_softmax(1)
                 losses += [-log_p[i, ids[i + 1]] for i in range(1, len(ids) - 1)]
         return float(sum(losses) / len(losses))
 
     for replace in (lambda x: x, lambda x: x / 2):
-        loss = language.loss_with_replacement(network, module, sequences, replace, "loss")
+        loss = language.loss_with(replace, network, mlp, sequences)
         assert loss == pytest.approx(plain_loss(replace), rel=1e-3)
+
+
+def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
+    rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
+    replaced = language.in_scale(lambda x: x + 1, scale=2, limit=10)(rows)
+    assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
 @pytest.mark.filterwarnings("ignore:.*units are active")  # after one epoch
@@ -74,17 +79,9 @@ def test_all_methods_are_compared_and_saved(folder, capsys):
         assert "rate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "wrong, reason",
-    [
-        (["--tokens", "900"], "too few"),
-        (["--layer", "9"], "4 layers"),
-        (["--model", "nowhere"], "nowhere was not loaded"),
-    ],
-)
-def test_what_is_wrong_is_said(folder, wrong, reason, monkeypatch):
-    with pytest.raises(SystemExit, match=reason):
-        language.main(["--model", str(folder), "--tokens", "9000", *wrong])
+def test_too_few_tokens_are_refused(folder):
+    with pytest.raises(ValueError, match="too few"):
+        language.main(["--model", str(folder), "--tokens", "900"])
 
 
 def test_test_documents_are_not_trained_on():

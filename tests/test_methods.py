@@ -79,6 +79,15 @@ def test_rates_fall_at_the_end_and_sgd_starts_slowly():
     assert methods.lr_schedule(2, slow_start=True) == [1, 0.1]
 
 
+def test_sgd_starts_slowly_and_others_do_not(monkeypatch):
+    asked = []
+    monkeypatch.setattr(h, "fit", lambda *_, **options: asked.append(options))
+    for name in (methods.SGD, methods.ADAM):
+        methods.train(METHODS[name], 0, DIGITS.float(), n_units=5, target_l0=2, epochs=4)
+    assert [options["schedule"] for options in asked] == [[0.05, 1, 1, 0.1], [1, 1, 1, 0.1]]
+    assert not [options for options in asked if "slow_start" in options]
+
+
 def strengths(counts, target_l0):
     """Those that steering gives to a sparsity of gradient 3, beside a rest of gradient 12, while so
     many of a hundred units are active."""
@@ -112,7 +121,8 @@ def test_a_strength_follows_the_number_of_active_units():
 def test_a_part_without_a_gradient_is_refused():
     model = h.Encoder(64, 5)
     nothing = 0 * model.W.sum()
-    pairs = [(nothing, model.W.sum()), (model.W.sum(), nothing)]
+    parts = (nothing, 0, torch.tensor(1.0))
+    pairs = [(part, model.W.sum()) for part in parts] + [(model.W.sum(), part) for part in parts]
     for pair in pairs:
         steered = methods.steer(lambda model, x, pair=pair: pair, 2, 9)
         with pytest.raises(ValueError, match="gradients"):

@@ -54,16 +54,16 @@ def test_ctrl_c_ends_all():
     script = """
 import signal, time
 from lab import runs
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-    print("begun", flush=True)
-    runs.run_in_parallel(lambda k: time.sleep(60), range(9), "sleeping")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+print("begun", flush=True)
+runs.run_in_parallel(lambda k: time.sleep(60), range(9), "sleeping")
 """
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE)
-    process.stdout.readline()
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) != 0
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
 
 
 def test_results_are_read_as_they_were_saved(folder):
@@ -80,8 +80,8 @@ def test_results_are_read_as_they_were_saved(folder):
 def test_a_run_names_its_commit_and_whether_what_computes_has_changed(folder, tmp_path):
     (tmp_path / "lab").mkdir()
     for words in ("init -q", "commit -q -m first --allow-empty"):
-        runs._git("-c", "user.name=a", "-c", "user.email=b@c", *words.split())
-    commit = runs._git("describe", "--always").strip()
+        runs.git("-c", "user.name=a", "-c", "user.email=b@c", *words.split())
+    commit = runs.git("describe", "--always").strip()
     (tmp_path / "figures.txt").write_text("new")
     assert runs.Run("a").commit == commit
     (tmp_path / "lab/b.py").write_text("new")
@@ -96,7 +96,7 @@ def test_numbers_of_seeds_and_their_table(displayed):
     assert runs.lowest_to_highest([0.984, 0.983], 2) == "0.98"
     frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 0.07, 0]})
     columns, paper = {"dead": ("dead, %", 0, 100), "l0": ("L0", 2)}, {"A": {"l0": "17.10"}}
-    runs.show_table(runs.summary(frame, "run", columns, paper=paper).rename_axis("run"))
+    runs.show_summary("run", frame, "run", columns, paper=paper)
     lines = displayed[0][0].data.replace(" ", "").splitlines()
     assert lines[2:] == ["|B|0|2.00±1.41|", "|A|7|5.00(17.10)|"]
 

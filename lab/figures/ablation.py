@@ -8,6 +8,7 @@ from scipy.stats import binom
 
 import helpers as h
 from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO, bare, label, tiles
+from lab.measures import predicted_share_active
 
 BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
 OF_MODEL = {"A": GREY, "B": GREEN, "C": ORANGE, "D": BLUE}
@@ -74,7 +75,7 @@ def draw_models(models):
             tiles(c, W[order[block_and_neighbours(R)]], 4)
     n_active = [float(usage.sum()) for _, usage, _ in models.values()]
     if abs(n_active[1] - n_active[2]) < 0.1 * n_active[2]:
-        bracket(axes[1, 1], "equally sparse")
+        bracket(axes[1, 1], "equal on average")
     names = "correlations\nof pairs", "active on this\nshare of digits", "weights of\n8 units"
     for axis, name in zip(axes[:, 0], names):
         axis.set_ylabel(name)
@@ -192,10 +193,12 @@ def draw_count(energies):
 
 
 def draw_strangers(losses):
-    """Draw how badly inputs are explained. losses: {title of a panel: {"digits": losses (N,)}}."""
+    """Draw how badly digits, clothes and noise are explained. losses: {title of a panel: {"digits":
+    losses (N,)}}, of these inputs and perhaps of others."""
     fig, axes = plt.subplots(1, len(losses), figsize=(TWO, 1.9), squeeze=False)
     colors = {"digits": ORANGE, "clothes": BLUE, "noise": GREY}
-    for axis, (title, groups) in zip(axes[0], losses.items()):
+    for axis, (title, of_inputs) in zip(axes[0], losses.items()):
+        groups = {name: of_inputs[name] for name in colors if name in of_inputs}
         everything = torch.cat([*groups.values()])
         low, high = everything.quantile(0.001), everything.quantile(0.995)
         bins = np.linspace(float(low), float(high), 25)
@@ -216,10 +219,10 @@ def draw_strangers(losses):
     return fig
 
 
-def draw_how_sparse(table, predicted_share_active, weight=1, n_units=64, batch_size=128):
+def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     """Draw what an active unit costs and what variance pays for it, and the share of active units
     against N / (lambda K). table: for each layer a row of "data", "units", "ratio", which is
-    N / (lambda K), and "share"; predicted_share_active: of units, inputs and weight."""
+    N / (lambda K), and "share"."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1, 1.8])
     p = np.linspace(0.02, 0.9, 300)
     charge = batch_size / (n_units * (1 - p))

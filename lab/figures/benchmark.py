@@ -1,15 +1,21 @@
 """The figures of notebook 3, and that of the language model."""
 
 import matplotlib.pyplot as plt
-import torch
 
 from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO, label, name_lines, tiles
-from lab.methods import ADAM, DECAY, FOR_COMPARISON, PAPERS_LOSS, SGD, TUNED_SAES, misses
+from lab.methods import ADAM, COMPONENTS, DECAY, SGD, misses
 
-# Of kinds; new ones are pink
-COLORS = {PAPERS_LOSS: ORANGE, "the paper's SAE": GREY, FOR_COMPARISON: GREEN, TUNED_SAES: BLUE}
-SHORT = {ADAM: "the paper's loss, Adam", SGD: "the paper's loss, SGD"}
-SHORT |= {DECAY: "the same, Adam, weight decay"}
+COLORS = {  # others are pink
+    **dict.fromkeys(["the paper's model", ADAM, SGD, DECAY], ORANGE),
+    **dict.fromkeys(["tied SAE", "tuned tied SAE", "L1 SAE", "TopK SAE"], BLUE),
+    "the paper's SAE": GREY,
+    COMPONENTS: GREEN,
+}
+SHORT_NAMES = {
+    ADAM: "the paper's loss, Adam",
+    SGD: "the paper's loss, SGD",
+    DECAY: "the paper's loss, weight decay",
+}
 
 
 def draw_decoded(digits, rows, framed):
@@ -26,8 +32,8 @@ def draw_decoded(digits, rows, framed):
 
 
 def draw_paper(table, pixels):
-    """Draw the paper's comparison. table: for each model a row of "method", "kind", "seed" and what
-    is drawn of it; pixels: the classifier's accuracy on pixels."""
+    """Draw the paper's comparison. table: for each model a row of "method" and what is drawn of it;
+    pixels: the classifier's accuracy on pixels."""
     columns = {
         "active": ("active units", "← better", 1, ".1f"),
         "classifier": ("classifier, %", "better →", 1, ".1f"),
@@ -39,7 +45,7 @@ def draw_paper(table, pixels):
     for axis, (column, (title, better, scale, form)) in zip(axes, columns.items()):
         for y, method in enumerate(methods):
             runs = table[table.method == method]
-            values, color = scale * runs[column], COLORS.get(runs.kind.iloc[0], PINK)
+            values, color = scale * runs[column], COLORS.get(method, PINK)
             axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
             label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
         name_lines(axis, methods)
@@ -54,13 +60,13 @@ def draw_paper(table, pixels):
     return fig
 
 
-def draw_weights(models, dead):
-    """Draw weights of units, each on its own scale. models: {"title": W (K, D)}; dead: how many of
-    the last model's last units are dead, and get a frame."""
+def draw_weights(models):
+    """Draw weights of units, each on its own scale, the most used first; dead units get a frame.
+    models: {title: (W (K, D), usage (K,))}."""
     fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO, 0.46 * TWO))
-    for axis, (title, W) in zip(axes, models.items()):
-        framed = range(len(W) - dead, len(W)) if axis is axes[-1] else ()
-        tiles(axis, W, 8, framed=framed)
+    for axis, (title, (W, usage)) in zip(axes, models.items()):
+        used, order = usage.sort(descending=True, stable=True)
+        tiles(axis, W[order], 8, framed=(used == 0).nonzero()[:, 0].tolist())
         axis.set_title(title, loc="center")
     fig.alt = f"Weights of units of {' and '.join(models)}; those of dead units are framed."
     return fig
@@ -70,10 +76,11 @@ CLASSIFIER = "classifier", "linear classifier, %", ".1f"
 
 
 def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
-    """Draw how well codes are decoded, and classify. table: a row of "method", "kind", "seed",
-    "active", "explained", "best explained" and "classifier" for each model; pixels: the
-    classifier's accuracy on pixels; second: what (b) has, a column of the table, its name and
-    format. A method that misses target_l0 active units is marked with its number."""
+    """Draw how well codes are decoded, and classify. table: a row of "method", "active",
+    "explained", "best explained" and "classifier" for each model; pixels: the classifier's accuracy
+    on pixels; second: what (b) has, a column of the table, its name and format, and with open dots
+    the column of the best decoder, if there is one. A method that misses target_l0 active units is
+    marked with its number."""
     column, unit, form = second
     methods = [*table.method.unique()]
     fig, (a, b) = plt.subplots(
@@ -82,11 +89,13 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
     names = []
     for y, method in enumerate(methods):
         runs = table[table.method == method]
-        color = COLORS.get(runs.kind.iloc[0], PINK)
+        color = COLORS.get(method, PINK)
         own, best, other = 100 * runs.explained, 100 * runs["best explained"], runs[column]
         ends, high = [min(*own, *best), max(*own, *best)], [y] * len(runs)
         a.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
         a.plot(best, high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
+        if f"best {column}" in runs:
+            b.plot(runs[f"best {column}"], high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
         for axis, dots in ((a, own), (b, other)):
             axis.plot(dots, high, "o", color=color, mec="w", ms=6, mew=0.5)
         style = {"color": color, "fontsize": 8}
@@ -95,7 +104,7 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
         label(b, format(other.mean(), form), (other.max(), y), (6, 0), ha="left", **style)
         l0 = runs.active.mean()
         mark = f" ({l0:.1f} active)" if misses(l0, target_l0) else ""
-        names.append(SHORT.get(method, method) + mark)
+        names.append(SHORT_NAMES.get(method, method) + mark)
         if y == 0:
             label(a, "the decoder's fault", (sum(ends) / 2, y), (0, 9), color="0.3")
             label(a, "no linear decoder finds", ((ends[1] + 100) / 2, y), (0, 9), color="0.3")
@@ -118,17 +127,6 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
 
 
 def draw_language(table, target_l0):
-    """Draw the same with the loss that a model's own decoder recovers in place of a classifier."""
+    """Draw the same with the loss that reconstructions recover in place of a classifier."""
     recovered = "recovered", "loss recovered, %", ".0f"
     return draw_code_or_decoder(table, target_l0, second=recovered)
-
-
-def sort_by_usage(W, usage):
-    """Return weights (K, D), the most used unit first, dead units last; and how many are dead."""
-    used, order = usage.sort(descending=True, stable=True)
-    return W[order], int((used == 0).sum())
-
-
-def digits_of_each_class(y):
-    """Return the number of the second digit of each class, (10,)."""
-    return torch.tensor([int((y == c).nonzero()[1]) for c in y.unique()])

@@ -14,13 +14,19 @@ ORANGE, BLUE, GREEN, GREY, PINK = "#d8700f", "#1f6fb4", "#0f9d73", "0.5", "#c234
 UNITS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]
 RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
-STYLE = dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize"], 8)
-STYLE |= dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7.5)
-STYLE |= dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False)
-STYLE |= dict.fromkeys(["axes.linewidth", "xtick.major.width", "ytick.major.width"], 0.6)
-STYLE |= dict.fromkeys(["xtick.major.size", "ytick.major.size"], 3)
-STYLE |= {"axes.titlelocation": "left", "lines.linewidth": 1.2, "legend.title_fontsize": 7.5}
-STYLE |= {"figure.constrained_layout.use": True, "savefig.dpi": 300, "pdf.fonttype": 42}
+STYLE = {
+    **dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize"], 8),
+    **dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 7.5),
+    **dict.fromkeys(["axes.spines.top", "axes.spines.right", "legend.frameon"], False),
+    **dict.fromkeys(["axes.linewidth", "xtick.major.width", "ytick.major.width"], 0.6),
+    **dict.fromkeys(["xtick.major.size", "ytick.major.size"], 3),
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.2,
+    "legend.title_fontsize": 7.5,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+}
 sns.set_theme("paper", "ticks", "colorblind", rc=STYLE)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
-from lab.plane import votes_without_competition
+from lab.plane import energies, units_of_clusters, votes_without_competition
 
 HALF = 6  # half of the side of the plane that is drawn
 AREA = 4  # of a point with one vote, in square points of type
@@ -52,7 +52,7 @@ def add_points(axis, points, colors, E=None, area=AREA):
 def add_mixture(axis, points, means, competition, area=AREA, **style):
     """Draw points, in the colour of the mean that fits them best, and means (5, 2); of means in one
     place, each is moved a little, so that all can be seen."""
-    E = torch.cdist(points, means.to(points)).square() / 2
+    E = energies(means.to(points), points)
     colors = [UNITS[j] if e < 4 else NONE for e, j in zip(*E.min(1))]
     add_points(axis, points, colors, None if competition else E, area)
     together = torch.cdist(means, means) < 0.5
@@ -79,11 +79,8 @@ def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
     add_points(axis, points, colors, None if competition else torch.relu(pre), area)
     drawn = []
     for j, color in enumerate(UNITS):
-        size = W[j].norm()
-        normal, foot = W[j] / size, -b[j] * W[j] / size**2
-        along = torch.stack([-normal[1], normal[0]])
-        ends = torch.stack([foot - 99 * along, foot + 99 * along])
-        side = torch.cat([ends, ends.flip(0) + 99 * normal])
+        foot, ends = line_of_unit(W[j], b[j])
+        side = torch.cat([ends, ends.flip(0) + 99 * W[j] / W[j].norm()])
         dead = not active[:, j].any()
         axis.fill(*side.T, color=color, alpha=0.1, lw=0, zorder=1)
         # A line that would hide another is drawn wider, below it
@@ -92,9 +89,17 @@ def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
         style = {"lw": 1.6 + 2 * float(hidden), "zorder": 3 - 0.1 * float(hidden)}
         axis.plot(*ends.T, "--" if dead else "-", color=color, **style)
         if dead and start is not None:
-            was = -start[1][j] * start[0][j] / start[0][j].square().sum()
+            was, _ = line_of_unit(start[0][j], start[1][j])
             arrow = {"arrowstyle": "-|>", "color": color, "lw": 1, "shrinkA": 0, "shrinkB": 0}
             axis.annotate("", foot.tolist(), was.tolist(), arrowprops=arrow | {"mutation_scale": 7})
+
+
+def line_of_unit(w, b):
+    """Return the point of the line w x + b = 0 that is nearest to the origin, (2,), and two of its
+    points outside the picture, (2, 2)."""
+    foot = -b * w / w.square().sum()
+    along = torch.stack([-w[1], w[0]]) / w.norm()
+    return foot, torch.stack([foot - 99 * along, foot + 99 * along])
 
 
 def draw_reversal(points, means, layers, counts, n_starts):
@@ -118,8 +123,9 @@ def draw_reversal(points, means, layers, counts, n_starts):
     return fig
 
 
-def draw_unit(points, w, b, color):
-    """Draw one unit, w (2,) and b: its line, and its energy in shades of a colour."""
+def draw_unit(points, W, b, unit):
+    """Draw one of the units W (5, 2), b (5,): its line, and its energy in shades of its colour."""
+    w, b, color = W[unit], b[unit], UNITS[unit]
     fig, axis = plt.subplots(figsize=(0.6 * TWO, 0.42 * TWO))
     size = w.norm()
     normal = w / size
@@ -131,9 +137,7 @@ def draw_unit(points, w, b, color):
     box = (-HALF, HALF, -HALF, HALF)
     axis.imshow(energy, extent=box, origin="lower", cmap=shades, vmin=0, vmax=6, zorder=0)
     add_points(axis, points, [SEVERAL if d > 0 else NONE for d in distance], area=5)
-    foot = -b * w / size**2
-    along = torch.stack([-normal[1], normal[0]])
-    axis.plot(*torch.stack([foot - 99 * along, foot + 99 * along]).T, color=color, lw=2)
+    axis.plot(*line_of_unit(w, b)[1].T, color=color, lw=2)
     inside = points.abs().amax(1) < 0.8 * HALF
     far = (distance * inside).argmax()
     furthest, start = points[far], points[far] - distance[far] * normal
@@ -208,12 +212,13 @@ def draw_log_determinant(cases):
 # --- The loss, term by term -----------------------------------------------------------------------
 
 
-def draw_term_by_term(points, layers, verdicts, counts, n_starts, start):
+def draw_term_by_term(points, cluster, layers, counts, n_starts, start):
     """Draw layers {"A: what it has": (W, b)}, what became of each, and how many starts find all
     clusters; start: the layer (W, b) from which all set out."""
     fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO, 0.88 * TWO))
-    for axis, (name, layer), verdict, count in zip(axes.flat, layers.items(), verdicts, counts):
-        add_layer(axis, points, *layer, start=start)
+    for axis, (name, (W, b)), count in zip(axes.flat, layers.items(), counts):
+        add_layer(axis, points, W, b, start=start)
+        verdict = describe_layer(torch.relu(points @ W.T + b), cluster)
         axis.set_title(f"{name}\n{verdict}", loc="center", fontsize=9)
         axis.set_xlabel(f"one unit for each cluster: {count} of {n_starts} starts")
     fig.alt = f"Points in the plane, and the units of four layers: {'; '.join(layers)}."
@@ -225,8 +230,7 @@ def describe_layer(E, cluster):
     active = (E > 0).double()
     if not active.any():
         return "all units are dead"
-    n = int(cluster.max()) + 1
-    has = torch.stack([active[cluster == c].mean(0) for c in range(n)]) > 1 / 3  # (cluster, unit)
+    has = units_of_clusters(E, cluster)  # (cluster, unit)
     if (has.sum(0) > 1).any():
         return f"each unit is active on {100 * float(active.mean()):.0f}% of the points"
     missed = int((~has.any(1)).sum())
@@ -238,9 +242,8 @@ def describe_layer(E, cluster):
 # --- The animation --------------------------------------------------------------------------------
 
 
-def make_film(points, means, layers, counts, n_starts):
-    """Return the images of the front page's animation, 800 pixels wide, and how long each is shown
-    (milliseconds).
+def save_film(path, points, means, layers, counts, n_starts):
+    """Draw the animation of the front page, 800 pixels wide, and save it as a GIF.
 
     means: paths of the mixture with competition and without, two of (steps, 5, 2); layers: paths of
     W (steps, 5, 2) and b (steps, 5), two of them; counts: as of `draw_reversal`.
@@ -278,8 +281,8 @@ def make_film(points, means, layers, counts, n_starts):
         for i in (0, 1):
             draw(i, step)
         keep(110)
-    for text, path in zip(below[:2], means):
-        text.set_text(describe_means(points, path[-1]))
+    for text, of_mixture in zip(below[:2], means):
+        text.set_text(describe_means(of_mixture[-1]))
     keep(1800)
     heads[1].set_text("A layer derived from it")
     for text, name in zip(below[2:], names):
@@ -294,10 +297,10 @@ def make_film(points, means, layers, counts, n_starts):
         text.set_text(f"{name}: {count} of {n_starts} starts")
     keep(4000)
     plt.close(fig)
-    return images, times
+    write_gif(path, images, times)
 
 
-def describe_means(points, means):
+def describe_means(means):
     """Return in words on how many places means lie."""
     together = (torch.cdist(means, means) < 0.5).sum(1)
     words = ["", "one", "two", "three", "four", "all five"]
@@ -306,8 +309,9 @@ def describe_means(points, means):
     return f"{words[int(together.max())]} on one cluster"
 
 
-def save_film(images, times, path, n_colors=64):
-    """Write an animated GIF in the colours that are most frequent, so that it is small."""
+def write_gif(path, images, times, n_colors=64):
+    """Write images, each shown for some milliseconds, in the colours that are most frequent, so
+    that the file is small."""
     pixels = np.stack([np.asarray(image) for image in images]) @ [65536, 256, 1]
     colors, which, counts = np.unique(pixels, return_inverse=True, return_counts=True)
     colors = colors[:, None] >> [16, 8, 0] & 255  # red, green and blue again
