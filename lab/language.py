@@ -120,6 +120,8 @@ def main(arguments=None):
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
     add("--tune", action="store_true", help="try learning rates on held-out tokens, and stop")
     args = parser.parse_args(arguments)
+    read = {"MODEL": args.model or SMOLLM2, "TOKENS": args.tokens, "SEEDS": args.seeds}
+    run = runs.Run("language", **read)
 
     tokenizer, network = load_network(args.model)
     mlp, layer = find_mlp(network)
@@ -144,9 +146,7 @@ def main(arguments=None):
         print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))
         return
 
-    model = args.model or SMOLLM2
-    read = {"MODEL": model, "LAYER": layer, "TOKENS": args.tokens, "SEEDS": args.seeds}
-    run = runs.Run("language", **read, UNITS=n_units, L0=target_l0)
+    run.parameters.update(LAYER=layer, UNITS=n_units, L0=target_l0)
     compared = [
         replace(method, options=method.options | {"lr": RATES.get(method.name)})
         for method in methods.METHODS

@@ -32,7 +32,7 @@ def test_notebook_1_heights_are_standard_deviations():
 
 def test_notebook_1_models_have_the_terms_that_their_names_say():
     terms = {"lse": 1, "variance": 1, "decorrelation": 1}
-    weights = functions("1_theorem", "counts")["WEIGHTS"]
+    weights = functions("1_theorem", "weights")["WEIGHTS"]
     assert {name: [*(terms | changed).values()] for name, changed in weights.items()} == {
         "A: log-sum-exp": [1, 0, 0],
         "B: + variance": [1, 1, 0],
@@ -67,7 +67,7 @@ def test_notebook_2_denominators_are_dealt_out_and_the_total_is_kept():
 
 
 def test_notebook_2_models_have_the_terms_that_their_names_say():
-    names = functions("2_ablation", "train", EPOCHS=4, SHORT=2, MEDIUM=3)
+    names = functions("2_ablation", "losses")
     weights = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
     for letter, terms in weights.items():
         expected = h.decoder_free_loss(E, *terms)
