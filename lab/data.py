@@ -16,7 +16,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
 
 
-def verified(file):
+def verified_path(file):
     """Return the path of one of CHECKSUMS. Raises ValueError if it is missing or damaged."""
     path = ROOT / "data" / file
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != CHECKSUMS[file]:
@@ -36,7 +36,7 @@ def load_images(path=""):
     (N, side, side), and labels; training rows are shuffled, since a file may be sorted by label.
     "": MNIST in its own order, x_train (60000, 784). Raises ValueError, which says what is wrong.
     """
-    file = ROOT / path if path else verified("mnist.npz")
+    file = ROOT / path if path else verified_path("mnist.npz")
     try:
         with np.load(file) as archive:
             x_train, y_train, x_test, y_test = (archive[name] for name in ARRAYS)
@@ -56,11 +56,11 @@ def load_images(path=""):
 
 def load_clothes():
     """Return the first thousand test images of Fashion-MNIST, (1000, 784)."""
-    with np.load(verified("clothes.npz")) as archive:
+    with np.load(verified_path("clothes.npz")) as archive:
         return as_rows(archive["x"])
 
 
 def load_documents():
     """Return the documents of data/corpus.txt, a list of texts."""
-    text = verified("corpus.txt").read_text(encoding="utf-8")
+    text = verified_path("corpus.txt").read_text(encoding="utf-8")
     return [document.strip() for document in text.split("<|endoftext|>")]

@@ -142,7 +142,7 @@ def main(arguments=None):
     if args.tune:
         trained = [method for method in methods.METHODS if method.loss]
         rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
-        table = methods.tune_rates(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
+        table = methods.scores_by_rate(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
         print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))
         return
 

@@ -188,7 +188,7 @@ def coefficient_of_variation(E):
     return float((deviation / mean).nanmedian())
 
 
-def push_of_each_term(model, x, batch_size=128):
+def outward_push_of_terms(model, x, batch_size=128):
     """Return how hard each term of the loss pushes boundaries outward: its gradient by b, times the
     length of w, a mean over minibatches of x and the median over units. A dict."""
     terms = {

@@ -140,7 +140,7 @@ PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
 # --- Training -------------------------------------------------------------------------------------
 
 
-def steer(loss, target_l0, n_steps):
+def steered_loss(loss, target_l0, n_steps):
     """Return the loss (s * sparsity + rest) / (1 + s), whose strength s is moved while it trains.
 
     At every eighth minibatch, s is multiplied by a power of the number of active units over its
@@ -204,7 +204,7 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     options = {"schedule": schedule} | options
     if method.steered:
         n_steps = epochs * (len(x) // options.get("batch_size", 128))
-        loss = steer(method.loss, target_l0, n_steps)
+        loss = steered_loss(method.loss, target_l0, n_steps)
     else:
 
         def loss(model, x):
@@ -273,7 +273,7 @@ def misses(l0, target_l0):
     return not math.isclose(l0, target_l0, rel_tol=0.05)
 
 
-def tune_rates(methods, rates, x, seeds, n_held_out, **setting):
+def scores_by_rate(methods, rates, x, seeds, n_held_out, **setting):
     """Return the `decoding_scores` of the last n_held_out rows of x, of models trained on the
     others: a row for each method, rate and seed."""
     x, held_out = x[:-n_held_out], x[-n_held_out:]
@@ -303,7 +303,7 @@ def main():
     rates[ADAM] = rates[DECAY] = [0.001, 0.003, 0.01, 0.03]
     methods = [method for method in METHODS if method.loss]
     setting = {"n_units": 64, "target_l0": 17, "epochs": 6}
-    table = tune_rates(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
+    table = scores_by_rate(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
     table["explained, %"] = 100 * table.explained
     columns = ["explained, %", "active", "dead"]
     print(table.groupby(["method", "rate"], sort=False)[columns].mean().round(1).to_string())

@@ -46,7 +46,7 @@ def energies(means, x):
     return squared / 2 - x @ means.mT
 
 
-def descend(means, x, competition=True):
+def descent_step(means, x, competition=True):
     """Return means (..., K, D) after one step of gradient descent on the log-sum-exp loss, of size
     1 / sum_i r_ij for mean j."""
     means = means.detach().requires_grad_()
@@ -96,7 +96,7 @@ def train_many_layers(points, seeds, k=5, epochs=40, **weights):
     return layers, W, b
 
 
-def units_of_clusters(E, cluster):
+def active_on_clusters(E, cluster):
     """Return whether a unit is active on over a third of the points of a cluster, (..., n, K) for
     energies E (..., N, K)."""
     active = (E > 0).double()
@@ -107,8 +107,8 @@ def units_of_clusters(E, cluster):
 
 def units_find_all(E, cluster):
     """Return for each layer of E (layer, N, K) whether it has one unit for each cluster, and each
-    unit one cluster, in the sense of `units_of_clusters`."""
-    has = units_of_clusters(E, cluster)
+    unit one cluster, in the sense of `active_on_clusters`."""
+    has = active_on_clusters(E, cluster)
     return (has.sum(1) == 1).all(1) & (has.sum(2) == 1).all(1)
 
 

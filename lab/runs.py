@@ -93,7 +93,7 @@ def show_page(name):
     display({"text/html": frame, "text/plain": said}, raw=True)
 
 
-def interactive(draw, **choices):
+def show_with_controls(draw, **choices):
     """Show the figure draw(**choices); in a live notebook with a control for each choice.
 
     choices: {argument: (least, most, step), a slider; or a list, a menu}. Controls start at the
@@ -288,7 +288,7 @@ def means_over_seeds(record):
     return groups.agg(["mean", "std", "count"]).assign(whole=whole)
 
 
-def differences(record, run):
+def differences_from_record(record, run):
     """Return a row for each number of a record or run: "differs" says whether they disagree."""
     both = means_over_seeds(record).join(means_over_seeds(run).add_suffix(" of run"), how="outer")
     allowed = []
@@ -319,7 +319,7 @@ def check_against_record():
             print(f"{name}: no other run of these parameters: run `{command}`")
             failed = failed or name in NOTEBOOKS
             continue
-        compared = differences(record, run)
+        compared = differences_from_record(record, run)
         different = compared[compared.differs]
         for (table, which, column), row in different.iterrows():
             there, here = f"{row['mean']:.6g}", f"{row['mean of run']:.6g}"

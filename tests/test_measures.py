@@ -130,7 +130,7 @@ def test_exponential_energies_have_a_deviation_like_their_mean():
 
 def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
     model = h.Encoder(D, K, seed=1)
-    found = measures.push_of_each_term(model, TRAIN, batch_size=100)
+    found = measures.outward_push_of_terms(model, TRAIN, batch_size=100)
     terms = {"log-sum-exp": h.lse_loss, "decorrelation": h.decorrelation_loss}
     for name, term in (terms | {"variance": h.variance_loss}).items():
         b = model.b.detach().requires_grad_()

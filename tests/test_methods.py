@@ -97,7 +97,7 @@ def strengths(counts, target_l0):
     def loss(model, x):
         return 3 * model.weight[0, 0], 12 * model.weight[0, 1]
 
-    steered = methods.steer(loss, target_l0, len(counts))
+    steered = methods.steered_loss(loss, target_l0, len(counts))
     for count in counts:
         on = torch.arange(100_000).view(1000, 100) % 1000 < 10 * count  # of 100 units, so many
         model.forward = lambda x, on=on: on.float()
@@ -124,7 +124,7 @@ def test_a_part_without_a_gradient_is_refused():
     parts = (nothing, 0, torch.tensor(1.0))
     pairs = [(part, model.W.sum()) for part in parts] + [(model.W.sum(), part) for part in parts]
     for pair in pairs:
-        steered = methods.steer(lambda model, x, pair=pair: pair, 2, 9)
+        steered = methods.steered_loss(lambda model, x, pair=pair: pair, 2, 9)
         with pytest.raises(ValueError, match="gradients"):
             steered(model, DIGITS)
 
@@ -194,7 +194,7 @@ def test_rates_are_chosen_on_rows_that_were_not_trained_on():
     x = DIGITS.float()
     setting = {"n_units": 16, "target_l0": 4, "epochs": 1, "batch_size": 64}
     top = METHODS["TopK SAE"]
-    table = methods.tune_rates([top], {"TopK SAE": [0.01, 0.02]}, x, [0], 300, **setting)
+    table = methods.scores_by_rate([top], {"TopK SAE": [0.01, 0.02]}, x, [0], 300, **setting)
     assert table.rate.tolist() == [0.01, 0.02]
     model = methods.train(top, 0, x[:-300], lr=0.02, **setting)
     sae = h.WithDecoder(model, *h.scaled_decoder(model, x[:-300]))

@@ -21,7 +21,7 @@ E = torch.rand(12, 5, generator=rng).double()
 def test_notebook_1_one_step_of_scikit_learn_is_one_step_of_em():
     x = plane.make_clusters()[0][:60].double()
     em_step = functions("1_theorem")["em_step"]
-    assert_allclose(em_step(x[:4], x), plane.descend(x[:4], x), rtol=1e-9)
+    assert_allclose(em_step(x[:4], x), plane.descent_step(x[:4], x), rtol=1e-9)
 
 
 def test_notebook_1_heights_are_standard_deviations():
@@ -174,6 +174,21 @@ def test_the_formula_is_drawn_through_its_own_numbers():
     assert marks[0].get_xydata().tolist() == [[2, 40]]
     crossing = fig.axes[0].lines[2].get_xydata()
     assert crossing[0, 0] == pytest.approx(share)
+
+
+def test_agreements_stand_beside_their_change():
+    keys = [(c, m, d) for c in ("off", "noise") for m in "CB" for d in ("MNIST", "Fashion-MNIST")]
+    table = pd.DataFrame(keys, columns=["change", "model", "data"])
+    table["agreement"] = np.arange(8) / 8
+    axes = ablation.draw_agreements(table).axes
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["off", "noise"]
+    for axis, model in zip(axes, "CB"):
+        of_digits, of_clothes, _ = axis.lines
+        for line, data in ((of_digits, "MNIST"), (of_clothes, "Fashion-MNIST")):
+            own = table[(table.model == model) & (table.data == data)]
+            x, y = line.get_data()
+            assert_allclose(x, own.agreement)
+            assert [round(height) for height in y] == [0, 1]
 
 
 def test_methods_have_their_numbers_and_one_that_misses_its_target_is_marked():

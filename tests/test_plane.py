@@ -33,12 +33,12 @@ def test_a_step_is_em_and_with_competition_off_mean_shift():
     em, mean_shift = (w.T @ x.numpy() / w.sum(0)[:, None] for w in (e / e.sum(1)[:, None], e))
     several = torch.stack([mu, mu + 1])  # starts at once, as each alone
     for competition, expected in ((False, mean_shift), (True, em)):
-        alone = [plane.descend(start, x, competition) for start in several]
+        alone = [plane.descent_step(start, x, competition) for start in several]
         assert_allclose(alone[0], expected, rtol=1e-9)
-        assert_allclose(plane.descend(several, x, competition), torch.stack(alone), rtol=1e-9)
-    path = plane.trajectory(plane.descend, mu, 2, x)
-    step = plane.descend(mu, x)
-    assert_allclose(path, torch.stack([mu, step, plane.descend(step, x)]))
+        assert_allclose(plane.descent_step(several, x, competition), torch.stack(alone), rtol=1e-9)
+    path = plane.trajectory(plane.descent_step, mu, 2, x)
+    step = plane.descent_step(mu, x)
+    assert_allclose(path, torch.stack([mu, step, plane.descent_step(step, x)]))
 
 
 def test_starts_are_points_and_find_all_clusters_if_each_has_a_mean():

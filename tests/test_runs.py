@@ -120,7 +120,7 @@ def test_a_reader_gets_controls_and_a_saved_notebook_the_defaults(displayed, mon
 
     for terminal in ("", None):
         monkeypatch.setattr(runs, "TERMINAL", terminal)
-        runs.interactive(draw, power=(0, 4, 1), color=["red", "blue"])
+        runs.show_with_controls(draw, power=(0, 4, 1), color=["red", "blue"])
     (figure, _), *_, (controls, _) = displayed
     slider, menu, _ = controls.children
     assert (figure.alt, slider.max, slider.value) == ("red 2", 4, 2)
@@ -143,7 +143,9 @@ def of_seeds(column, values, method="a"):
 
 
 def differ(column, there, here):
-    compared = runs.differences(a_run(of_seeds(column, there)), a_run(of_seeds(column, here)))
+    compared = runs.differences_from_record(
+        a_run(of_seeds(column, there)), a_run(of_seeds(column, here))
+    )
     return bool(compared.differs.loc["results", "a", column])
 
 
@@ -174,7 +176,7 @@ def test_a_mean_of_seeds_is_held_closer_but_may_move_by_its_own_error():
 
 def test_rows_are_told_apart_and_what_is_missing_or_new_differs():
     A, B, C = (of_seeds("active", [n], m)[0] for m, n in (("a", 5), ("b", 9), ("c", 7)))
-    compared = runs.differences(a_run([A, B]), a_run([C, A]))
+    compared = runs.differences_from_record(a_run([A, B]), a_run([C, A]))
     assert compared.differs.groupby("which").any().to_dict() == {
         "Good.": False,
         "a": False,
@@ -182,10 +184,12 @@ def test_rows_are_told_apart_and_what_is_missing_or_new_differs():
         "c": True,
     }
     for changed in (a_run([A], bound=0.88), a_run([A], holds=False)):
-        assert runs.differences(a_run([A]), changed).differs.sum() == 1
+        assert runs.differences_from_record(a_run([A]), changed).differs.sum() == 1
     nothing = [A | {"active": None}]
-    assert not runs.differences(a_run(nothing + [B]), a_run(nothing + [B])).differs.any()
-    assert runs.differences(a_run([A, B]), a_run(nothing + [B])).differs.any()
+    assert not runs.differences_from_record(
+        a_run(nothing + [B]), a_run(nothing + [B])
+    ).differs.any()
+    assert runs.differences_from_record(a_run([A, B]), a_run(nothing + [B])).differs.any()
 
 
 def test_the_exit_status_is_zero_if_all_notebooks_were_compared_and_agree(tmp_path, monkeypatch):

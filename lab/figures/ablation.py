@@ -7,7 +7,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.stats import binom
 
 import helpers as h
-from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO, bare, label, tiles
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO, bare, label, name_lines, tiles
 from lab.measures import predicted_share_active
 
 BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
@@ -219,6 +219,30 @@ def draw_strangers(losses):
     return fig
 
 
+def draw_agreements(table):
+    """Draw how much changes in training change the units. table: for each pair of layers a row of
+    "change", "model", "data" and "agreement"."""
+    models, changes = [*table.model.unique()], [*table.change.unique()]
+    fig, axes = plt.subplots(1, len(models), figsize=(TWO, 1.7), sharex=True, sharey=True)
+    for axis, model in zip(axes, models):
+        color = of_model(model)
+        for i, (data, some) in enumerate(table[table.model == model].groupby("data", sort=False)):
+            height = some.change.map(changes.index) + 0.36 * i - 0.18
+            face = color if i == 0 else "w"
+            axis.plot(some.agreement, height, "o", mec=color, mfc=face, ms=5, label=data)
+        axis.axvline(1, color="0.8", lw=0.8, zorder=0)
+        name_lines(axis, changes)
+        axis.set(xlabel="agreement with the original's units")
+        axis.set_title(f"in {model}", loc="center", color=color, weight="bold")
+        axis.tick_params(axis="y", labelleft=axis is axes[0])
+    axes[-1].legend(loc="lower left", handletextpad=0.1)
+    fig.alt = (
+        f"Agreement of units with those of the original in {' and '.join(models)} after each of: "
+        f"{'; '.join(changes)}."
+    )
+    return fig
+
+
 def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     """Draw what an active unit costs and what variance pays for it, and the share of active units
     against N / (lambda K). table: for each layer a row of "data", "units", "ratio", which is
@@ -236,7 +260,8 @@ def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     label(a, f"{100 * balance:.0f}%", (100 * balance, 0), (4, 7), ha="left", fontsize=9)
     label(a, "variance pays", (8, 11), (6, 0), ha="left", color=BLUE, fontsize=8.5)
     label(a, "an active\nunit costs", (70, 4.4), (-3, 14), ha="right", color=ORANGE, fontsize=8.5)
-    a.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, %", title="(a) price and pay")
+    a.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, $p$, %", title="(a) price and pay")
+    a.set_ylabel("slope of the loss by $p$")
 
     ratios = np.logspace(-1.7, 1.15, 200)
     b.plot(ratios, 100 * predicted_share_active(1, ratios), color="0.7", lw=3, zorder=0)

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
-from lab.plane import energies, units_of_clusters, votes_without_competition
+from lab.plane import active_on_clusters, energies, votes_without_competition
 
 HALF = 6  # half of the side of the plane that is drawn
 AREA = 4  # of a point with one vote, in square points of type
@@ -230,7 +230,7 @@ def describe_layer(E, cluster):
     active = (E > 0).double()
     if not active.any():
         return "all units are dead"
-    has = units_of_clusters(E, cluster)  # (cluster, unit)
+    has = active_on_clusters(E, cluster)  # (cluster, unit)
     if (has.sum(0) > 1).any():
         return f"each unit is active on {100 * float(active.mean()):.0f}% of the points"
     missed = int((~has.any(1)).sum())
