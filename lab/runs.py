@@ -57,10 +57,12 @@ def run_in_parallel(function, items, title):
 def _with_progress(results, title, total):
     style = {"desc": title, "total": total, "leave": False}
     if TERMINAL is None:
-        return tqdm.auto.tqdm(results, **style)
-    if TERMINAL == "":
-        return results
-    return tqdm.tqdm(results, **style, file=open(TERMINAL, "w"))
+        yield from tqdm.auto.tqdm(results, **style)
+    elif TERMINAL == "":
+        yield from results
+    else:
+        with open(TERMINAL, "w") as file:
+            yield from tqdm.tqdm(results, **style, file=file)
 
 
 # --- What a notebook shows ------------------------------------------------------------------------

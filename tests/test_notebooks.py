@@ -147,9 +147,10 @@ def test_the_fate_of_a_layer_is_said_as_it_is():
     cases = {"all units are dead": (W, -99), "one unit for each cluster": (W, -2)}
     cases["clusters missed: 1"] = W[[0, 0, 2, 3, 4]], -2
     share = float((points @ W.T > 0).float().mean())
-    cases[f"each unit is active on {share:.0%} of the points"] = W, 0.0
+    cases[f"units are active on {share:.0%} of the points"] = W, 0
+    cases["clusters share units"] = W, torch.tensor([0, -2, -2, -2, -2])
     for said, (W, bias) in cases.items():
-        b = torch.full((5,), float(bias))
+        b = torch.zeros(5) + bias
         assert theorem.describe_layer(torch.relu(points @ W.T + b), cluster) == said
 
 

@@ -168,6 +168,11 @@ def test_notebooks_hold_no_errors_and_figures_what_they_draw_and_nothing_else():
     assert {path.name for path in ROOT.glob("figures/*")} == files
 
 
+def test_links_of_the_front_page_lead_somewhere():
+    links = re.findall(r'(?:src="|\]\()([\w/.]+)', read("README.md"))
+    assert len(links) > 10 and not [path for path in links if not (ROOT / path).exists()]
+
+
 def test_the_loss_of_the_front_page_is_that_of_helpers():
     """On inputs of which one unit is dead, too; its gradient is helpers.py's."""
     code = re.search(r"```python\n(import torch.*?)```", read("README.md"), re.DOTALL)[1]

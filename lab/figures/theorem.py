@@ -8,7 +8,12 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
-from lab.plane import active_on_clusters, energies, votes_without_competition
+from lab.plane import (
+    active_on_clusters,
+    energies,
+    units_find_all,
+    votes_without_competition,
+)
 
 HALF = 6  # half of the side of the plane that is drawn
 AREA = 4  # of a point with one vote, in square points of type
@@ -231,12 +236,13 @@ def describe_layer(E, cluster):
     if not active.any():
         return "all units are dead"
     has = active_on_clusters(E, cluster)  # (cluster, unit)
-    if (has.sum(0) > 1).any():
-        return f"each unit is active on {100 * float(active.mean()):.0f}% of the points"
+    if (has.sum(0) > 1).all():
+        return f"units are active on {100 * float(active.mean()):.0f}% of the points"
     missed = int((~has.any(1)).sum())
     if missed:
         return f"clusters missed: {missed}"
-    return "one unit for each cluster"
+    found = units_find_all(E[None], cluster)
+    return "one unit for each cluster" if found else "clusters share units"
 
 
 # --- The animation --------------------------------------------------------------------------------
