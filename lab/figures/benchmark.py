@@ -94,14 +94,19 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
         ends, high = [min(*own, *best), max(*own, *best)], [y] * len(runs)
         a.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
         a.plot(best, high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
-        if f"best {column}" in runs:
-            b.plot(runs[f"best {column}"], high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
         for axis, dots in ((a, own), (b, other)):
             axis.plot(dots, high, "o", color=color, mec="w", ms=6, mew=0.5)
         style = {"color": color, "fontsize": 8}
         label(a, f"{own.mean():.0f}", (ends[0], y), (-6, 0), ha="right", **style)
         label(a, f"{best.mean():.0f}", (ends[1], y), (6, 0), ha="left", **style)
-        label(b, format(other.mean(), form), (other.max(), y), (6, 0), ha="left", **style)
+        if f"best {column}" in runs:
+            fitted = runs[f"best {column}"]
+            low, top = min(*fitted, *other), max(*fitted, *other)
+            b.plot(fitted, high, "o", color=color, mfc="w", ms=6.5, mew=1.2, zorder=1)
+            label(b, format(other.mean(), form), (low, y), (-6, 0), ha="right", **style)
+            label(b, format(fitted.mean(), form), (top, y), (6, 0), ha="left", **style)
+        else:
+            label(b, format(other.mean(), form), (other.max(), y), (6, 0), ha="left", **style)
         l0 = runs.active.mean()
         mark = f" ({l0:.1f} active)" if misses(l0, target_l0) else ""
         names.append(SHORT_NAMES.get(method, method) + mark)
