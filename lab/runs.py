@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 import tqdm.auto
 from IPython.display import Markdown, display
-from threadpoolctl import threadpool_limits
+from joblib.externals.loky.backend import reduction
 
 from lab import NOTEBOOKS, ROOT
 
@@ -35,23 +35,31 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": oper
 # --- Side by side ---------------------------------------------------------------------------------
 
 
+def _share(tensor):
+    """Tell joblib how to send a tensor to its processes. It writes a large array into shared memory
+    once, as long as it is the same array."""
+    if not hasattr(tensor, "as_array"):
+        tensor.as_array = tensor.detach().cpu().numpy()
+    return torch.from_numpy, (tensor.as_array,)
+
+
+reduction.register(torch.Tensor, _share)
+
+
 def run_in_parallel(function, items, title):
-    """Return {item: function(item)}, computed side by side, in as many threads as there are cores;
-    long ones should come first. Each uses one core: with tensors as small as ours, this is faster
-    than one after the other with all cores, and does not depend on their number.
+    """Return {item: function(item)}, each computed by one core, in as many processes as there are
+    cores; long ones should come first. With tensors as small as ours, this is faster than one after
+    the other with all cores, and does not depend on their number.
     """
     items = list(items)
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # also in threads that begin from here on
-    try:
-        with (
-            threadpool_limits(1),
-            joblib.Parallel(joblib.cpu_count(), "threading", return_as="generator") as pool,
-        ):
-            results = pool(joblib.delayed(function)(item) for item in items)
-            return dict(zip(items, _with_progress(results, title, len(items))))
-    finally:
-        torch.set_num_threads(n_threads)
+    with joblib.Parallel(joblib.cpu_count(), return_as="generator", mmap_mode="c") as pool:
+        results = pool(joblib.delayed(_with_one_thread)(function, item) for item in items)
+        return dict(zip(items, _with_progress(results, title, len(items))))
+
+
+def _with_one_thread(function, item):
+    torch.set_num_threads(1)
+    return function(item)
 
 
 def _with_progress(results, title, total):

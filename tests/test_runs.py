@@ -42,6 +42,13 @@ def test_each_item_has_its_result_by_one_thread():
     assert torch.get_num_threads() == before
 
 
+def test_a_large_tensor_is_shared_once_and_arrives_whole():
+    x = torch.arange(1_000_000.0)
+    assert runs._share(x)[1][0] is runs._share(x)[1][0]
+    found = runs.run_in_parallel(lambda k: k * float(x.sum()), range(3), "sums")
+    assert found[2] == pytest.approx(2 * float(x.sum()))
+
+
 def test_an_error_of_one_item_is_raised():
     with pytest.raises(ZeroDivisionError):
         runs.run_in_parallel(lambda k: 1 / k, [1, 0, 2], "errors")

@@ -130,6 +130,7 @@ def expected():
             f"without; in the layer each has a unit of its own from {found[C][0]} and "
             f"{found[C][1]}",
             f"without it only {found[B][0]} of 200 starts find all five clusters",
+            f"number of inactive units, and varies by {ablation['spread of Z'][C]:.0%}",
             f"correlate with the original ones by at least {of_C.min():.3f}",
             f"better linear classifier ({paper.classifier[MODEL]:.1f} against "
             f"{paper.classifier[SAE]:.1f}%)",
@@ -169,7 +170,7 @@ def test_notebooks_hold_no_errors_and_figures_what_they_draw_and_nothing_else():
 
 
 def test_links_of_the_front_page_lead_somewhere():
-    links = re.findall(r'(?:src="|\]\()([\w/.]+)', read("README.md"))
+    links = re.findall(r'(?:src="|\]\()([\w/.]+)[")]', read("README.md"))
     assert len(links) > 10 and not [path for path in links if not (ROOT / path).exists()]
 
 

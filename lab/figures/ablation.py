@@ -311,11 +311,9 @@ def draw_plateau(losses, table, tolerance=1):
         axis.plot([1, end], [living, living / end], color="0.8", lw=4, zorder=0)
         ticks.append(living / tolerance)
         fewest = int(runs["living units"].min())
-        name = (
-            f"{living} living units" if fewest == living else f"{fewest} to {living} living units"
-        )
-        if len(runs) > 1:
-            name += f", {len(runs)} learning rates"
+        name = f"{living}" if fewest == living else f"{fewest} to {living}"
+        if units == sizes[0]:
+            name += f" living units, {len(runs)} learning rates"
         label(axis, name, (3, living / 3), (6, 10), ha="left", color=color, fontsize=8.5)
         if len(ends := runs.epoch.dropna()):
             epochs = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
