@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 import helpers as h
 from lab.runs import run_in_parallel
 
+PREDICTED = "W_j Cov(x) / Var(E_j), as without a ReLU"
 DAMPED = "the weights times each pixel's standard deviation"
 N_DECODED = 20_000  # training rows to which decoders are fitted
 # `classifier_accuracy` may end before it has converged, as of pixels
@@ -87,21 +88,21 @@ def norm_matched_error(x_hat, x):
 
 @torch.no_grad()
 def explained_by_decoder_rows(model, x, x_test):
-    """Return the variance of x_test that is explained with other decoder rows than W, from the best
-    linear decoder's to W itself: a dict, for the table in section 3 of notebook 3."""
+    """Return the variance of x_test that is explained with other decoder rows than W, all of them
+    with one gain: a dict, for the table in section 3 of notebook 3."""
     x = x[:N_DECODED]
     W, deviation = model.W, x.std(0)
     dealt = torch.randperm(len(deviation), generator=torch.Generator().manual_seed(0))
     A = model(x)
-    C = A - A.mean(0)
+    variance = A.var(0).clamp_min(1e-12)[:, None]
+    covariance = (A - A.mean(0)).T @ (x - x.mean(0)) / (len(x) - 1)
     rows = {
         "the weights": W,
+        "W_j / Var(E_j)": W / variance,
+        PREDICTED: W @ torch.cov(x.T) / variance,
+        "Cov(E_j, x) / Var(E_j), one unit at a time": covariance / variance,
         DAMPED: W * deviation,
         "the same, with the standard deviations dealt out at random": W * deviation[dealt],
-        "the weights times Cov(x)": W @ torch.cov(x.T),
-        "Cov(E_j, x) / Var(E_j), which leaves out correlations between units": (
-            C.T @ (x - x.mean(0)) / C.square().sum(0).clamp_min(1e-12)[:, None]
-        ),
     }
     decoders = {name: h.scaled_decoder(model, x, V) for name, V in rows.items()}
     decoders["the best linear decoder's"] = h.best_decoder(model, x)

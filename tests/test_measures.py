@@ -52,15 +52,14 @@ def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
 def test_other_decoder_rows_are_those_that_their_names_say():
     A, x = MODEL(TRAIN).detach().double().numpy(), TRAIN.double().numpy()
     W = MODEL.W.detach().double().numpy()
-    covariance = np.cov(A.T, x.T)[:K, K:]
+    covariance, variance = np.cov(A.T, x.T)[:K, K:], A.var(0)[:, None]
     rows = {
         "the weights": W,
+        "W_j / Var(E_j)": W / variance,
+        "W_j Cov(x) / Var(E_j), as without a ReLU": W @ np.cov(x.T) / variance,
+        "Cov(E_j, x) / Var(E_j), one unit at a time": covariance / variance,
         "the weights times each pixel's standard deviation": W * x.std(0),
-        "the weights times Cov(x)": W @ np.cov(x.T),
     }
-    rows["Cov(E_j, x) / Var(E_j), which leaves out correlations between units"] = (
-        covariance / A.var(0, ddof=1)[:, None]
-    )
     measured = measures.explained_by_decoder_rows(MODEL, TRAIN, TEST)
     for name, V in rows.items():
         sae = h.WithDecoder(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))

@@ -9,14 +9,14 @@ import torch
 
 import helpers as h
 from lab import NOTEBOOKS, ROOT, runs
-from lab.measures import DAMPED
+from lab.measures import DAMPED, PREDICTED
 from lab.methods import ADAM, COMPONENTS, DECAY, SGD
 
 A, B, C, D = "A: log-sum-exp", "B: + variance", "C: + decorrelation", "D: without log-sum-exp"
 MODEL, SAE = "the paper's model", "the paper's SAE"
 SAES = ["tied SAE", "L1 SAE", "TopK SAE"]
 BEST = "the best linear decoder's"
-ALONE = "Cov(E_j, x) / Var(E_j), which leaves out correlations between units"
+ALONE = "Cov(E_j, x) / Var(E_j), one unit at a time"
 
 
 def read(path):
@@ -108,9 +108,11 @@ def expected():
             f"{span(methods.classifier[SAES], '.1f')}%",
             f"from {rows[ADAM, 'the weights']:.0f} to {rows[ADAM, DAMPED]:.0f}%",
             f"SGD's gain of {own[SGD] - own[ADAM]:.0f} points",
-            f"one unit at a time gains {gain[ALONE]:.0f} points; of the "
-            f"{gain[BEST]:.0f} points to the best decoder",
-            f"deviation gain {gain[DAMPED]:.0f}.",
+            f"explain {rows[MODEL, PREDICTED]:.0f}%, where $W$ explains "
+            f"{rows[MODEL, 'the weights']:.0f}: {gain[PREDICTED]:.0f} of the "
+            f"{gain[BEST]:.0f} points",
+            f"one unit at a time gives {rows[MODEL, ALONE]:.0f}%",
+            f"deviation gain {gain[DAMPED]:.0f} points",
             f"SGD gains {100 * (fashion.explained[SGD] - fashion.explained[ADAM]):.0f} points, but "
             f"{fashion.dead[SGD]:.0f} units die",
             f"thresholded principal components {language_own[COMPONENTS]:.0f}%",
