@@ -111,6 +111,7 @@ def expected():
             f"explain {rows[MODEL, PREDICTED]:.0f}%, where $W$ explains "
             f"{rows[MODEL, 'the weights']:.0f}: {gain[PREDICTED]:.0f} of the "
             f"{gain[BEST]:.0f} points",
+            f"over the variance alone, the weights explain {rows[MODEL, 'W_j / Var(E_j)']:.0f}%",
             f"one unit at a time gives {rows[MODEL, ALONE]:.0f}%",
             f"deviation gain {gain[DAMPED]:.0f} points",
             f"SGD gains {100 * (fashion.explained[SGD] - fashion.explained[ADAM]):.0f} points, but "
