@@ -94,7 +94,8 @@ def explained_by_decoder_rows(model, x, x_test):
     W, deviation = model.W, x.std(0)
     dealt = torch.randperm(len(deviation), generator=torch.Generator().manual_seed(0))
     A = model(x)
-    variance = A.var(0).clamp_min(1e-12)[:, None]
+    variance = A.var(0)[:, None]
+    variance[variance == 0] = torch.inf  # of dead units, which have no row
     covariance = (A - A.mean(0)).T @ (x - x.mean(0)) / (len(x) - 1)
     rows = {
         "the weights": W,
