@@ -286,8 +286,9 @@ def means_over_seeds(record):
     criteria = [
         {k: c[k] for k in ("claim", "bound", "holds")} | {"seed": 0} for c in record["criteria"]
     ]
+    tables = record["tables"] | ({"criteria": criteria} if criteria else {})
     parts = []
-    for title, rows in (record["tables"] | {"criteria": criteria}).items():
+    for title, rows in tables.items():
         table = pd.DataFrame(rows)
         which = table[_keys(table)].apply(lambda row: ", ".join(map(str, row)), axis=1)
         values = table.drop(columns=_keys(table)).assign(which=which if len(table) else "")
