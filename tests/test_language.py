@@ -57,6 +57,11 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
         assert loss == pytest.approx(plain_loss(replace), rel=1e-3)
 
 
+def test_the_mlp_is_at_two_fifths_of_the_network():
+    layers = [torch.nn.ModuleDict({"mlp": torch.nn.ReLU()}) for _ in range(30)]
+    assert language.find_mlp(torch.nn.Sequential(*layers)) == (layers[11]["mlp"], 12)
+
+
 def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
     replaced = language.in_scale(lambda x: x + 1, scale=2, limit=10)(rows)

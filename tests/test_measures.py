@@ -70,6 +70,15 @@ def test_other_decoder_rows_are_those_that_their_names_say():
     assert dealt != pytest.approx(measured["the weights times each pixel's standard deviation"])
 
 
+def test_a_unit_that_is_dead_on_the_fitting_rows_has_no_decoder_row():
+    """Though it is active on one of the test rows."""
+    model, odd = h.Encoder(TRAIN.shape[1], 3, seed=1), TEST[:1] + 1000
+    model.W.data[0], model.b.data[0] = 1.0, -float(TRAIN.sum(1).max()) - 1
+    assert float(model(odd)[0, 0].detach()) > 0 and not model(TRAIN)[:, 0].any()
+    shares = measures.explained_by_decoder_rows(model, TRAIN, torch.cat([TEST[1:], odd]))
+    assert all(-10 < share <= 1 for share in (shares["W_j / Var(E_j)"], shares[measures.PREDICTED]))
+
+
 def test_purity_weights_classes_equally_and_leaves_out_dead_units():
     y, shares = torch.tensor([0] * 40 + [1] * 15 + [2] * 5), []
     A = torch.relu(normal(60, 4)) * torch.tensor([1, 3, 0, 0.1])

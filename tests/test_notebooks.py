@@ -180,7 +180,7 @@ def test_the_formula_is_drawn_through_its_own_numbers():
 def test_agreements_stand_beside_their_change():
     keys = [(c, m, d) for c in ("off", "noise") for m in "CB" for d in ("MNIST", "Fashion-MNIST")]
     table = pd.DataFrame(keys, columns=["change", "model", "data"])
-    table["agreement"] = np.arange(8) / 8
+    table["agreement"] = 1 - np.arange(8) / 8
     axes = ablation.draw_agreements(table).axes
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["off", "noise"]
     for axis, model in zip(axes, "CB"):
