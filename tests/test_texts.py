@@ -29,6 +29,11 @@ def table(name, title, folder="figures"):
     return pd.DataFrame(json.loads(text)["tables"][title])
 
 
+def failing(name, folder):
+    """Return the criteria that fail in a record."""
+    return [c for c in json.loads(read(f"{folder}/{name}.json"))["criteria"] if not c["holds"]]
+
+
 def span(values, form=".0f"):
     values = [float(f"{value:{form}}") for value in values]
     ends = dict.fromkeys(f"{end(values):{form}}" for end in (min, max))
@@ -72,6 +77,11 @@ def expected():
     language = table("language", "results").groupby("method").mean(numeric_only=True)
     language_own, language_best = 100 * language.explained, 100 * language["best explained"]
 
+    gap = own[SAES].to_numpy() - own[[SGD, DECAY]].to_numpy()[:, None]
+    of_gap = 100 * (best - own)[[SGD, DECAY]].to_numpy()[:, None] / gap
+    alone = share.sort_index().loc["64", "128", "1"]  # by the weight of decorrelation
+    still, slopes = (c["measured"] for c in failing("2_ablation", "figures/fashion"))
+    far = sorted(slopes)[-2:]
     assert gain[PREDICTED] / gain[BEST] == pytest.approx(1 / 3, abs=0.05)  # "a third"
     return {
         "notebooks/1_theorem.ipynb": [
@@ -87,6 +97,10 @@ def expected():
             f"dealt out at random take the share from {dense['off']:.0f} to "
             f"{dense['denominators dealt out at random']:.0f}%, and each digit's own to "
             f"{dense['on']:.0f}%",
+            f"leaves the share at {span(alone[['0.25', '1', '4']])}%, and 16 takes it to "
+            f"{alone['16']:.0f}%",
+            f"active units of C change by {still[0]:.1f}, and with two of six runs of SGD "
+            f"the slope is {far[0]:.2f} and {far[1]:.2f} away from 1",
             f"the formula would say {in_text['formula with decorrelation']:.0f} units",
             f"{epochs['6']:.0f} units are active after six epochs, {epochs['24']:.0f} after 24 and "
             f"{epochs['100']:.1f} after 100",
@@ -103,6 +117,8 @@ def expected():
         "notebooks/3_benchmark.ipynb": [
             f"$W^\\top$ explains {own[ADAM]:.0f}% of the variance where SAEs explain "
             f"{span(own[SAES])}%; the best linear decoder finds {best[ADAM]:.0f}%",
+            f"with SGD or weight decay, {5 * round(of_gap.min() / 5)} to "
+            f"{5 * round(of_gap.max() / 5)}% of it is",
             f"$W^\\top$ explains {own[SGD]:.0f}%, and the best decoder {best[SGD]:.0f}%",
             f"principal components explain {own[COMPONENTS]:.0f} and {best[COMPONENTS]:.0f}%",
             f"{span(methods.classifier[[ADAM, SGD, DECAY]], '.1f')}%, against "
