@@ -5,7 +5,8 @@ WEIGHTS := $(if $(INSTALLED),.venv,build)/weights
 NOTEBOOKS := 1_theorem 2_ablation 3_benchmark
 # Progress is drawn on this terminal, not in notebooks
 TERMINAL := $(shell t=$$(tty) && test -w $$t && echo $$t)
-RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(TERMINAL) $(PYTHON) -m papermill --kernel python3 --cwd notebooks
+RUN = JUPYTER_PREFER_ENV_PATH=1 PROGRESS=$(TERMINAL) \
+  $(PYTHON) -m papermill --kernel python3 --cwd notebooks
 STRIP = $(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys \
   "metadata.papermill metadata.language_info.version cell.metadata.papermill"
 .PHONY: help quick figures notebooks fashion check test language publish clean
