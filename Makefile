@@ -24,15 +24,16 @@ figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks, into figures/: 16 m
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do test ! notebooks/$$n.ipynb -nt build/$$n.ipynb || \
-	  { echo "notebooks/$$n.ipynb was edited during its run" >&2; exit 1; }; done
+	  { echo "notebooks/$$n.ipynb was edited while it ran" >&2; exit 1; }; done
 	cp -p $(NOTEBOOKS:%=build/%.ipynb) notebooks/
 
-# A notebook runs again if it, or what it imports, has changed. What a run saves is moved to
-# figures/ at its end, so that one that is stopped changes nothing there.
+# A notebook runs again if it, or what it imports, has changed. What a run saves is moved
+# to figures/ at its end, so that one that is stopped changes nothing there.
 CODE := helpers.py $(wildcard lab/*.py lab/figures/*.py)
 build/%.ipynb: notebooks/%.ipynb $(CODE) data/mnist.npz | $(INSTALLED)
 	rm -rf build/$* && mkdir -p build/$* && touch build/$*.begun
-	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running.ipynb && $(STRIP) build/$*.running.ipynb
+	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running.ipynb
+	$(STRIP) build/$*.running.ipynb
 	mv build/$*/* figures/ && mv build/$*.running.ipynb $@
 	touch -r build/$*.begun $@  # what is edited during the run makes it run again
 build/1_theorem.ipynb: notebooks/in_the_plane.html

@@ -36,8 +36,8 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": oper
 
 
 def _share(tensor):
-    """Tell joblib how to send a tensor to its processes: as one and the same array, or it would write
-    a large one into shared memory again for each item."""
+    """Tell joblib how to send a tensor to its processes: always as the same array, or it would
+    write a large one into shared memory again for each item."""
     if not hasattr(tensor, "as_array"):
         tensor.as_array = tensor.detach().cpu().numpy()
     return torch.from_numpy, (tensor.as_array,)
