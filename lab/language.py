@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import helpers as h
 from lab import measures, methods, runs
 from lab.data import load_documents
 from lab.figures import benchmark as figures
@@ -110,6 +109,31 @@ def in_scale(replacement, scale, limit):
     return scaled
 
 
+def usual_rows(x, x_test):
+    """Return the rows of x, shuffled, and of x_test that are no massive activations, both in units
+    of the standard deviation of x; and this scale, and the length from which rows are massive."""
+    limit = MAX_NORM * x.norm(dim=1).median()
+    x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
+    scale = x.std()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return (x / scale)[order], x_test / scale, scale, limit
+
+
+def loss_recovered(models, x, loss):
+    """Return how much of the language model's loss each of {key: model} recovers, in percent, by
+    its own decoder and by the best one, and the loss with nothing replaced and with the mean.
+
+    loss(replacement): the loss if replacement(rows of x) stands for the rows
+    """
+    clean, ablated = loss(lambda x: x), loss(x.mean(0).expand_as)
+    losses = []
+    for model in tqdm(models.values(), "recovered", leave=False, disable=None):
+        own, best = (loss(decoded.reconstruct) for decoded in measures.with_decoders(model, x))
+        losses.append({"recovered": own, "best recovered": best})
+    recovered = 100 * (ablated - pd.DataFrame(losses)) / (ablated - clean)
+    return recovered, clean, ablated
+
+
 def main(arguments=None):
     """Train the methods of notebook 3 on the output of an MLP of a language model. Measure how well
     it is decoded, and how much of the language model's loss a reconstruction recovers."""
@@ -127,29 +151,21 @@ def main(arguments=None):
     mlp, layer = find_mlp(network)
     documents = [tokenizer(text, verbose=False)["input_ids"] for text in load_documents()]
     sequences, test_sequences = split_documents(documents, args.tokens)
-    x, x_test = (read_activations(network, mlp, part) for part in (sequences, test_sequences))
-
-    limit = MAX_NORM * x.norm(dim=1).median()
-    x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
-    scale = x.std()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    x, x_test = (x / scale)[order], x_test / scale
+    x, x_test, scale, limit = usual_rows(
+        read_activations(network, mlp, sequences), read_activations(network, mlp, test_sequences)
+    )
 
     n_units = x.shape[1]
-    target_l0 = max(2, n_units // 36)
-    setting = {"n_units": n_units, "target_l0": target_l0, "epochs": EPOCHS}
+    setting = {"n_units": n_units, "target_l0": max(2, n_units // 36), "epochs": EPOCHS}
     setting["batch_size"] = 2 * n_units
     if args.tune:
-        trained = [method for method in methods.METHODS if method.name in RATES]
-        rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
-        table = methods.scores_by_rate(trained, rates, x, args.seeds[:1], len(x) // 10, **setting)
-        print(table.round({"rate": 6, "explained": 3, "best explained": 3}).to_string(index=False))
+        tune(x, args.seeds[:1], **setting)
         return
 
-    run.parameters.update(LAYER=layer, UNITS=n_units, L0=target_l0)
-    tuned = {name: {"lr": rate} for name, rate in RATES.items()}
+    run.parameters.update(LAYER=layer, UNITS=n_units, L0=setting["target_l0"])
+    rates = {name: {"lr": rate} for name, rate in RATES.items()}
     compared = [
-        replace(method, options=method.options | tuned.get(method.name, {}))
+        replace(method, options=method.options | rates.get(method.name, {}))
         for method in methods.METHODS
     ]
     trained = methods.train_all(compared, args.seeds, x, "language model", **setting)
@@ -157,23 +173,25 @@ def main(arguments=None):
     def measure(model):
         return measures.decoding_scores(model, x, x_test)
 
-    table = measures.measure_each(trained, measure, "decoders")
-
     def loss(replacement):
         scaled = in_scale(replacement, scale, limit)
         return loss_with(scaled, network, mlp, test_sequences[:N_JUDGED])
 
-    clean, ablated = loss(lambda x: x), loss(x.mean(0).expand_as)
-    for column, decoder in [("recovered", h.scaled_decoder), ("best recovered", h.best_decoder)]:
-        recovered = []
-        for model in tqdm(trained.values(), column, leave=False, disable=None):
-            sae = h.WithDecoder(model, *decoder(model, x[: measures.N_DECODED]))
-            recovered.append(100 * (ablated - loss(sae.reconstruct)) / (ablated - clean))
-        table[column] = recovered
-    print(table.round(3).to_string(index=False))
-    run.save_figure(figures.draw_language(table, target_l0), "3d_language_model")
+    table = measures.measure_each(trained, measure, "decoders")
+    recovered, clean, ablated = loss_recovered(trained, x, loss)
+    table = table.join(recovered)
+    print(table.round(1).to_string(index=False))
+    run.save_figure(figures.draw_language(table, setting["target_l0"]), "3d_language_model")
     ablation = pd.DataFrame([{"seed": 0, "loss": clean, "mean ablation": ablated - clean}])
     run.save(results=table, network=ablation)
+
+
+def tune(x, seeds, **setting):
+    """Print how well methods are decoded at several rates, on a tenth of the rows of x."""
+    trained = [method for method in methods.METHODS if method.name in RATES]
+    rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
+    table = methods.scores_by_rate(trained, rates, x, seeds, len(x) // 10, **setting)
+    print(table.round({"rate": 6, "explained": 1, "best explained": 1}).to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What is measured of trained models: decoders, classifier, energies, and whether units agree."""
+"""What is measured of trained models: decoders, classifier, energies, and whether units agree.
+
+Shares are in percent.
+"""
 
 import copy
 import math
@@ -16,8 +19,6 @@ from torch.nn.functional import normalize
 import helpers as h
 from lab.runs import run_in_parallel
 
-PREDICTED = "W_j Cov(x) / Var(E_j), as without a ReLU"
-DAMPED = "the weights times each pixel's standard deviation"
 N_DECODED = 20_000  # training rows to which decoders are fitted
 # `classifier_accuracy` may end before it has converged, as of pixels
 warnings.filterwarnings("ignore", "lbfgs failed to converge", ConvergenceWarning)
@@ -38,28 +39,35 @@ def measure_each(models, measure, title, *names):
 # --- How well a model is decoded, and what it is good for -----------------------------------------
 
 
+def with_decoders(model, x):
+    """Return the model with its own decoder, which gets one gain and an offset, and the model with
+    the best linear decoder, both fitted to the first N_DECODED rows of x."""
+    x = x[:N_DECODED]
+    own, best = h.scaled_decoder(model, x), h.best_decoder(model, x)
+    return h.WithDecoder(model, *own), h.WithDecoder(model, *best)
+
+
 @torch.no_grad()
 def decoding_scores(model, x, x_test):
     """Return how well activations of x_test are decoded, by decoders fitted to rows of x: a dict.
 
     "active" units of an input; "dead" units; "explained", the variance explained by W^T, or an
-    SAE's own decoder, with one gain and an offset; "best explained", by the best linear decoder.
+    SAE's own decoder; "best explained", by the best linear decoder.
     """
-    A, x = model(x_test), x[:N_DECODED]
-    own = h.WithDecoder(model, *h.scaled_decoder(model, x))
-    best = h.WithDecoder(model, *h.best_decoder(model, x))
+    A = model(x_test)
+    own, best = with_decoders(model, x)
     return {
         "active": h.l0(A),
         "dead": int((h.usage(A) == 0).sum()),
-        "explained": h.variance_explained(own, x_test),
-        "best explained": h.variance_explained(best, x_test),
+        "explained": 100 * h.variance_explained(own, x_test),
+        "best explained": 100 * h.variance_explained(best, x_test),
     }
 
 
 @torch.no_grad()
 def benchmark_scores(model, x, y, x_test, y_test):
-    """Return `decoding_scores`, and the number of "parameters", the accuracy of a "classifier" in
-    percent, the "purity" of units, and the paper's "norm-matched error": a dict."""
+    """Return `decoding_scores`, and the number of "parameters", the accuracy of a "classifier", the
+    "purity" of units, and the paper's "norm-matched error": a dict."""
     A_test = model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -70,8 +78,17 @@ def benchmark_scores(model, x, y, x_test, y_test):
     }
 
 
+def reference_scores(x, y, x_test, y_test):
+    """Return what benchmark scores are compared with: the accuracy of a classifier on "pixels", and
+    the norm-matched error of the "mean image". A dict."""
+    return {
+        "pixels": classifier_accuracy(x, y, x_test, y_test),
+        "mean image": norm_matched_error(x.mean(0).expand_as(x_test), x_test),
+    }
+
+
 def classifier_accuracy(A, y, A_test, y_test):
-    """Return the test accuracy in % of a logistic regression on A (N, K), standardised."""
+    """Return the test accuracy of a logistic regression on A (N, K), standardised."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=3e-4))
     A, y, A_test, y_test = (t.detach().cpu().numpy() for t in (A, y, A_test, y_test))
     return 100 * classifier.fit(A, y).score(A_test, y_test)
@@ -88,8 +105,11 @@ def norm_matched_error(x_hat, x):
 
 @torch.no_grad()
 def explained_by_decoder_rows(model, x, x_test):
-    """Return the variance of x_test that is explained with other decoder rows than W, all of them
-    with one gain: a dict, for the table in section 3 of notebook 3."""
+    """Return the variance of x_test that is explained with other decoder rows than W_j, all of them
+    with one gain: a dict.
+
+    "damped": times the standard deviation of each pixel; or times those of other pixels, at random.
+    """
     x = x[:N_DECODED]
     W, deviation = model.W, x.std(0)
     dealt = torch.randperm(len(deviation), generator=torch.Generator().manual_seed(0))
@@ -98,17 +118,17 @@ def explained_by_decoder_rows(model, x, x_test):
     variance[variance == 0] = torch.inf  # of dead units, which have no row
     covariance = (A - A.mean(0)).T @ (x - x.mean(0)) / (len(x) - 1)
     rows = {
-        "the weights": W,
+        "W_j": W,
         "W_j / Var(E_j)": W / variance,
-        PREDICTED: W @ torch.cov(x.T) / variance,
-        "Cov(E_j, x) / Var(E_j), one unit at a time": covariance / variance,
-        DAMPED: W * deviation,
-        "the same, with the standard deviations dealt out at random": W * deviation[dealt],
+        "W_j Cov(x) / Var(E_j)": W @ torch.cov(x.T) / variance,  # as without a ReLU
+        "Cov(E_j, x) / Var(E_j)": covariance / variance,  # regression on one unit at a time
+        "W_j, damped": W * deviation,
+        "W_j, damped at random": W * deviation[dealt],
     }
     decoders = {name: h.scaled_decoder(model, x, V) for name, V in rows.items()}
-    decoders["the best linear decoder's"] = h.best_decoder(model, x)
+    decoders["the best"] = h.best_decoder(model, x)
     return {
-        name: h.variance_explained(h.WithDecoder(model, *decoder), x_test)
+        name: 100 * h.variance_explained(h.WithDecoder(model, *decoder), x_test)
         for name, decoder in decoders.items()
     }
 
@@ -136,7 +156,7 @@ def unit_agreement(A, B):
     return float(R[units, pairs].mean())
 
 
-# --- What the paper measures of energies ----------------------------------------------------------
+# --- Energies -------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -166,18 +186,22 @@ def energy_statistics(E):
 
 
 @torch.no_grad()
-def share_with_all_active(E):
-    """Return on what share of the inputs of E (N, K) all units are active."""
-    return float((E.amin(1) > 0).double().mean())
-
-
-@torch.no_grad()
 def spread_of_Z(E):
     """Return the standard deviation over inputs of Z_i = sum_j exp(-E_ij) over its mean, and what
     it would be if all active units were strongly active, each as often, but independently."""
     Z, p = torch.exp(-E).sum(1), h.usage(E)
+    spread = Z.std() / Z.mean()
     independent = (p * (1 - p)).sum().sqrt() / (1 - p).sum()
-    return {"spread of Z": float(Z.std() / Z.mean()), "if independent": float(independent)}
+    return {"spread of Z": 100 * float(spread), "if independent": 100 * float(independent)}
+
+
+@torch.no_grad()
+def ablation_scores(model, x, y, x_test, y_test):
+    """Return `energy_statistics` and `spread_of_Z` of test inputs, and the accuracy of a
+    "classifier": a dict."""
+    E, E_test = model(x), model(x_test)
+    accuracy = classifier_accuracy(E, y, E_test, y_test)
+    return energy_statistics(E_test) | spread_of_Z(E_test) | {"classifier": accuracy}
 
 
 @torch.no_grad()
@@ -210,6 +234,25 @@ def outward_push_of_terms(model, x, batch_size=128):
     return {name: float((push * size).median()) for name, push in total.items()}
 
 
+@torch.no_grad()
+def fall_of_loss(layer, losses, x, last=20):
+    """Return how the losses (T,) of a layer fall from epoch to epoch: a dict.
+
+    "living units" on inputs x; the "epoch" of convergence; the "slope", the fall of the loss in an
+    epoch, times the epoch, over the number of living units, a mean of the last epochs; and the
+    "largest over smallest unit", by the length of weights and bias.
+    """
+    living = h.usage(layer(x)) > 0
+    size = torch.cat([layer.W, layer.b[:, None]], 1).norm(dim=1)[living]
+    t = torch.arange(1, len(losses))
+    return {
+        "living units": int(living.sum()),
+        "epoch": convergence_epoch(losses),
+        "slope": float((-losses.diff() * t)[-last:].mean() / living.sum()),
+        "largest over smallest unit": float(size.max() / size.min()),
+    }
+
+
 def convergence_epoch(losses, tolerance=1):
     """Return the first of five epochs in a row in which losses (T,) change by less than the
     tolerance, counted from 0, as in the paper's script; NaN if there is none."""
@@ -222,6 +265,6 @@ def convergence_epoch(losses, tolerance=1):
 
 
 def predicted_share_active(n_units, batch_size, weight=1):
-    """Return the share of active units at which the price that the log-sum-exp puts on them is what
-    the variance term, of a weight, pays for them: section 5 of notebook 2."""
-    return 1 - (batch_size / (batch_size + 2 * weight * n_units)) ** 0.5
+    """Return the percentage of active units at which the price that the log-sum-exp puts on them is
+    what the variance term, of a weight, pays for them: section 5 of notebook 2."""
+    return 100 * (1 - (batch_size / (batch_size + 2 * weight * n_units)) ** 0.5)

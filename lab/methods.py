@@ -15,10 +15,24 @@ import torch
 
 import helpers as h
 from lab import measures
+from lab.data import load_images
 from lab.runs import run_in_parallel
 
 ADAM, SGD = "the paper's loss, with Adam", "the paper's loss, with SGD"
 DECAY, COMPONENTS = f"{ADAM}, + weight decay", "principal components"
+
+
+def fall_at_end(epochs):
+    """Return a factor of the learning rate for each epoch: 1, and for the last quarter of several
+    0.1."""
+    last = max(epochs // 4, int(epochs > 1))
+    return [1.0] * (epochs - last) + [0.1] * last
+
+
+def start_slowly(epochs):
+    """Return the same, but the first of three or more is 0.05, so that SGD kills no units."""
+    factors = fall_at_end(epochs)
+    return [0.05, *factors[1:]] if epochs > 2 else factors
 
 
 @dataclass(frozen=True)
@@ -31,8 +45,9 @@ class Method:
     new_model : new_model(x, n_units, target_l0, seed), for inputs x (N, D)
     loss : loss(model, x), a pair of what makes the code sparse and the rest, each summed over a
         minibatch; or None if nothing is trained
-    options : of `helpers.fit`, and slow_start of `lr_schedule`
+    options : of `helpers.fit`
     steered : whether the first of the pair is weighted so that target_l0 units are active
+    schedule : schedule(epochs), a factor of the learning rate for each; or None, as of `fit`
     """
 
     name: str
@@ -40,6 +55,7 @@ class Method:
     loss: Callable | None
     options: dict = field(default_factory=dict)
     steered: bool = True
+    schedule: Callable | None = fall_at_end
 
 
 # --- Losses: what makes the code sparse, and the rest ---------------------------------------------
@@ -118,18 +134,18 @@ def new_principal_components(x, n_units, target_l0, seed):
 # --- What is compared -----------------------------------------------------------------------------
 
 MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
-SGD_OPTIONS = {"optimizer": MOMENTUM, "lr": 0.06, "slow_start": True}
+SGD_OPTIONS = {"optimizer": MOMENTUM, "lr": 0.06}
 TIED = Method("tied SAE", partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
 METHODS = [  # rates: data/README.md
     Method(ADAM, new_encoder, paper_loss),
-    Method(SGD, new_encoder, paper_loss, SGD_OPTIONS),
+    Method(SGD, new_encoder, paper_loss, SGD_OPTIONS, schedule=start_slowly),
     Method(DECAY, new_encoder, paper_loss_with_weight_decay),
     Method(COMPONENTS, new_principal_components, None),
     TIED,
     Method("L1 SAE", new_sae, l1_sae_loss, {"lr": 0.008}),
     Method("TopK SAE", new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
-UNTUNED = {"options": {"schedule": None}, "steered": False}
+UNTUNED = {"steered": False, "schedule": None}
 PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
     Method("the paper's model", new_encoder, paper_loss, **UNTUNED),
     Method("the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
@@ -181,14 +197,6 @@ def gradient_norm(loss, model):
     return float(torch.cat([g.flatten() for g in gradients]).norm())
 
 
-def lr_schedule(epochs, slow_start=False):
-    """Return a factor of the learning rate for each epoch: 1, and for the last quarter of several
-    0.1. With slow_start, the first of three or more is 0.05, so that SGD kills no units."""
-    last = max(epochs // 4, int(epochs > 1))
-    factors = [1.0] * (epochs - last) + [0.1] * last
-    return [0.05, *factors[1:]] if slow_start and epochs > 2 else factors
-
-
 def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     """Return a trained model of a method, whose options of `helpers.fit` those given here override.
 
@@ -199,11 +207,10 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     model = method.new_model(x, n_units, target_l0, seed)
     if method.loss is None:
         return model
-    options = method.options | options
-    schedule = lr_schedule(epochs, options.pop("slow_start", False))
-    options = {"schedule": schedule} | options
+    schedule = method.schedule and method.schedule(epochs)
+    options = {"batch_size": 128, "schedule": schedule} | method.options | options
     if method.steered:
-        n_steps = epochs * (len(x) // options.get("batch_size", 128))
+        n_steps = epochs * (len(x) // options["batch_size"])
         loss = steered_loss(method.loss, target_l0, n_steps)
     else:
 
@@ -241,31 +248,36 @@ def train_all(methods, seeds, x, title="methods", **setting):
     return models
 
 
-def train_layer(loss, x, n_units, seed, epochs, keep=(), noise=0, **options):
-    """Train the paper's layer on loss(E), and return the layer after each of some epochs, {epoch:
-    layer}, and the mean loss of each epoch.
+def train_layer(loss, x, n_units, seed, epochs, noise=0, **options):
+    """Train the paper's layer on loss(E), and return it and the mean loss of each epoch.
 
-    keep : the epochs; the last is always kept
     noise : standard deviation of the noise added to W at the start, relative to that of W
     options : of `helpers.fit`
     """
-    model = h.Encoder(x.shape[1], n_units, seed=seed)
+    layer = h.Encoder(x.shape[1], n_units, seed=seed)
     rng = torch.Generator().manual_seed(1000 + seed)
-    model.W.data += noise * model.W.data.std() * torch.randn(model.W.shape, generator=rng)
-    kept = {}
+    layer.W.data += noise * layer.W.data.std() * torch.randn(layer.W.shape, generator=rng)
+
+    def loss_of_layer(layer, x):
+        return loss(layer(x))
+
+    losses = h.fit(layer, loss_of_layer, x, epochs=epochs, **options)
+    return layer.requires_grad_(False), losses
+
+
+def layers_after(epochs, loss, x, n_units, seed):
+    """Return {epoch: the layer after it} for some epochs of one training by `train_layer`."""
+    layers = {}
     n_done = 0
 
-    def after_epoch(model):
+    def keep(layer):
         nonlocal n_done
         n_done += 1
-        if n_done in (*keep, epochs):
-            kept[n_done] = copy.deepcopy(model).requires_grad_(False)
+        if n_done in epochs:
+            layers[n_done] = copy.deepcopy(layer).requires_grad_(False)
 
-    def loss_of_model(model, x):
-        return loss(model(x))
-
-    losses = h.fit(model, loss_of_model, x, epochs=epochs, after_epoch=after_epoch, **options)
-    return kept, losses
+    train_layer(loss, x, n_units, seed, max(epochs), after_epoch=keep)
+    return layers
 
 
 def misses(l0, target_l0):
@@ -295,8 +307,6 @@ def scores_by_rate(methods, rates, x, seeds, n_held_out, **setting):
 
 def main():
     """Print how rates were chosen: on 10,000 held-out training digits, at 17 active units."""
-    from lab.data import load_images
-
     of_saes = [0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
     of_sgd = [0.004, 0.0075, 0.015, 0.03, 0.06]
     rates = {"tied SAE": of_saes, "L1 SAE": of_saes, "TopK SAE": of_saes, SGD: of_sgd}
@@ -304,8 +314,7 @@ def main():
     methods = [method for method in METHODS if method.name in rates]
     setting = {"n_units": 64, "target_l0": 17, "epochs": 6}
     table = scores_by_rate(methods, rates, load_images()[0], (0, 1), 10_000, **setting)
-    table["explained, %"] = 100 * table.explained
-    columns = ["explained, %", "active", "dead"]
+    columns = ["explained", "active", "dead"]
     print(table.groupby(["method", "rate"], sort=False)[columns].mean().round(1).to_string())
 
 

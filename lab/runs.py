@@ -27,8 +27,9 @@ from joblib.externals.loky.backend import reduction
 
 from lab import NOTEBOOKS, ROOT
 
-# Of a run by `make`, the terminal on which bars are drawn, "" if it has none; None by hand
-TERMINAL = os.environ.get("PROGRESS")
+# `make` names the terminal on which bars are drawn, or "" if there is none
+TERMINAL = os.environ.get("PROGRESS", "")
+BY_HAND = "PROGRESS" not in os.environ
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib", "seaborn", "scikit-learn")
 COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
@@ -64,13 +65,13 @@ def _with_one_thread(function, item):
 
 def _with_progress(results, title, total):
     style = {"desc": title, "total": total, "leave": False}
-    if TERMINAL is None:
+    if BY_HAND:
         yield from tqdm.auto.tqdm(results, **style)
-    elif TERMINAL == "":
-        yield from results
-    else:
+    elif TERMINAL:
         with open(TERMINAL, "w") as file:
             yield from tqdm.tqdm(results, **style, file=file)
+    else:
+        yield from results
 
 
 # --- What a notebook shows ------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def show_with_controls(draw, **choices):
     choices: {argument: (least, most, step), a slider; or a list, a menu}. Controls start at the
     defaults that `draw` has. Elsewhere, as in a saved notebook, there is the figure of these.
     """
-    if TERMINAL is not None:
+    if not BY_HAND:
         return show_figure(draw())
     drawn = functools.wraps(draw)(lambda **chosen: show_figure(draw(**chosen)))
     controls = ipywidgets.interactive(drawn, **choices)
@@ -138,26 +139,30 @@ def lowest_to_highest(values, decimals):
     return " to ".join(dict.fromkeys(ends))
 
 
-def summary(frame, by, columns, as_text=mean_and_deviation, paper=None):
-    """Return a DataFrame: columns over the rows of each group, as text.
+def show_summary(title, frame, by, columns, paper=None):
+    """Show a table of numbers, mean ± standard deviation, below a title.
 
-    columns: {column of the frame: (heading, decimals)}, or (heading, decimals, 100) for percent of
-    a share. paper: {group: {column: its number in the paper}}, added in brackets.
+    by: the column of a DataFrame that names the row of the table, or several. columns: {column:
+    (heading, decimals)}. paper: {row: {column: its number in the paper}}, added in brackets.
     """
     text = {}
-    groups = frame.groupby(by, sort=False)
-    for column, (heading, decimals, *scale) in columns.items():
-        cells = {g: as_text(rows[column] * (scale or [1])[0], decimals) for g, rows in groups}
-        for group, numbers in (paper or {}).items():
+    groups = frame.groupby([by] if isinstance(by, str) else by, sort=False)
+    for column, (heading, decimals) in columns.items():
+        text[heading] = {
+            ", ".join(key): mean_and_deviation(rows[column], decimals) for key, rows in groups
+        }
+        for row, numbers in (paper or {}).items():
             if column in numbers:
-                cells[group] += f" ({numbers[column]})"
-        text[heading] = cells
-    return pd.DataFrame(text)
+                text[heading][row] += f" ({numbers[column]})"
+    show_table(pd.DataFrame(text).rename_axis(title))
 
 
-def show_summary(title, frame, by, columns, **options):
-    """Show the `summary` of a frame, with a title above its groups."""
-    show_table(summary(frame, by, columns, **options).rename_axis(title))
+def show_ranges(title, frame, rows, columns, number, decimals):
+    """Show a table of the lowest and highest of a number, below a title; rows, columns and number
+    are columns of a DataFrame."""
+    cells = frame.groupby([rows, columns])[number].agg(lowest_to_highest, decimals).unstack()
+    cells = cells.loc[frame[rows].unique(), frame[columns].unique()].fillna("–")
+    show_table(cells.rename_axis(title))
 
 
 # --- What a run saves -----------------------------------------------------------------------------
@@ -262,22 +267,20 @@ def _commit():
 
 # How far the number of one seed may be from the record's, or which share of it: as far as another
 # processor's rounding moves it. Of a mean of n seeds, 1 / sqrt(n) of that; and any mean may move by
-# ERRORS standard errors of the difference, from the record's own spread over seeds.
+# ERRORS standard errors of the difference, from the record's own spread over seeds, but not by more
+# than the last number. The keys are the last words of columns.
 TOLERANCES = {
-    "classifier": (0.5, 0),
-    "recovered": (2, 0),
-    "active": (0, 0.03),
-    "agreement": (0.02, 0),
-    "redundancy": (0.5, 0.03),
-    "parameters": (0, 0),
-    "bound": (0, 0),
-    "holds": (0, 0),
+    "classifier": (0.5, 0, 1.4),
+    "explained": (2, 0, 1.4),
+    "share": (2, 0, np.inf),
+    "recovered": (2, 0, np.inf),
+    "active": (0, 0.03, np.inf),
+    "agreement": (0.02, 0, np.inf),
+    "redundancy": (0.5, 0.03, np.inf),
+    **dict.fromkeys(["parameters", "bound", "holds"], (0, 0, np.inf)),
 }
-SHARES = (0.02, 0)  # of columns that end on "explained" or "share"
-WHOLE_NUMBERS, OTHERS = (1, 0.05), (1e-6, 0.03)
+WHOLE_NUMBERS, OTHERS = (1, 0.05, np.inf), (1e-6, 0.03, np.inf)
 ERRORS = 2
-# But a point and a half in what is explained or classified always differs
-MOST = {"classifier": 1.4, "explained": 0.014, "best explained": 0.014}
 
 
 def means_over_seeds(record):
@@ -305,12 +308,10 @@ def differences_from_record(record, run):
     allowed = []
     for (_, _, column), row in both.iterrows():
         usual = WHOLE_NUMBERS if row.whole is True else OTHERS
-        if column.endswith(("explained", "share")):
-            usual = SHARES
-        near, share = TOLERANCES.get(column.removeprefix("best "), usual)
+        near, share, most = TOLERANCES.get(column.split()[-1], usual)
         one_seed = max(near, share * abs(row["mean"])) / row["count"] ** 0.5
         of_spread = ERRORS * np.nan_to_num(row["std"]) * (2 / row["count"]) ** 0.5
-        allowed.append(max(one_seed, min(of_spread, MOST.get(column, np.inf))))
+        allowed.append(max(one_seed, min(of_spread, most)))
     apart = (both["mean"] - both["mean of run"]).abs()
     same_seeds = both["count"] == both["count of run"]
     return both.assign(differs=~((apart <= allowed) & same_seeds))

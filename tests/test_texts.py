@@ -9,14 +9,13 @@ import torch
 
 import helpers as h
 from lab import NOTEBOOKS, ROOT, runs
-from lab.measures import DAMPED, PREDICTED
 from lab.methods import ADAM, COMPONENTS, DECAY, SGD
 
 A, B, C, D = "A: log-sum-exp", "B: + variance", "C: + decorrelation", "D: without log-sum-exp"
 MODEL, SAE = "the paper's model", "the paper's SAE"
 SAES = ["tied SAE", "L1 SAE", "TopK SAE"]
-BEST = "the best linear decoder's"
-ALONE = "Cov(E_j, x) / Var(E_j), one unit at a time"
+BEST, DAMPED = "the best", "W_j, damped"
+PREDICTED, ALONE = "W_j Cov(x) / Var(E_j)", "Cov(E_j, x) / Var(E_j)"
 
 
 def read(path):
@@ -50,12 +49,12 @@ def expected():
     ablation = table("2_ablation", "ablation").groupby("model").mean(numeric_only=True)
     agreement = table("2_ablation", "agreement").set_index(["model", "change"]).agreement
     of_C = agreement["C", "competition off"]
-    coverage = table("2_ablation", "coverage").groupby(["layer", "competition"]).share.mean()
-    dense = 100 * coverage["64 units"]
+    coverage = table("2_ablation", "coverage").groupby(["layer", "change"]).share.mean()
+    dense = coverage["64 units"]
     balance = table("2_ablation", "balance").set_index(
         ["units", "inputs", "weight", "decorrelation"]
     )
-    share = 100 * balance.share
+    share = balance.share
     joint = share[share.index.get_level_values(2) == share.index.get_level_values(3)]
     one_price = [joint[k] for k in joint.index if float(k[2]) == int(k[1]) / int(k[0]) / 2]
     epochs = table("2_ablation", "epochs").set_index("epochs").active
@@ -68,14 +67,14 @@ def expected():
 
     paper = table("3_benchmark", "paper").groupby("method").mean(numeric_only=True)
     methods = table("3_benchmark", "benchmark").groupby("method").mean(numeric_only=True)
-    own, best = 100 * methods.explained, 100 * methods["best explained"]
+    own, best = methods.explained, methods["best explained"]
     yours = table("3_benchmark", "yours").mean(numeric_only=True)
-    rows = table("3_benchmark", "other_rows").groupby(["method", "rows"]).explained.mean() * 100
-    gain = {name: value - rows[MODEL, "the weights"] for name, value in rows[MODEL].items()}
+    rows = table("3_benchmark", "other_rows").groupby(["method", "rows"]).explained.mean()
+    gain = {name: value - rows[MODEL, "W_j"] for name, value in rows[MODEL].items()}
     fashion = table("3_benchmark", "benchmark", "figures/fashion")
     fashion = fashion.groupby("method").mean(numeric_only=True)
     language = table("language", "results").groupby("method").mean(numeric_only=True)
-    language_own, language_best = 100 * language.explained, 100 * language["best explained"]
+    language_own, language_best = language.explained, language["best explained"]
 
     gap = own[SAES].to_numpy() - own[[SGD, DECAY]].to_numpy()[:, None]
     of_gap = 100 * (best - own)[[SGD, DECAY]].to_numpy()[:, None] / gap
@@ -92,13 +91,13 @@ def expected():
             f"activates {in_text['active units after an epoch']:.0f} of the 64 units; after 100 "
             f"epochs, {ablation.active[C]:.0f}",
             f"about 1/{64 - ablation.active[C]:.0f}",
-            f"varies a little, by {ablation['spread of Z'][C]:.0%}",
-            f"$Z_i$ varies by {ablation['spread of Z'][B]:.0%}",
-            f"dealt out at random take the share from {dense['off']:.0f} to "
+            f"varies a little, by {ablation['spread of Z'][C]:.0f}%",
+            f"$Z_i$ varies by {ablation['spread of Z'][B]:.0f}%",
+            f"dealt out at random take the share from {dense['competition off']:.0f} to "
             f"{dense['denominators dealt out at random']:.0f}%, and each digit's own to "
-            f"{dense['on']:.0f}%",
-            f"leaves the share at {span(alone[['0.25', '1', '4']])}%, and 16 takes it to "
-            f"{alone['16']:.0f}%",
+            f"{dense['competition on']:.0f}%",
+            f"leaves the share at {span(alone[['0.25', '1', '4']])}%; that 16 takes it to "
+            f"{alone['16']:.0f}% we cannot explain",
             f"active units of C change by {still[0]:.1f}, and with two of six runs of SGD "
             f"the slope is {far[0]:.2f} and {far[1]:.2f} away from 1",
             f"the formula would say {in_text['formula with decorrelation']:.0f} units",
@@ -123,19 +122,19 @@ def expected():
             f"principal components explain {own[COMPONENTS]:.0f} and {best[COMPONENTS]:.0f}%",
             f"{span(methods.classifier[[ADAM, SGD, DECAY]], '.1f')}%, against "
             f"{span(methods.classifier[SAES], '.1f')}%",
-            f"from {rows[ADAM, 'the weights']:.0f} to {rows[ADAM, DAMPED]:.0f}%",
+            f"from {rows[ADAM, 'W_j']:.0f} to {rows[ADAM, DAMPED]:.0f}%",
             f"SGD's gain of {own[SGD] - own[ADAM]:.0f} points",
             f"explain {rows[MODEL, PREDICTED]:.0f}%, where $W$ explains "
-            f"{rows[MODEL, 'the weights']:.0f}: a third of what",
+            f"{rows[MODEL, 'W_j']:.0f}: a third of what",
             f"which explain {rows[SGD, PREDICTED]:.0f}% where SGD's $W$ explains "
-            f"{rows[SGD, 'the weights']:.0f}",
+            f"{rows[SGD, 'W_j']:.0f}",
             f"over the variance alone, the weights explain {rows[MODEL, 'W_j / Var(E_j)']:.0f}%",
             f"one unit at a time gives {rows[MODEL, ALONE]:.0f}%",
             f"deviation gain {gain[DAMPED]:.0f} points",
-            f"SGD gains {100 * (fashion.explained[SGD] - fashion.explained[ADAM]):.0f} points, but "
+            f"SGD gains {fashion.explained[SGD] - fashion.explained[ADAM]:.0f} points, but "
             f"{fashion.dead[SGD]:.0f} units die",
             f"thresholded principal components {language_own[COMPONENTS]:.0f}%",
-            f"such an SAE explains {100 * yours.explained:.0f}% of the variance, where the L1 SAE "
+            f"such an SAE explains {yours.explained:.0f}% of the variance, where the L1 SAE "
             f"explains {own['L1 SAE']:.0f} and the TopK SAE {own['TopK SAE']:.0f}%",
             f"decodes badly, {language_own[ADAM]:.0f}% of the variance",
             f"a fitted one explains {language_best[ADAM]:.0f}%, where SAEs explain "
@@ -151,14 +150,14 @@ def expected():
             f"without; in the layer each has a unit of its own from {found[C][0]} and "
             f"{found[C][1]}",
             f"without it only {found[B][0]} of 200 starts find all five clusters",
-            f"number of inactive units, and varies by {ablation['spread of Z'][C]:.0%}",
+            f"number of inactive units, and varies by {ablation['spread of Z'][C]:.0f}%",
             f"correlate with the original ones by at least {of_C.min():.3f}",
             f"better linear classifier ({paper.classifier[MODEL]:.1f} against "
             f"{paper.classifier[SAE]:.1f}%)",
             f"({paper.classifier['tuned tied SAE']:.1f}%; "
-            f"{100 * paper.explained['tuned tied SAE']:.0f}% of the variance against "
-            f"{100 * paper.explained[MODEL]:.0f}%, or {100 * paper['best explained'][MODEL]:.0f}% "
-            "with a fitted decoder)",
+            f"{paper.explained['tuned tied SAE']:.0f}% of the variance against "
+            f"{paper.explained[MODEL]:.0f}%, or {paper['best explained'][MODEL]:.0f}% with a "
+            "fitted decoder)",
             f"some {64 - ablation.active[C]:.0f} inactive units",
         ],
     }

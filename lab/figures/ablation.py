@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.stats import binom
 
 import helpers as h
 from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO, bare, label, name_lines, tiles
@@ -35,9 +34,10 @@ def draw_responsibilities(digits, of_mixture, E):
         add_bar(b, r[i, order].tolist(), colors)
         n_inactive = int((E[i] == 0).sum())
         label(b, f"{n_inactive} inactive", (1.01, 0.5), ha="left", xycoords="axes fraction")
-    axes[0, 1].set_title("a mixture of 64 Gaussians: largest first", loc="center", fontsize=8.5)
-    title = "the paper's layer: inactive units, then active ones"
-    axes[0, 2].set_title(title, loc="center", fontsize=8.5)
+    of_gaussians = f"a mixture of {of_mixture.shape[1]} Gaussians: largest first"
+    of_units = "the paper's layer: inactive units, then active ones"
+    for axis, title in zip(axes[0, 1:], (of_gaussians, of_units)):
+        axis.set_title(title, loc="center", fontsize=8.5)
     fig.alt = (
         "For eight digits, how responsibility is shared: in a mixture one or a few components take "
         "most of it; in the paper's layer, the inactive units take equal slices."
@@ -164,24 +164,15 @@ def draw_count(energies):
         share = 100 * torch.bincount(active, minlength=K + 1) / len(E)
         b.fill_between(np.arange(K + 1), share, step="mid", color=of_model(name), alpha=0.5, lw=0)
         places[name] = int(share.argmax()), float(share.max())
-    p = h.usage(energies["C"]).numpy()
-    independent = np.ones(1)
-    for one in p:
-        independent = np.convolve(independent, binom.pmf([0, 1], 1, one))
-    b.plot(np.arange(K + 1), 100 * independent, ":", color="0.1", lw=1)
+    usage = h.usage(energies["C"])
+    independent = 100 * shares_if_independent(usage.numpy())
+    b.plot(np.arange(K + 1), independent, ":", color="0.1", lw=1)
     for name, (at, height) in places.items():
         style = {"color": of_model(name), "fontsize": 10, "weight": "bold"}
         label(b, name, (at, height), (0, 6), **style)
-    top = places["C"][0] + 4, 0.6 * 100 * independent.max()
+    top = places["C"][0] + 4, 0.6 * independent.max()
     label(b, "C, if its units\nwere independent", top, (4, 0), ha="left")
-    typical = int(p.sum())
-    step = [typical, typical + 1], [-np.log(K - typical)] * 2
-    a.plot(*step, color="k", lw=1)
-    a.plot([typical + 1] * 2, [-np.log(K - typical), -np.log(K - typical - 1)], color="k", lw=2)
-    text = f"one more active unit\ncosts 1/{K - typical}"
-    arrow = {"arrowstyle": "-", "lw": 0.7, "shrinkB": 2}
-    at = typical + 1, -np.log(K - typical - 0.5)
-    label(a, text, at, (-40, 42), arrowprops=arrow, fontsize=8.5)
+    add_price_of_one(a, K, n=int(usage.sum()))
     label(a, f"$-\\log({K}-n)$", (0.62 * K, -np.log(0.38 * K)), (-4, 12), ha="right", fontsize=9)
     a.set(xlim=(-0.01 * K, K + 0.6), ylim=(-np.log(K) - 0.3, 0.5), ylabel="log-sum-exp loss")
     b.set(ylim=(0, None), ylabel="digits, %", xlabel="active units $n$ on a digit")
@@ -190,6 +181,25 @@ def draw_count(energies):
         "-log(K - n); and how many digits have n active units."
     )
     return fig
+
+
+def shares_if_independent(usage):
+    """Return on what share of inputs 0, 1, ..., K units are active if each of usage (K,) is active
+    on its own."""
+    shares = np.ones(1)
+    for one in usage:
+        shares = np.convolve(shares, [1 - one, one])
+    return shares
+
+
+def add_price_of_one(axis, K, n):
+    """Draw the step of -log(K - n) from n active units to one more."""
+    low, high = -np.log(K - n), -np.log(K - n - 1)
+    axis.plot([n, n + 1], [low, low], color="k", lw=1)
+    axis.plot([n + 1, n + 1], [low, high], color="k", lw=2)
+    arrow = {"arrowstyle": "-", "lw": 0.7, "shrinkB": 2}
+    at, text = (n + 1, -np.log(K - n - 0.5)), f"one more active unit\ncosts 1/{K - n}"
+    label(axis, text, at, (-40, 42), arrowprops=arrow, fontsize=8.5)
 
 
 def draw_strangers(losses):
@@ -248,46 +258,56 @@ def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     against N / (lambda K). table: for each layer a row of "data", "units", "ratio", which is
     N / (lambda K), and "share"."""
     fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1, 1.8])
-    p = np.linspace(0.02, 0.9, 300)
-    charge = batch_size / (n_units * (1 - p))
-    pay = weight * (1 / p - 1 / (2 - p))
-    a.plot(100 * p, charge, color=ORANGE)
-    a.plot(100 * p, pay, color=BLUE)
-    balance = predicted_share_active(n_units, batch_size, weight)
-    cost = batch_size / (n_units * (1 - balance))
-    a.plot(100 * balance, cost, "o", color="0.1", ms=5)
-    a.plot([100 * balance] * 2, [0, cost], ":", color="0.1", lw=0.8)
-    label(a, f"{100 * balance:.0f}%", (100 * balance, 0), (4, 7), ha="left", fontsize=9)
-    at = np.abs(pay - 11).argmin()
-    label(a, "variance pays", (100 * p[at], pay[at]), (6, 0), ha="left", color=BLUE, fontsize=8.5)
-    label(a, "an active\nunit costs", (70, 4.4), (-3, 14), ha="right", color=ORANGE, fontsize=8.5)
-    a.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, $p$, %", title="(a) price and pay")
-    a.set_ylabel("slope of the loss by $p$")
-
-    ratios = np.logspace(-1.7, 1.15, 200)
-    b.plot(ratios, 100 * predicted_share_active(1, ratios), color="0.7", lw=3, zorder=0)
-    label(b, "$1-\\sqrt{N/(N+2\\lambda K)}$", (0.025, 62), ha="left", fontsize=9)
-    markers = {"16": "v", "32": "s", "64": "o", "128": "D", "256": "P"}
-    for data, face in zip(table.data.unique(), (ORANGE, "w")):
-        color = ORANGE if face == ORANGE else BLUE
-        for units, some in table[table.data == data].groupby("units"):
-            style = {"marker": markers.get(units, "X"), "mec": color, "mfc": face, "ms": 4.5}
-            b.plot(some.ratio, 100 * some.share, ls="", **style)
-        b.plot([], [], "o", mec=color, mfc=face, ms=4.5, label=data)
-    for units, marker in markers.items():
-        b.plot([], [], ls="", marker=marker, color="0.4", ms=4.5, label=f"{units} units")
-    b.plot(2, 100 * 17.2 / 64, "*", color="k", ms=10, mec="w", zorder=4, label="the paper")
-    b.legend(loc="upper right", handletextpad=0.1, labelspacing=0.3)
-    b.set_xscale("log", base=2)
-    ticks = [2.0**k for k in range(-5, 4)]
-    b.set_xticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
-    b.set(ylim=(0, 100), ylabel="active units, %", xlabel="$N/(\\lambda K)$")
-    b.set_title("(b) measured, and the formula")
+    add_price_and_pay(a, weight, n_units, batch_size)
+    add_shares(b, table)
     fig.alt = (
         "Cost and pay of an active unit against the share of active units; and this share against "
         "N over lambda K: measurements lie near one curve, on MNIST and Fashion-MNIST."
     )
     return fig
+
+
+def add_price_and_pay(axis, weight, n_units, batch_size):
+    """Draw the slopes of the log-sum-exp and the variance term by the share of active units."""
+    p = np.linspace(0.02, 0.9, 300)
+    charge = batch_size / (n_units * (1 - p))
+    pay = weight * (1 / p - 1 / (2 - p))
+    axis.plot(100 * p, charge, color=ORANGE)
+    axis.plot(100 * p, pay, color=BLUE)
+    balance = predicted_share_active(n_units, batch_size, weight)
+    cost = batch_size / (n_units * (1 - balance / 100))
+    axis.plot(balance, cost, "o", color="0.1", ms=5)
+    axis.plot([balance] * 2, [0, cost], ":", color="0.1", lw=0.8)
+    label(axis, f"{balance:.0f}%", (balance, 0), (4, 7), ha="left", fontsize=9)
+    at = np.abs(pay - 11).argmin()
+    style = {"fontsize": 8.5}
+    label(axis, "variance pays", (100 * p[at], pay[at]), (6, 0), ha="left", color=BLUE, **style)
+    label(axis, "an active\nunit costs", (70, 4.4), (-3, 14), ha="right", color=ORANGE, **style)
+    axis.set(xlim=(0, 90), ylim=(0, 14), xlabel="active, $p$, %", title="(a) price and pay")
+    axis.set_ylabel("slope of the loss by $p$")
+
+
+def add_shares(axis, table):
+    """Draw shares of active units against N / (lambda K), beside the formula and the paper's."""
+    ratios = np.logspace(-1.7, 1.15, 200)
+    axis.plot(ratios, predicted_share_active(1, ratios), color="0.7", lw=3, zorder=0)
+    label(axis, "$1-\\sqrt{N/(N+2\\lambda K)}$", (0.025, 62), ha="left", fontsize=9)
+    markers = {"16": "v", "32": "s", "64": "o", "128": "D", "256": "P"}
+    for data, face in zip(table.data.unique(), (ORANGE, "w")):
+        color = ORANGE if face == ORANGE else BLUE
+        for units, some in table[table.data == data].groupby("units"):
+            style = {"marker": markers.get(units, "X"), "mec": color, "mfc": face, "ms": 4.5}
+            axis.plot(some.ratio, some.share, ls="", **style)
+        axis.plot([], [], "o", mec=color, mfc=face, ms=4.5, label=data)
+    for units, marker in markers.items():
+        axis.plot([], [], ls="", marker=marker, color="0.4", ms=4.5, label=f"{units} units")
+    axis.plot(2, 100 * 17.2 / 64, "*", color="k", ms=10, mec="w", zorder=4, label="the paper")
+    axis.legend(loc="upper right", handletextpad=0.1, labelspacing=0.3)
+    axis.set_xscale("log", base=2)
+    ticks = [2.0**k for k in range(-5, 4)]
+    axis.set_xticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
+    axis.set(ylim=(0, 100), ylabel="active units, %", xlabel="$N/(\\lambda K)$")
+    axis.set_title("(b) measured, and the formula")
 
 
 def draw_plateau(losses, table, tolerance=1):
@@ -301,16 +321,11 @@ def draw_plateau(losses, table, tolerance=1):
     for units, color in zip(sizes, (ORANGE, BROWN, DARK)):
         runs = table[table.units == str(units)]
         for rate, epoch in zip(runs.rate, runs.epoch):
-            falls = -np.diff(np.asarray(losses[float(rate), units]))
-            axis.loglog(range(1, len(falls) + 1), falls, color=color, lw=0.9, nonpositive="mask")
-            if np.isfinite(epoch):
-                height = falls[int(epoch) - 1 :][:5].mean()
-                axis.plot(epoch, height, "o", color=color, mfc="w", ms=7, mew=1.4, zorder=5)
-        living = int(runs["living units"].max())
+            add_falls(axis, losses[float(rate), units], epoch, color)
+        living, fewest = int(runs["living units"].max()), int(runs["living units"].min())
         end = 2.2 * units / tolerance
         axis.plot([1, end], [living, living / end], color="0.8", lw=4, zorder=0)
         ticks.append(living / tolerance)
-        fewest = int(runs["living units"].min())
         name = f"{living}" if fewest == living else f"{fewest} to {living}"
         if units == sizes[0]:
             name += f" living units, {len(runs)} learning rates"
@@ -330,6 +345,15 @@ def draw_plateau(losses, table, tolerance=1):
     axis.minorticks_off()
     fig.alt = "The fall of the loss in each epoch, beside grey lines K / t; circles: convergence."
     return fig
+
+
+def add_falls(axis, losses, epoch, color):
+    """Draw how much losses (T,) fall in each epoch, and a circle where they converge."""
+    falls = -np.diff(np.asarray(losses))
+    axis.loglog(range(1, len(falls) + 1), falls, color=color, lw=0.9, nonpositive="mask")
+    if np.isfinite(epoch):
+        height = falls[int(epoch) - 1 :][:5].mean()
+        axis.plot(epoch, height, "o", color=color, mfc="w", ms=7, mew=1.4, zorder=5)
 
 
 def draw_two_units(x, weights, E):

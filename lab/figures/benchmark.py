@@ -35,17 +35,17 @@ def draw_paper(table, pixels):
     """Draw the paper's comparison. table: for each model a row of "method" and what is drawn of it;
     pixels: the classifier's accuracy on pixels."""
     columns = {
-        "active": ("active units", "← better", 1, ".1f"),
-        "classifier": ("classifier, %", "better →", 1, ".1f"),
-        "explained": ("variance explained, %", "better →", 100, ".0f"),
+        "active": ("active units", "← better", ".1f"),
+        "classifier": ("classifier, %", "better →", ".1f"),
+        "explained": ("variance explained, %", "better →", ".0f"),
     }
     methods = [*table.method.unique()]
     size = {"figsize": (TWO, 0.34 * len(methods) + 0.75), "sharey": True}
     fig, axes = plt.subplots(1, len(columns), **size)
-    for axis, (column, (title, better, scale, form)) in zip(axes, columns.items()):
+    for axis, (column, (title, better, form)) in zip(axes, columns.items()):
         for y, method in enumerate(methods):
             runs = table[table.method == method]
-            values, color = scale * runs[column], COLORS.get(method, PINK)
+            values, color = runs[column], COLORS.get(method, PINK)
             axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
             label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
         name_lines(axis, methods)
@@ -78,57 +78,52 @@ CLASSIFIER = "classifier", "linear classifier, %", ".1f"
 def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
     """Draw how well codes are decoded, and classify. table: a row of "method", "active",
     "explained", "best explained" and "classifier" for each model; pixels: the classifier's accuracy
-    on pixels; second: what (b) has, a column of the table, its name and format, and with open dots
-    the column of the best decoder, if there is one. A method that misses target_l0 active units is
-    marked with its number."""
+    on pixels; second: what (b) has, a column of the table, its name and format. A method that
+    misses target_l0 active units is marked with its number."""
     column, unit, form = second
-    methods = [*table.method.unique()]
-    fig, (a, b) = plt.subplots(
-        1, 2, figsize=(TWO, 0.25 * len(methods) + 0.95), width_ratios=[2.3, 1], sharey=True
-    )
-    names = []
-    for y, method in enumerate(methods):
-        runs = table[table.method == method]
-        color = COLORS.get(method, PINK)
-        own, best, other = 100 * runs.explained, 100 * runs["best explained"], runs[column]
-        ends, high = [min(*own, *best), max(*own, *best)], [y] * len(runs)
-        a.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
-        a.plot(best, high, "o", color=color, mfc="w", ms=6.5, mew=1.2)
-        for axis, dots in ((a, own), (b, other)):
-            axis.plot(dots, high, "o", color=color, mec="w", ms=6, mew=0.5)
-        style = {"color": color, "fontsize": 8}
-        label(a, f"{own.mean():.0f}", (ends[0], y), (-6, 0), ha="right", **style)
-        label(a, f"{best.mean():.0f}", (ends[1], y), (6, 0), ha="left", **style)
-        if f"best {column}" in runs:
-            fitted = runs[f"best {column}"]
-            low, top = min(*fitted, *other), max(*fitted, *other)
-            b.plot(fitted, high, "o", color=color, mfc="w", ms=6.5, mew=1.2, zorder=1)
-            label(b, format(other.mean(), form), (low, y), (-6, 0), ha="right", **style)
-            label(b, format(fitted.mean(), form), (top, y), (6, 0), ha="left", **style)
-        else:
-            label(b, format(other.mean(), form), (other.max(), y), (6, 0), ha="left", **style)
-        l0 = runs.active.mean()
-        mark = f" ({l0:.1f} active)" if misses(l0, target_l0) else ""
-        names.append(SHORT_NAMES.get(method, method) + mark)
-        if y == 0:
-            label(a, "the decoder's fault", (sum(ends) / 2, y), (0, 9), color="0.3")
-            label(a, "no linear decoder finds", ((ends[1] + 100) / 2, y), (0, 9), color="0.3")
-            a.plot([ends[1], 100], [y, y], ":", color="0.5", lw=1, zorder=0)
-    name_lines(a, names)
+    l0 = table.groupby("method", sort=False).active.mean()
+    size = {"figsize": (TWO, 0.25 * len(l0) + 0.95), "width_ratios": [2.3, 1]}
+    fig, (a, b) = plt.subplots(1, 2, **size, sharey=True)
+    add_methods(a, table, "explained", ".0f")
+    add_methods(b, table, column, form)
+    marks = [f" ({n:.1f} active)" if misses(n, target_l0) else "" for n in l0]
+    name_lines(a, [SHORT_NAMES.get(name, name) + mark for name, mark in zip(l0.index, marks)])
+    first = table[table.method == l0.index[0]][["explained", "best explained"]]
+    low, high = first.min(axis=None), first.max(axis=None)
+    label(a, "the decoder's fault", ((low + high) / 2, 0), (0, 9), color="0.3")
+    label(a, "no linear decoder finds", ((high + 100) / 2, 0), (0, 9), color="0.3")
+    a.plot([high, 100], [0, 0], ":", color="0.5", lw=1, zorder=0)
     if pixels is not None:
         b.axvline(pixels, color="0.3", ls=":", lw=1, zorder=0)
         label(b, "pixels", (pixels, -0.55), color="0.3")
     a.set_title("(a) ● own decoder  ○ best linear decoder")
-    lowest = 100 * table[["explained", "best explained"]].min(axis=None)
+    lowest = table[["explained", "best explained"]].min(axis=None)
     a.set(xlabel="variance of test data explained, %", xlim=(lowest - 0.14 * (100 - lowest), 100))
     b.set(title=f"(b) {unit.removesuffix(', %')}", xlabel=unit, xmargin=0.3)
     b.tick_params(axis="y", labelleft=False, length=0)
     b.spines["left"].set_visible(False)
     fig.alt = (
-        f"For each of {', '.join(methods)}: (a) variance explained by its own decoder, filled, and "
-        f"by the best linear decoder, open dots; (b) {unit}."
+        f"For each of {', '.join(l0.index)}: (a) variance explained by its own decoder, filled, "
+        f"and by the best linear decoder, open dots; (b) {unit}."
     )
     return fig
+
+
+def add_methods(axis, table, column, form):
+    """Draw a line for each method: dots at a column of the table, open ones at that of the best
+    decoder if there is one, and their means."""
+    for y, (method, runs) in enumerate(table.groupby("method", sort=False)):
+        color = COLORS.get(method, PINK)
+        style, level = {"color": color, "fontsize": 8}, [y] * len(runs)
+        both = [runs[name] for name in (column, f"best {column}") if name in runs]
+        low, *_, high = sorted([both[0], *both], key=lambda values: values.mean())
+        ends = min(low.min(), high.min()), max(low.max(), high.max())
+        if len(both) == 2:
+            axis.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
+            axis.plot(both[1], level, "o", color=color, mfc="w", ms=6.5, mew=1.2)
+            label(axis, format(low.mean(), form), (ends[0], y), (-6, 0), ha="right", **style)
+        axis.plot(runs[column], level, "o", color=color, mec="w", ms=6, mew=0.5)
+        label(axis, format(high.mean(), form), (ends[1], y), (6, 0), ha="left", **style)
 
 
 def draw_language(table, target_l0):

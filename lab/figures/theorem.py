@@ -5,7 +5,6 @@ import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
-from scipy.spatial.distance import cdist
 
 from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
 from lab.plane import (
@@ -264,7 +263,7 @@ def save_film(path, points, means, layers, counts, n_starts):
 
     def keep(milliseconds):
         fig.canvas.draw()
-        images.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()))
+        images.append(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy())
         times.append(milliseconds)
 
     def draw(i, step):
@@ -316,14 +315,11 @@ def describe_means(means):
 
 
 def write_gif(path, images, times, n_colors=64):
-    """Write images, each shown for some milliseconds, in the colours that are most frequent, so
-    that the file is small."""
-    pixels = np.stack([np.asarray(image) for image in images]) @ [65536, 256, 1]
-    colors, which, counts = np.unique(pixels, return_inverse=True, return_counts=True)
-    colors = colors[:, None] >> [16, 8, 0] & 255  # red, green and blue again
-    palette = colors[counts.argsort(kind="stable")[-n_colors:]]
-    nearest = cdist(colors, palette).argmin(1).astype(np.uint8)
-    first, *rest = (Image.fromarray(frame) for frame in nearest[which].reshape(pixels.shape))
-    for frame in (first, *rest):
-        frame.putpalette(palette.flatten().tolist())
+    """Write images, each shown for some milliseconds, in few colours, so that the file is small."""
+    together = Image.fromarray(np.concatenate(images))
+    palette = together.quantize(n_colors, dither=Image.Dither.NONE)
+    first, *rest = (
+        Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE)
+        for image in images
+    )
     first.save(path, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
