@@ -186,7 +186,7 @@ def test_a_layer_is_kept_after_the_epochs_asked_for():
     close(last.W, alone.W)
     close(of_last, losses)
     noisy, _ = methods.train_layer(h.lse_loss, x, 50, 3, 1, noise=0.1, batch_size=64, lr=1e-9)
-    W = h.Encoder(64, 50, seed=3).W
+    W = h.Encoder(64, 50, seed=3).W.detach()
     assert float((noisy.W - W).std() / W.std()) == pytest.approx(0.1, rel=0.05)
 
 

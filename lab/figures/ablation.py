@@ -54,13 +54,13 @@ def add_bar(axis, widths, colors):
 
 
 def draw_models(models):
-    """Draw units of one seed. models: {"A: what it has": (correlations (K, K), usage (K,), weights
-    (K, D))}, of A to D."""
+    """Draw units of one seed. models: {"A: what it has": (energies (N, K), weights (K, D))}, of A
+    to D."""
     fig, axes = plt.subplots(3, 4, figsize=(TWO, 4.4), height_ratios=[1.6, 0.75, 0.75])
-    for (name, (R, usage, W)), (a, b, c) in zip(models.items(), axes.T):
-        K = len(usage)
+    for (name, (E, W)), (a, b, c) in zip(models.items(), axes.T):
+        K, usage = len(W), h.usage(E)
         a.set_title(name, loc="center", weight="bold", color=of_model(name), fontsize=7.5)
-        R, order = sort_correlations(R)
+        R, order = sort_correlations(h.correlation(E))
         a.imshow(R, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
         bare(a, framed=True)
         n_active = float(usage.sum())
@@ -73,7 +73,7 @@ def draw_models(models):
             redundancy = (R**2).sum() - (R.diagonal() ** 2).sum()
             a.set_xlabel(f"redundancy {redundancy:,.0f}")
             tiles(c, W[order[block_and_neighbours(R)]], 4)
-    n_active = [float(usage.sum()) for _, usage, _ in models.values()]
+    n_active = [h.l0(E) for E, _ in models.values()]
     if abs(n_active[1] - n_active[2]) < 0.1 * n_active[2]:
         bracket(axes[1, 1], "equal on average")
     names = "correlations\nof pairs", "active on this\nshare of digits", "weights of\n8 units"

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 
+import helpers as h
 from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO, label, name_lines, tiles
 from lab.methods import ADAM, COMPONENTS, DECAY, SGD, misses
 
@@ -62,10 +63,10 @@ def draw_paper(table, pixels):
 
 def draw_weights(models):
     """Draw weights of units, each on its own scale, the most used first; dead units get a frame.
-    models: {title: (W (K, D), usage (K,))}."""
+    models: {title: (weights (K, D), energies (N, K))}."""
     fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO, 0.46 * TWO))
-    for axis, (title, (W, usage)) in zip(axes, models.items()):
-        used, order = usage.sort(descending=True, stable=True)
+    for axis, (title, (W, E)) in zip(axes, models.items()):
+        used, order = h.usage(E).sort(descending=True, stable=True)
         tiles(axis, W[order], 8, framed=(used == 0).nonzero()[:, 0].tolist())
         axis.set_title(title, loc="center")
     fig.alt = f"Weights of units of {' and '.join(models)}; those of dead units are framed."

@@ -317,7 +317,7 @@ def describe_means(means):
 def write_gif(path, images, times, n_colors=64):
     """Write images, each shown for some milliseconds, in few colours, so that the file is small."""
     together = Image.fromarray(np.concatenate(images))
-    palette = together.quantize(n_colors, dither=Image.Dither.NONE)
+    palette = together.quantize(n_colors, Image.Quantize.FASTOCTREE)  # others lose hues, or white
     first, *rest = (
         Image.fromarray(image).quantize(palette=palette, dither=Image.Dither.NONE)
         for image in images
