@@ -29,7 +29,7 @@ notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 
 # A notebook runs again if it, or what it imports, has changed. What a run saves is moved
 # to figures/ at its end, so that one that is stopped changes nothing there.
-CODE := helpers.py $(wildcard lab/*.py lab/figures/*.py)
+CODE := helpers.py $(filter-out lab/language.py,$(wildcard lab/*.py lab/figures/*.py))
 build/%.ipynb: notebooks/%.ipynb $(CODE) data/mnist.npz | $(INSTALLED)
 	rm -rf build/$* && mkdir -p build/$* && touch build/$*.begun
 	FULL=1 OUTPUT=build/$* $(RUN) $< build/$*.running.ipynb
@@ -46,7 +46,7 @@ fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these im
 	for n in 2_ablation 3_benchmark; do FULL=1 OUTPUT=build/fashion \
 	  $(RUN) -y "DATA: $(DATA)" -y "SEEDS: [0, 1]" -y "EPOCHS: 40" \
 	  notebooks/$$n.ipynb build/fashion/$$n.ipynb || exit 1; done
-	$(if $(filter data/fashion.npz,$(DATA)),mv build/fashion/*.json figures/fashion/)
+	$(if $(filter %/data/fashion.npz,$(abspath $(DATA))),mv build/fashion/*.json figures/fashion/)
 
 language: $(WEIGHTS)  ## the benchmark on a language model
 	rm -rf build/language && OUTPUT=build/language $(PYTHON) -m lab.language $(ARGS)

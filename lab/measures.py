@@ -1,6 +1,6 @@
 """What is measured of trained models: decoders, classifier, energies, and whether units agree.
 
-Shares are in percent.
+Shares of variance, of inputs and of units are in percent.
 """
 
 import copy
@@ -19,9 +19,7 @@ from torch.nn.functional import normalize
 import helpers as h
 from lab.runs import run_in_parallel
 
-N_DECODED = 20_000  # training rows to which decoders are fitted
-# `classifier_accuracy` may end before it has converged, as of pixels
-warnings.filterwarnings("ignore", "lbfgs failed to converge", ConvergenceWarning)
+N_FIT_ROWS = 20_000  # training rows to which decoders are fitted
 
 
 def measure_each(models, measure, title, *names):
@@ -31,8 +29,8 @@ def measure_each(models, measure, title, *names):
     names: of the columns before "seed", "method" if none are given; keys may have several names.
     """
     columns = [*(names or ["method"]), "seed"]
-    measured = run_in_parallel(lambda key: measure(models[key]), models, title)
-    rows = [dict(zip(columns, key, strict=True)) | row for key, row in measured.items()]
+    measured = run_in_parallel(lambda one: measure(one[1]), models.items(), title)
+    rows = [dict(zip(columns, key, strict=True)) | row for (key, _), row in measured.items()]
     return pd.DataFrame(rows)
 
 
@@ -41,18 +39,17 @@ def measure_each(models, measure, title, *names):
 
 def with_decoders(model, x):
     """Return the model with its own decoder, which gets one gain and an offset, and the model with
-    the best linear decoder, both fitted to the first N_DECODED rows of x."""
-    x = x[:N_DECODED]
-    own, best = h.scaled_decoder(model, x), h.best_decoder(model, x)
-    return h.WithDecoder(model, *own), h.WithDecoder(model, *best)
+    the best linear decoder, both fitted to the first N_FIT_ROWS rows of x."""
+    x = x[:N_FIT_ROWS]
+    return h.with_own_decoder(model, x), h.with_best_decoder(model, x)
 
 
 @torch.no_grad()
 def decoding_scores(model, x, x_test):
-    """Return how well activations of x_test are decoded, by decoders fitted to rows of x: a dict.
+    """Return how well activations of x_test (M, D) are decoded, by `with_decoders` of x (N, D).
 
-    "active" units of an input; "dead" units; "explained", the variance explained by W^T, or an
-    SAE's own decoder; "best explained", by the best linear decoder.
+    A dict: "active" units of an input; "dead" units; "explained", the variance explained by W^T, or
+    an SAE's own decoder; "best explained", by the best linear decoder.
     """
     A = model(x_test)
     own, best = with_decoders(model, x)
@@ -67,14 +64,14 @@ def decoding_scores(model, x, x_test):
 @torch.no_grad()
 def benchmark_scores(model, x, y, x_test, y_test):
     """Return `decoding_scores`, and the number of "parameters", the accuracy of a "classifier", the
-    "purity" of units, and the paper's "norm-matched error": a dict."""
+    "purity" of units, and the paper's "norm-matched error": a dict. x is (N, D), and y (N,)."""
     A_test = model(x_test)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         **decoding_scores(model, x, x_test),
         "classifier": classifier_accuracy(model(x), y, A_test, y_test),
         "purity": purity(A_test, y_test),
-        "norm-matched error": norm_matched_error(A_test @ h.own_decoder(model), x_test),
+        "norm-matched error": norm_matched_error(A_test @ h.decoder_rows(model), x_test),
     }
 
 
@@ -91,13 +88,15 @@ def classifier_accuracy(A, y, A_test, y_test):
     """Return the test accuracy of a logistic regression on A (N, K), standardised."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=3e-4))
     A, y, A_test, y_test = (t.detach().cpu().numpy() for t in (A, y, A_test, y_test))
-    return 100 * classifier.fit(A, y).score(A_test, y_test)
+    with warnings.catch_warnings():  # it may end before it has converged, as of pixels
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return 100 * classifier.fit(A, y).score(A_test, y_test)
 
 
 def norm_matched_error(x_hat, x):
     """Return the mean squared error per entry of x_hat (N, D), rescaled to the norms of x (N, D).
 
-    As the script of the paper does it: x_hat is A V, without an offset, also of its SAE.
+    This is how the script of the paper measures reconstructions A V, without an offset.
     """
     x_hat = normalize(x_hat, dim=1) * x.norm(dim=1, keepdim=True)
     return float((x_hat - x).square().mean())
@@ -110,7 +109,7 @@ def explained_by_decoder_rows(model, x, x_test):
 
     "damped": times the standard deviation of each pixel; or times those of other pixels, at random.
     """
-    x = x[:N_DECODED]
+    x = x[:N_FIT_ROWS]
     W, deviation = model.W, x.std(0)
     dealt = torch.randperm(len(deviation), generator=torch.Generator().manual_seed(0))
     A = model(x)
@@ -125,12 +124,9 @@ def explained_by_decoder_rows(model, x, x_test):
         "W_j, damped": W * deviation,
         "W_j, damped at random": W * deviation[dealt],
     }
-    decoders = {name: h.scaled_decoder(model, x, V) for name, V in rows.items()}
-    decoders["the best"] = h.best_decoder(model, x)
-    return {
-        name: 100 * h.variance_explained(h.WithDecoder(model, *decoder), x_test)
-        for name, decoder in decoders.items()
-    }
+    decoded = {name: h.with_own_decoder(model, x, V) for name, V in rows.items()}
+    decoded["the best"] = h.with_best_decoder(model, x)
+    return {name: 100 * h.variance_explained(one, x_test) for name, one in decoded.items()}
 
 
 # --- What units represent -------------------------------------------------------------------------
@@ -197,15 +193,15 @@ def spread_of_Z(E):
 
 @torch.no_grad()
 def ablation_scores(model, x, y, x_test, y_test):
-    """Return `energy_statistics` and `spread_of_Z` of test inputs, and the accuracy of a
-    "classifier": a dict."""
+    """Return `energy_statistics` and `spread_of_Z` of x_test (M, D), and the accuracy of a
+    "classifier" that is trained on x (N, D) with labels y (N,): a dict."""
     E, E_test = model(x), model(x_test)
     accuracy = classifier_accuracy(E, y, E_test, y_test)
     return energy_statistics(E_test) | spread_of_Z(E_test) | {"classifier": accuracy}
 
 
 @torch.no_grad()
-def coefficient_of_variation(E):
+def shape_of_energies(E):
     """Return the standard deviation of a unit's energies above zero over their mean, which is 1 if
     they are exponential: the median over the units of E (N, K)."""
     n = (E > 0).sum(0)
@@ -214,9 +210,9 @@ def coefficient_of_variation(E):
     return float((deviation / mean).nanmedian())
 
 
-def outward_push_of_terms(model, x, batch_size=128):
-    """Return how hard each term of the loss pushes boundaries outward: its gradient by b, times the
-    length of w, a mean over minibatches of x and the median over units. A dict."""
+def forces_on_boundaries(model, x, batch_size=128):
+    """Return how hard each term of the loss pushes boundaries of units outward: its gradient by b,
+    times the length of w, a mean over minibatches of x and the median over units. A dict."""
     terms = {
         "log-sum-exp": h.lse_loss,
         "variance": h.variance_loss,
@@ -235,7 +231,7 @@ def outward_push_of_terms(model, x, batch_size=128):
 
 
 @torch.no_grad()
-def fall_of_loss(layer, losses, x, last=20):
+def convergence_statistics(layer, losses, x, last=20):
     """Return how the losses (T,) of a layer fall from epoch to epoch: a dict.
 
     "living units" on inputs x; the "epoch" of convergence; the "slope", the fall of the loss in an
@@ -243,7 +239,8 @@ def fall_of_loss(layer, losses, x, last=20):
     "largest over smallest unit", by the length of weights and bias.
     """
     living = h.usage(layer(x)) > 0
-    size = torch.cat([layer.W, layer.b[:, None]], 1).norm(dim=1)[living]
+    size = torch.cat([layer.W, layer.b[:, None]], 1).norm(dim=1)
+    size = size[living] if living.any() else size
     t = torch.arange(1, len(losses))
     return {
         "living units": int(living.sum()),
@@ -256,15 +253,20 @@ def fall_of_loss(layer, losses, x, last=20):
 def convergence_epoch(losses, tolerance=1):
     """Return the first of five epochs in a row in which losses (T,) change by less than the
     tolerance, counted from 0, as in the paper's script; NaN if there is none."""
-    small = losses.diff().abs() < tolerance  # the first change is that of epoch 1
-    windows = small.unfold(0, 5, 1).all(1).nonzero()[:, 0] if len(small) >= 5 else []
-    return windows[0].item() + 1.0 if len(windows) else math.nan
+    small = (losses.diff().abs() < tolerance).tolist()  # the first change is that of epoch 1
+    for epoch in range(1, len(small) - 3):
+        if all(small[epoch - 1 : epoch + 4]):
+            return float(epoch)
+    return math.nan
 
 
 # --- How sparse the code will be ------------------------------------------------------------------
 
 
 def predicted_share_active(n_units, batch_size, weight=1):
-    """Return the percentage of active units at which the price that the log-sum-exp puts on them is
-    what the variance term, of a weight, pays for them: section 5 of notebook 2."""
+    """Return the share of active units, 1 - sqrt(N / (N + 2 lambda K)), at which the price that the
+    log-sum-exp puts on them is what the variance term pays for them: section 5 of notebook 2.
+
+    n_units : K; batch_size : N; weight : lambda. Only N / (lambda K) counts.
+    """
     return 100 * (1 - (batch_size / (batch_size + 2 * weight * n_units)) ** 0.5)

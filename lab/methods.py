@@ -22,16 +22,16 @@ ADAM, SGD = "the paper's loss, with Adam", "the paper's loss, with SGD"
 DECAY, COMPONENTS = f"{ADAM}, + weight decay", "principal components"
 
 
-def fall_at_end(epochs):
+def rates_that_fall(epochs):
     """Return a factor of the learning rate for each epoch: 1, and for the last quarter of several
     0.1."""
     last = max(epochs // 4, int(epochs > 1))
     return [1.0] * (epochs - last) + [0.1] * last
 
 
-def start_slowly(epochs):
+def rates_that_start_low(epochs):
     """Return the same, but the first of three or more is 0.05, so that SGD kills no units."""
-    factors = fall_at_end(epochs)
+    factors = rates_that_fall(epochs)
     return [0.05, *factors[1:]] if epochs > 2 else factors
 
 
@@ -43,8 +43,8 @@ class Method:
     ----------
     name : of its rows in tables
     new_model : new_model(x, n_units, target_l0, seed), for inputs x (N, D)
-    loss : loss(model, x), a pair of what makes the code sparse and the rest, each summed over a
-        minibatch; or None if nothing is trained
+    loss : loss(model, x), of a minibatch, a pair of what makes the code sparse and the rest; or
+        None if nothing is trained
     options : of `helpers.fit`
     steered : whether the first of the pair is weighted so that target_l0 units are active
     schedule : schedule(epochs), a factor of the learning rate for each; or None, as of `fit`
@@ -55,7 +55,7 @@ class Method:
     loss: Callable | None
     options: dict = field(default_factory=dict)
     steered: bool = True
-    schedule: Callable | None = fall_at_end
+    schedule: Callable | None = rates_that_fall
 
 
 # --- Losses: what makes the code sparse, and the rest ---------------------------------------------
@@ -110,38 +110,39 @@ def new_top_k_sae(x, n_units, target_l0, seed):
 
 
 def new_paper_sae(x, n_units, target_l0, seed):
-    """Return the SAE of the paper's benchmark; its decoder starts as PyTorch's layers do."""
+    """Return the SAE of the paper's benchmark, both of whose layers start as PyTorch's do."""
     model = h.SparseAutoencoder(x.shape[1], n_units, seed=seed)
     bound = n_units**-0.5
     rng = torch.Generator().manual_seed(100 + seed)
-    model.V.data.uniform_(-bound, bound, generator=rng)
+    for parameter in (model.V, model.c):
+        parameter.data.uniform_(-bound, bound, generator=rng)
     return model
 
 
 def new_principal_components(x, n_units, target_l0, seed):
-    """Return an encoder of n_units / 2 components and their negatives, with one bias for all, at
-    which target_l0 units are active. It has no use for the seed."""
-    model = h.Encoder(x.shape[1], n_units, x.mean(0)).to(x.device)
+    """Return an encoder of n_units / 2 components, or all there are, and their negatives, with one
+    bias for all, at which target_l0 units are active. It has no use for the seed."""
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-n_units // 2 :]
-    model.W.data = torch.cat([axes, -axes])[:n_units]
+    W = torch.cat([axes, -axes])[:n_units]
+    model = h.Encoder(x.shape[1], len(W), x.mean(0)).to(x.device)
+    model.W.data = W
     model.b.data.zero_()
     scores = model.pre_activations(x).detach().flatten()
-    n_inactive = len(scores) - round(target_l0 * len(scores) / n_units)
+    n_inactive = len(scores) - round(target_l0 * len(x))
     model.b.data -= scores.kthvalue(n_inactive).values
     return model
 
 
 # --- What is compared -----------------------------------------------------------------------------
 
-MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
-SGD_OPTIONS = {"optimizer": MOMENTUM, "lr": 0.06}
-TIED = Method("tied SAE", partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
+SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.06}
+TIED_SAE = Method("tied SAE", partial(new_sae, tied=True), l1_sae_loss, {"lr": 0.008})
 METHODS = [  # rates: data/README.md
     Method(ADAM, new_encoder, paper_loss),
-    Method(SGD, new_encoder, paper_loss, SGD_OPTIONS, schedule=start_slowly),
+    Method(SGD, new_encoder, paper_loss, SGD_OPTIONS, schedule=rates_that_start_low),
     Method(DECAY, new_encoder, paper_loss_with_weight_decay),
     Method(COMPONENTS, new_principal_components, None),
-    TIED,
+    TIED_SAE,
     Method("L1 SAE", new_sae, l1_sae_loss, {"lr": 0.008}),
     Method("TopK SAE", new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
@@ -149,7 +150,7 @@ UNTUNED = {"steered": False, "schedule": None}
 PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
     Method("the paper's model", new_encoder, paper_loss, **UNTUNED),
     Method("the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
-    replace(TIED, name="tuned tied SAE"),
+    replace(TIED_SAE, name="tuned tied SAE"),
 ]
 
 
@@ -160,7 +161,7 @@ def steered_loss(loss, target_l0, n_steps):
     """Return the loss (s * sparsity + rest) / (1 + s), whose strength s is moved while it trains.
 
     At every eighth minibatch, s is multiplied by a power of the number of active units over its
-    target, if this is between 1/3 and 3: dual ascent on a constraint (Rezende & Viola, 2018;
+    target, kept between 1/3 and 3: dual ascent on a constraint (Rezende & Viola, 2018;
     Gallego-Posada et al., 2022). The target gets to target_l0 in a sixth of the steps, or units
     die. At first, the gradient of sparsity is half as long as that of the rest. The divisor keeps
     steps of SGD from growing. Raises ValueError if either part has no gradient.
@@ -221,7 +222,7 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     return model
 
 
-def train_all(methods, seeds, x, title="methods", **setting):
+def train_all(methods, seeds, x, title, *, target_l0, **setting):
     """Return {(name, seed): model}, trained by `train` with the setting; what is not trained has
     the first seed alone. Warns of a steered method that misses its target by more than 5%.
 
@@ -234,14 +235,14 @@ def train_all(methods, seeds, x, title="methods", **setting):
 
     def train_one(key):
         name, seed = key
-        return train(by_name[name], seed, x, **setting)
+        return train(by_name[name], seed, x, target_l0=target_l0, **setting)
 
     models = run_in_parallel(train_one, keys, title)
     for (name, seed), model in models.items():
         with torch.no_grad():
             l0 = h.l0(model(x[:10_000]))
-        if by_name[name].steered and misses(l0, setting["target_l0"]):
-            miss = f"{l0:.1f} units are active, not {setting['target_l0']}"
+        if by_name[name].steered and misses_target(l0, target_l0):
+            miss = f"{l0:.1f} units are active, not {target_l0}"
             warnings.warn(
                 f"{name}, seed {seed}: {miss}; try more epochs or another lr", stacklevel=2
             )
@@ -265,7 +266,7 @@ def train_layer(loss, x, n_units, seed, epochs, noise=0, **options):
     return layer.requires_grad_(False), losses
 
 
-def layers_after(epochs, loss, x, n_units, seed):
+def layers_by_epoch(epochs, loss, x, n_units, seed):
     """Return {epoch: the layer after it} for some epochs of one training by `train_layer`."""
     layers = {}
     n_done = 0
@@ -280,7 +281,7 @@ def layers_after(epochs, loss, x, n_units, seed):
     return layers
 
 
-def misses(l0, target_l0):
+def misses_target(l0, target_l0):
     """Return whether the number of active units is more than 5% away from its target."""
     return not math.isclose(l0, target_l0, rel_tol=0.05)
 

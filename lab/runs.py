@@ -204,7 +204,7 @@ class Run:
         self.criteria = []
         for claim, measured, comparison, bound in rows:
             values = [float(value) for value in np.atleast_1d(measured)]
-            holds = bool(values) and all(COMPARISONS[comparison](v, bound) for v in values)
+            holds = all(COMPARISONS[comparison](value, bound) for value in values)
             row = {"claim": claim, "comparison": comparison, "bound": bound, "holds": holds}
             finite = [value if np.isfinite(value) else None for value in values]
             self.criteria.append(row | {"measured": finite})
@@ -267,8 +267,8 @@ def _commit():
 
 # How far the number of one seed may be from the record's, or which share of it: as far as another
 # processor's rounding moves it. Of a mean of n seeds, 1 / sqrt(n) of that; and any mean may move by
-# ERRORS standard errors of the difference, from the record's own spread over seeds, but not by more
-# than the last number. The keys are the last words of columns.
+# STANDARD_ERRORS of the difference, from the record's own spread over seeds, but by the last number
+# at most. The keys are the last words of columns.
 TOLERANCES = {
     "classifier": (0.5, 0, 1.4),
     "explained": (2, 0, 1.4),
@@ -279,8 +279,8 @@ TOLERANCES = {
     "redundancy": (0.5, 0.03, np.inf),
     **dict.fromkeys(["parameters", "bound", "holds"], (0, 0, np.inf)),
 }
-WHOLE_NUMBERS, OTHERS = (1, 0.05, np.inf), (1e-6, 0.03, np.inf)
-ERRORS = 2
+OF_WHOLE_NUMBERS, OF_OTHERS = (1, 0.05, np.inf), (1e-6, 0.03, np.inf)
+STANDARD_ERRORS = 2
 
 
 def means_over_seeds(record):
@@ -307,10 +307,10 @@ def differences_from_record(record, run):
     both = means_over_seeds(record).join(means_over_seeds(run).add_suffix(" of run"), how="outer")
     allowed = []
     for (_, _, column), row in both.iterrows():
-        usual = WHOLE_NUMBERS if row.whole is True else OTHERS
+        usual = OF_WHOLE_NUMBERS if row.whole is True else OF_OTHERS
         near, share, most = TOLERANCES.get(column.split()[-1], usual)
         one_seed = max(near, share * abs(row["mean"])) / row["count"] ** 0.5
-        of_spread = ERRORS * np.nan_to_num(row["std"]) * (2 / row["count"]) ** 0.5
+        of_spread = STANDARD_ERRORS * np.nan_to_num(row["std"]) * (2 / row["count"]) ** 0.5
         allowed.append(max(one_seed, min(of_spread, most)))
     apart = (both["mean"] - both["mean of run"]).abs()
     same_seeds = both["count"] == both["count of run"]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from lab import measures, plane
 from lab.figures import ablation, benchmark, theorem
-from lab.figures.style import UNITS
+from lab.figures.style import UNIT_COLORS
 
 
 def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
@@ -24,7 +24,11 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
     for point, color in zip(active, marks.get_facecolors()):
         units = point.nonzero()[:, 0].tolist()
         expected = (
-            UNITS[units[0]] if len(units) == 1 else theorem.SEVERAL if units else theorem.NONE
+            UNIT_COLORS[units[0]]
+            if len(units) == 1
+            else theorem.SEVERAL_ACTIVE
+            if units
+            else theorem.NONE_ACTIVE
         )
         assert to_hex(color) == to_hex(expected)
     votes = plane.votes_without_competition(torch.relu(points @ W.T + b))
@@ -55,8 +59,17 @@ def test_copies_stand_side_by_side_in_the_correlations():
     assert_allclose(R, abs(torch.corrcoef(codes)[order][:, order]), rtol=1e-5)
     block = np.flatnonzero(R.diagonal(1) > 0.999)  # each copy but the last, and the next
     assert len(block) == copies.sum() - 1 and np.ptp(block) == len(block) - 1
-    units = ablation.block_and_neighbours(R)  # eight, five of them copies
+    units = ablation.units_of_largest_block(R)  # eight, five of them copies
     assert len(units) == 8 and len({*units} & {*block, block[-1] + 1}) >= 5
+
+
+def test_shares_of_independent_units_are_those_of_all_cases():
+    usage = np.array([0.2, 0.5, 0.9])
+    cases = [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
+    expected = np.zeros(4)
+    for case in cases:
+        expected[sum(case)] += np.prod(np.where(case, usage, 1 - usage))
+    assert_allclose(ablation.shares_if_independent(usage), expected)
 
 
 def test_the_formula_is_drawn_through_its_own_numbers():

@@ -196,43 +196,45 @@ def test_decoders_are_least_squares(k, far):
     for p in (model.W.data, model.b.data):
         p[1], p[3] = 1e-4 * p[1], p[0] + 0.1 * p[3]
         p[2] = 1e-15 * p[2] + 9.1 * (p.dim() == 1)
-    A, (V, offset) = model(x).detach(), h.best_decoder(model, x)
+    A, best = model(x).detach(), h.with_best_decoder(model, x)
+    V = best.V
     ones = torch.cat([A, torch.ones(len(A), 1)], 1)
     solution, *_ = np.linalg.lstsq(ones.numpy(), x.numpy(), rcond=None)
-    close(A @ V + offset, ones.numpy() @ solution, 0, 1e-6 * x.std(0).min().item())
-    assert V.dtype == torch.float64 and (k or not V[2].any())
+    close(A @ V + best.offset, ones.numpy() @ solution, 0, 1e-6 * x.std(0).min().item())
+    assert k or not V[2].any()
 
-    own, offset = h.scaled_decoder(model, x)
-    gain, offset = torch.ones(1).requires_grad_(), offset.requires_grad_()
+    decoded = h.with_own_decoder(model, x)
+    own, offset, gain = decoded.V, decoded.offset.requires_grad_(), torch.ones(1).requires_grad_()
     error = (A @ (gain * own) + offset - x).square().mean()
     close(torch.cat(grad(error, (gain, offset))) / (1 + far**2), torch.zeros(7))  # the minimum
     close(own / own[0, 0], model.V / model.V[0, 0])
     for other, expected in ((V, V), (-3 * own, own)):  # of any decoder, whatever its size
-        close(h.scaled_decoder(model, x, other)[0], expected, 1e-5)
+        close(h.with_own_decoder(model, x, other).V, expected, 1e-5)
 
 
 def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
     x, model = normal(300, 6), encoder()
     x[:, 0], x[9:, :2], model.W.data[:2], model.b.data[:2] = 0, -1, torch.eye(2, 6), 0
     x[:9, 0], x[:10, 1] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2
-    (V, offset), A = h.best_decoder(model, x), model(x).detach()
-    assert not V[0].any() and V[1:].all() and h.best_decoder(model, x, min_active=9)[0].all()
-    close(A @ V + offset, LinearRegression().fit(A[:, 1:], x).predict(A[:, 1:]))
+    best, A = h.with_best_decoder(model, x), model(x).detach()
+    assert not best.V[0].any() and best.V[1:].all()
+    assert h.with_best_decoder(model, x, min_active=9).V[0].all()
+    close(best.reconstruct(x), LinearRegression().fit(A[:, 1:], x).predict(A[:, 1:]))
 
 
-@pytest.mark.parametrize("decoder", [h.best_decoder, h.scaled_decoder])
+@pytest.mark.parametrize("with_decoder", [h.with_best_decoder, h.with_own_decoder])
 @pytest.mark.parametrize("new", [encoder, partial(sae, k=2)])
-def test_a_decoded_model_gives_inputs_as_they_are(new, decoder):
+def test_a_decoded_model_gives_inputs_as_they_are(new, with_decoder):
     """By hand, on centred inputs and with a model of centred inputs. Of dead units, the mean."""
     x, x_test, model = normal(200, 6), normal(50, 6, seed=1), new(mean=MEAN)
-    decoded = h.WithDecoder(model, *decoder(model, x + MEAN))
-    V, offset = decoder(new(), x)
-    close(decoded.reconstruct(x_test + MEAN), new()(x_test) @ V + offset + MEAN)
+    decoded, centred = with_decoder(model, x + MEAN), with_decoder(new(), x)
+    expected = new()(x_test) @ centred.V + centred.offset + MEAN
+    close(decoded.reconstruct(x_test + MEAN), expected)
     close(decoded(x_test + MEAN), new()(x_test))
     share = r2_score(x, decoded.reconstruct(x).detach(), multioutput="variance_weighted")
     assert h.variance_explained(decoded, x) == pytest.approx(share)
     model.b.data -= 1000
-    of_dead = h.WithDecoder(model, *decoder(model, x)).reconstruct(x_test)
+    of_dead = with_decoder(model, x).reconstruct(x_test)
     close(of_dead, x.mean(0).expand(50, 6), 1e-5, 1e-6)
 
 

@@ -62,7 +62,7 @@ def test_rows_are_shuffled_scaled_and_without_massive_ones():
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     massive = 11 * x.norm(dim=1).median() / x[:1].norm()
     x_all, x_test = torch.cat([x, massive * x[:1]]), torch.cat([x[:5], massive * x[:1]])
-    rows, test_rows, scale, limit = language.usual_rows(x_all, x_test)
+    rows, test_rows, scale, limit = language.prepare_rows(x_all, x_test)
     torch.testing.assert_close(rows.sort(0).values, (x / x.std()).sort(0).values)
     assert not rows.allclose(x / x.std()) and scale == x.std()
     torch.testing.assert_close(test_rows, x[:5] / x.std())

@@ -26,12 +26,13 @@ MODEL, SAE = h.Encoder(D, K, mean=torch.ones(D), seed=1), h.SparseAutoencoder(D,
 
 @pytest.mark.parametrize("model, size", [(MODEL, 35), (SAE, 71)])
 def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size, monkeypatch):
-    monkeypatch.setattr(measures, "N_DECODED", 250)
+    monkeypatch.setattr(measures, "N_FIT_ROWS", 250)
     row = measures.benchmark_scores(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
     A, A_test = model(TRAIN).detach(), model(TEST).detach()
-    for column, fit in (("explained", h.scaled_decoder), ("best explained", h.best_decoder)):
-        sae = h.WithDecoder(model, *fit(model, TRAIN[:250]))
-        assert row[column] == 100 * h.variance_explained(sae, TEST)
+    decoders = {"explained": h.with_own_decoder, "best explained": h.with_best_decoder}
+    for column, with_decoder in decoders.items():
+        decoded = with_decoder(model, TRAIN[:250])
+        assert row[column] == 100 * h.variance_explained(decoded, TEST)
     assert row["parameters"] == size and row["purity"] == measures.purity(A_test, Y_TEST)
     assert row["active"] == h.l0(A_test) and row["dead"] == 0
     A, A_test = ((part - A.mean(0)) / A.std(0) for part in (A, A_test))
@@ -78,9 +79,9 @@ def test_other_decoder_rows_are_those_that_their_names_say():
     }
     measured = measures.explained_by_decoder_rows(MODEL, TRAIN, TEST)
     for name, V in rows.items():
-        sae = h.WithDecoder(MODEL, *h.scaled_decoder(MODEL, TRAIN, torch.tensor(V)))
-        assert measured[name] == pytest.approx(100 * h.variance_explained(sae, TEST), abs=1e-3)
-    best = h.WithDecoder(MODEL, *h.best_decoder(MODEL, TRAIN))
+        decoded = h.with_own_decoder(MODEL, TRAIN, torch.tensor(V))
+        assert measured[name] == pytest.approx(100 * h.variance_explained(decoded, TEST), abs=1e-3)
+    best = h.with_best_decoder(MODEL, TRAIN)
     assert measured["the best"] == 100 * h.variance_explained(best, TEST)
     assert measured["W_j, damped at random"] != pytest.approx(measured["W_j, damped"])
 
@@ -136,12 +137,14 @@ def test_the_fall_of_a_loss_is_that_of_its_last_epochs_for_each_living_unit():
     t = torch.arange(1.0, 41)
     losses = -8 * torch.log(t)  # which falls by 8 / t in an epoch, nearly
     losses[:15] = 0
-    found = measures.fall_of_loss(layer, losses, TEST)
+    found = measures.convergence_statistics(layer, losses, TEST)
     assert found["living units"] == 4 and found["slope"] == pytest.approx(2, rel=0.03)
     sizes = [np.hypot(w.norm().item(), b.item()) for w, b in zip(layer.W.data, layer.b.data)][1:]
     ratio = found["largest over smallest unit"]
     assert ratio == pytest.approx(max(sizes) / min(sizes)) and max(sizes) == sizes[0]
     assert found["epoch"] == measures.convergence_epoch(losses)
+    layer.b.data[:] = -99
+    assert math.isinf(measures.convergence_statistics(layer, losses, TEST)["slope"])
 
 
 def test_the_spread_of_Z_is_that_of_independent_units_if_they_are():
@@ -156,15 +159,15 @@ def test_exponential_energies_have_a_deviation_like_their_mean():
     rng = torch.Generator().manual_seed(0)
     E = torch.empty(100_000, 3).exponential_(0.2, generator=rng)
     E[::2], E[:, 2] = 0, 0  # half of the time; and one unit is dead
-    assert measures.coefficient_of_variation(E[:, :2]) == pytest.approx(1, abs=0.02)
-    assert measures.coefficient_of_variation(E) == pytest.approx(1, abs=0.02)
+    assert measures.shape_of_energies(E[:, :2]) == pytest.approx(1, abs=0.02)
+    assert measures.shape_of_energies(E) == pytest.approx(1, abs=0.02)
     uniform = torch.rand(100_000, 3, generator=rng)
-    assert measures.coefficient_of_variation(uniform) == pytest.approx(3**-0.5, abs=0.02)
+    assert measures.shape_of_energies(uniform) == pytest.approx(3**-0.5, abs=0.02)
 
 
 def test_forces_are_gradients_by_the_bias_times_the_length_of_weights():
     model = h.Encoder(D, K, seed=1)
-    found = measures.outward_push_of_terms(model, TRAIN, batch_size=100)
+    found = measures.forces_on_boundaries(model, TRAIN, batch_size=100)
     terms = {"log-sum-exp": h.lse_loss, "decorrelation": h.decorrelation_loss}
     for name, term in (terms | {"variance": h.variance_loss}).items():
         b = model.b.detach().requires_grad_()

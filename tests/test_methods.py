@@ -58,7 +58,8 @@ def test_models_are_what_the_texts_say():
     assert ((models["TopK SAE"](x) > 0).sum(1) == 17).all()
     papers = models["the paper's SAE"]  # both layers start as PyTorch's do
     assert papers.W.equal(h.Encoder(784, 64, seed=1).W)
-    assert 0.99 < papers.V.abs().max() * 64**0.5 <= 1
+    for parameter in (papers.V, papers.c):
+        assert 0.99 < parameter.abs().max() * 64**0.5 <= 1
     assert torch.cosine_similarity(papers.V.flatten(), papers.W.flatten(), 0).abs() < 0.1
 
 
@@ -70,12 +71,15 @@ def test_principal_components_of_both_signs_have_one_threshold():
     axes = torch.linalg.svd(x - x.mean(0), full_matrices=False).Vh[:2]
     close((model.W[:2] @ axes.T).abs(), torch.eye(2).flip(0))
     assert model.W[:2].equal(-model.W[2:]) and odd.W[:2].equal(-odd.W[3:])
+    wide = methods.new_principal_components(x, 32, 1.5, 0)  # more units than components
+    assert wide.W.shape == (12, 6) and h.l0(wide(x)) == pytest.approx(1.5, abs=0.01)
 
 
 def test_rates_fall_at_the_end_and_sgd_starts_slowly():
     for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
-        assert methods.fall_at_end(epochs) == [1] * (epochs - last) + [0.1] * last
-    assert methods.start_slowly(4) == [0.05, 1, 1, 0.1] and methods.start_slowly(2) == [1, 0.1]
+        assert methods.rates_that_fall(epochs) == [1] * (epochs - last) + [0.1] * last
+    assert methods.rates_that_start_low(4) == [0.05, 1, 1, 0.1]
+    assert methods.rates_that_start_low(2) == [1, 0.1]
 
 
 def test_sgd_starts_slowly_and_others_do_not(monkeypatch):
@@ -157,7 +161,7 @@ def test_all_are_trained_and_one_that_misses_its_target_is_named():
     stuck = methods.replace(METHODS["L1 SAE"], name="stuck", options={"lr": 0.0})
     compared = [METHODS[methods.COMPONENTS], METHODS["TopK SAE"], stuck]
     with pytest.warns(UserWarning, match="stuck, seed 3: .* not 4"):
-        models = methods.train_all(compared, [3, 4], x, **setting)
+        models = methods.train_all(compared, [3, 4], x, "title", **setting)
     expected = [
         (methods.COMPONENTS, 3),
         ("TopK SAE", 3),
@@ -168,15 +172,16 @@ def test_all_are_trained_and_one_that_misses_its_target_is_named():
     assert [*models] == expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        methods.train_all(compared[:2], [3], x, **setting)
+        methods.train_all(compared[:2], [3], x, "title", **setting)
     with pytest.raises(ValueError, match="stuck"):
-        methods.train_all([stuck, stuck], [3], x, **setting)
-    assert [methods.misses(l0, 17) for l0 in (16.1, 16.2, 17.8, 17.9)] == [True, False, False, True]
+        methods.train_all([stuck, stuck], [3], x, "title", **setting)
+    missed = [methods.misses_target(l0, 17) for l0 in (16.1, 16.2, 17.8, 17.9)]
+    assert missed == [True, False, False, True]
 
 
 def test_a_layer_is_kept_after_the_epochs_asked_for():
     x = DIGITS.float()
-    layers = methods.layers_after([1, 4, 2], h.decoder_free_loss, x, 5, 3)
+    layers = methods.layers_by_epoch([1, 4, 2], h.decoder_free_loss, x, 5, 3)
     assert [*layers] == [1, 2, 4]
     for epoch, layer in layers.items():
         alone = h.Encoder(64, 5, seed=3)
@@ -197,5 +202,5 @@ def test_rates_are_chosen_on_rows_that_were_not_trained_on():
     table = methods.scores_by_rate([top], {"TopK SAE": [0.01, 0.02]}, x, [0], 300, **setting)
     assert table.rate.tolist() == [0.01, 0.02]
     model = methods.train(top, 0, x[:-300], lr=0.02, **setting)
-    sae = h.WithDecoder(model, *h.scaled_decoder(model, x[:-300]))
+    sae = h.with_own_decoder(model, x[:-300])
     assert table.explained[1] == pytest.approx(100 * h.variance_explained(sae, x[-300:]), abs=0.01)

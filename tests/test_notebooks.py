@@ -158,7 +158,7 @@ def test_notebook_3_terms_that_replace_the_log_sum_exp_and_a_penalty_that_counts
     model, x = h.SparseAutoencoder(6, 5), torch.rand(9, 6, generator=rng)
     A, rest = model(x), h.decoder_free_loss(model(x), lse=0)
     S = sum(1 - np.exp(-a) for a in A.detach().flatten().tolist())
-    for name, expected in {"with_count": S, "with_l1": float(A.sum())}.items():
+    for name, expected in {"with_count": S, "with_l1": float(A.detach().sum())}.items():
         sparsity, other = cells[name](model, x)
         assert float(sparsity) == pytest.approx(expected, rel=1e-5) and other == rest
     count, error = cells["counting_sae_loss"](model, x)

@@ -158,16 +158,25 @@ def differ(column, there, here):
     return bool(compared.differs.loc["results", "a", column])
 
 
-CASES = """classifier 90 89.6 89.4; recovered 80 78.1 77.9; parameters 50240 50240 50241;
-explained 50 51.9 52.1; best explained 50 51.9 52.1; formula share 30 31.9 32.1;
-active 10 10.29 10.305; dead 3 4 5; agreement 0.95 0.931 0.929; redundancy 0.3 0 -0.3;
-epoch 30 31 32; value 3e-15 9e-15 2e-6; width -10.5 -10.8 -10.9"""
-
-
-@pytest.mark.parametrize("case", CASES.split(";"))
-def test_each_column_has_its_tolerance(case):
-    column, *numbers = case.strip().rsplit(maxsplit=3)
-    there, near, far = map(float, numbers)
+@pytest.mark.parametrize(
+    "column, there, near, far",
+    [
+        ("classifier", 90, 89.6, 89.4),
+        ("recovered", 80, 78.1, 77.9),
+        ("parameters", 50240, 50240, 50241),
+        ("explained", 50, 51.9, 52.1),
+        ("best explained", 50, 51.9, 52.1),
+        ("formula share", 30, 31.9, 32.1),
+        ("active", 10, 10.29, 10.305),
+        ("dead", 3, 4, 5),
+        ("agreement", 0.95, 0.931, 0.929),
+        ("redundancy", 0.3, 0, -0.3),
+        ("epoch", 30, 31, 32),
+        ("value", 3e-15, 9e-15, 2e-6),
+        ("width", -10.5, -10.8, -10.9),
+    ],
+)
+def test_each_column_has_its_tolerance(column, there, near, far):
     assert not differ(column, [there], [near]) and differ(column, [there], [far])
 
 

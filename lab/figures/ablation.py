@@ -6,23 +6,23 @@ import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 import helpers as h
-from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO, bare, label, name_lines, tiles
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO_COLUMNS, bare, label, name_lines, tiles
 from lab.measures import predicted_share_active
 
 BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
-OF_MODEL = {"A": GREY, "B": GREEN, "C": ORANGE, "D": BLUE}
+MODEL_COLORS = {"A": GREY, "B": GREEN, "C": ORANGE, "D": BLUE}
 
 
-def of_model(name):
+def color_of_model(name):
     """Return the colour of a model that is called "C", or "C: what it has"."""
-    return OF_MODEL.get(name.partition(":")[0], GREY)
+    return MODEL_COLORS.get(name.partition(":")[0], GREY)
 
 
 def draw_responsibilities(digits, of_mixture, E):
     """Draw who is responsible for digits (n, D): bars of responsibilities of_mixture (n, K), and of
     a layer with energies E (n, K), whose active units come last."""
     n, K = E.shape
-    fig, axes = plt.subplots(n, 3, figsize=(TWO, 0.3 * n + 0.6), width_ratios=[0.6, 6, 6])
+    fig, axes = plt.subplots(n, 3, figsize=(TWO_COLUMNS, 0.3 * n + 0.6), width_ratios=[0.6, 6, 6])
     r = h.responsibilities(E)
     for i, (picture, a, b) in enumerate(axes):
         tiles(picture, digits[i][None], 1, signed=False, scale=1)
@@ -56,15 +56,21 @@ def add_bar(axis, widths, colors):
 def draw_models(models):
     """Draw units of one seed. models: {"A: what it has": (energies (N, K), weights (K, D))}, of A
     to D."""
-    fig, axes = plt.subplots(3, 4, figsize=(TWO, 4.4), height_ratios=[1.6, 0.75, 0.75])
+    fig, axes = plt.subplots(3, 4, figsize=(TWO_COLUMNS, 4.4), height_ratios=[1.6, 0.75, 0.75])
     for (name, (E, W)), (a, b, c) in zip(models.items(), axes.T):
         K, usage = len(W), h.usage(E)
-        a.set_title(name, loc="center", weight="bold", color=of_model(name), fontsize=7.5)
+        a.set_title(name, loc="center", weight="bold", color=color_of_model(name), fontsize=7.5)
         R, order = sort_correlations(h.correlation(E))
         a.imshow(R, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
         bare(a, framed=True)
         n_active = float(usage.sum())
-        b.bar(np.arange(K), usage.sort(descending=True).values, width=1, color=of_model(name), lw=0)
+        b.bar(
+            np.arange(K),
+            usage.sort(descending=True).values,
+            width=1,
+            color=color_of_model(name),
+            lw=0,
+        )
         b.set(xlim=(-0.5, K - 0.5), ylim=(0, 1), xticks=[], yticks=[0, 0.5, 1])
         b.set_xlabel(f"{n_active:.1f} of {K} active" if n_active else f"all {K} units are dead")
         b.tick_params(labelleft=b is axes[1, 0])
@@ -72,7 +78,7 @@ def draw_models(models):
         if R.any():
             redundancy = (R**2).sum() - (R.diagonal() ** 2).sum()
             a.set_xlabel(f"redundancy {redundancy:,.0f}")
-            tiles(c, W[order[block_and_neighbours(R)]], 4)
+            tiles(c, W[order[units_of_largest_block(R)]], 4)
     n_active = [h.l0(E) for E, _ in models.values()]
     if abs(n_active[1] - n_active[2]) < 0.1 * n_active[2]:
         bracket(axes[1, 1], "equal on average")
@@ -105,7 +111,7 @@ def sort_correlations(R):
     return R[order][:, order], order
 
 
-def block_and_neighbours(R, n=8):
+def units_of_largest_block(R, n=8):
     """Return the places of n neighbours in R (K, K), from the end of its largest block: the last
     n - 3 of the longest row of neighbours with correlations above 0.9, and the three after it."""
     copies = np.zeros(len(R), int)  # of units before, in the same row
@@ -119,7 +125,7 @@ def draw_one_digit(digit, layers):
     """Draw a digit (D,), and of each unit E and exp(-E), sorted by energy. layers: {title: its
     energies (K,)}."""
     mosaic = [["digit", *(f"{row}{i}" for i in range(len(layers)))] for row in "Ez"]
-    size = {"figsize": (TWO, 2), "width_ratios": [0.72] + [2] * len(layers)}
+    size = {"figsize": (TWO_COLUMNS, 2), "width_ratios": [0.72] + [2] * len(layers)}
     fig, axes = plt.subplot_mosaic(mosaic, **size)
     tiles(axes["digit"], digit[None], 1, signed=False, scale=1)
     axes["digit"].set_title("a test digit", loc="center")
@@ -151,7 +157,7 @@ def draw_count(energies):
     """Draw losses of digits against their active units, and how many digits have so many; dotted,
     how many would if the units of C were independent. energies: {"B": E (N, K), "C", "D"}."""
     K = energies["C"].shape[1]
-    size = {"figsize": (0.8 * TWO, 3.4), "height_ratios": [2, 1], "sharex": True}
+    size = {"figsize": (0.8 * TWO_COLUMNS, 3.4), "height_ratios": [2, 1], "sharex": True}
     fig, (a, b) = plt.subplots(2, 1, **size)
     n = np.linspace(0, K - 1, 400)
     a.plot(n, -np.log(K - n), color="0.3", lw=1.2, zorder=3)
@@ -160,19 +166,21 @@ def draw_count(energies):
         active = (E > 0).sum(1)
         loss = -torch.logsumexp(-E, 1)
         style = {"ms": 3, "mew": 0, "alpha": 0.7, "rasterized": True}
-        a.plot(active[::20], loss[::20], ".", color=of_model(name), **style)
+        a.plot(active[::20], loss[::20], ".", color=color_of_model(name), **style)
         share = 100 * torch.bincount(active, minlength=K + 1) / len(E)
-        b.fill_between(np.arange(K + 1), share, step="mid", color=of_model(name), alpha=0.5, lw=0)
+        b.fill_between(
+            np.arange(K + 1), share, step="mid", color=color_of_model(name), alpha=0.5, lw=0
+        )
         places[name] = int(share.argmax()), float(share.max())
     usage = h.usage(energies["C"])
     independent = 100 * shares_if_independent(usage.numpy())
     b.plot(np.arange(K + 1), independent, ":", color="0.1", lw=1)
     for name, (at, height) in places.items():
-        style = {"color": of_model(name), "fontsize": 10, "weight": "bold"}
+        style = {"color": color_of_model(name), "fontsize": 10, "weight": "bold"}
         label(b, name, (at, height), (0, 6), **style)
     top = places["C"][0] + 4, 0.6 * independent.max()
     label(b, "C, if its units\nwere independent", top, (4, 0), ha="left")
-    add_price_of_one(a, K, n=int(usage.sum()))
+    add_price_of_one_unit(a, K, n=int(usage.sum()))
     label(a, f"$-\\log({K}-n)$", (0.62 * K, -np.log(0.38 * K)), (-4, 12), ha="right", fontsize=9)
     a.set(xlim=(-0.01 * K, K + 0.6), ylim=(-np.log(K) - 0.3, 0.5), ylabel="log-sum-exp loss")
     b.set(ylim=(0, None), ylabel="digits, %", xlabel="active units $n$ on a digit")
@@ -192,7 +200,7 @@ def shares_if_independent(usage):
     return shares
 
 
-def add_price_of_one(axis, K, n):
+def add_price_of_one_unit(axis, K, n):
     """Draw the step of -log(K - n) from n active units to one more."""
     low, high = -np.log(K - n), -np.log(K - n - 1)
     axis.plot([n, n + 1], [low, low], color="k", lw=1)
@@ -205,7 +213,7 @@ def add_price_of_one(axis, K, n):
 def draw_strangers(losses):
     """Draw how badly digits, clothes and noise are explained. losses: {title of a panel: {"digits":
     losses (N,)}}, of these inputs and perhaps of others."""
-    fig, axes = plt.subplots(1, len(losses), figsize=(TWO, 1.9), squeeze=False)
+    fig, axes = plt.subplots(1, len(losses), figsize=(TWO_COLUMNS, 1.9), squeeze=False)
     colors = {"digits": ORANGE, "clothes": BLUE, "noise": GREY}
     for axis, (title, of_inputs) in zip(axes[0], losses.items()):
         groups = {name: of_inputs[name] for name in colors if name in of_inputs}
@@ -233,9 +241,9 @@ def draw_agreements(table):
     """Draw how much changes in training change the units. table: for each pair of layers a row of
     "change", "model", "data" and "agreement"."""
     models, changes = [*table.model.unique()], [*table.change.unique()]
-    fig, axes = plt.subplots(1, len(models), figsize=(TWO, 1.7), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, len(models), figsize=(TWO_COLUMNS, 1.7), sharex=True, sharey=True)
     for axis, model in zip(axes, models):
-        color = of_model(model)
+        color = color_of_model(model)
         for i, (data, some) in enumerate(table[table.model == model].groupby("data", sort=False)):
             height = some.change.map(changes.index) + 0.36 * i - 0.18
             face = color if i == 0 else "w"
@@ -257,7 +265,7 @@ def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     """Draw what an active unit costs and what variance pays for it, and the share of active units
     against N / (lambda K). table: for each layer a row of "data", "units", "ratio", which is
     N / (lambda K), and "share"."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO, 2.6), width_ratios=[1, 1.8])
+    fig, (a, b) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 2.6), width_ratios=[1, 1.8])
     add_price_and_pay(a, weight, n_units, batch_size)
     add_shares(b, table)
     fig.alt = (
@@ -290,7 +298,8 @@ def add_price_and_pay(axis, weight, n_units, batch_size):
 def add_shares(axis, table):
     """Draw shares of active units against N / (lambda K), beside the formula and the paper's."""
     ratios = np.logspace(-1.7, 1.15, 200)
-    axis.plot(ratios, predicted_share_active(1, ratios), color="0.7", lw=3, zorder=0)
+    formula = predicted_share_active(n_units=1, batch_size=ratios)
+    axis.plot(ratios, formula, color="0.7", lw=3, zorder=0)
     label(axis, "$1-\\sqrt{N/(N+2\\lambda K)}$", (0.025, 62), ha="left", fontsize=9)
     markers = {"16": "v", "32": "s", "64": "o", "128": "D", "256": "P"}
     for data, face in zip(table.data.unique(), (ORANGE, "w")):
@@ -310,12 +319,12 @@ def add_shares(axis, table):
     axis.set_title("(b) measured, and the formula")
 
 
-def draw_plateau(losses, table, tolerance=1):
+def draw_fall_of_loss(losses, table, tolerance=1):
     """Draw the fall of the loss. losses: {(rate, units): of each epoch (T,)}; table: a row of
     "rate", "units", "living units" and "epoch", that of convergence or NaN, for each. A fall stands
     at the end of the earlier epoch."""
-    fig, axis = plt.subplots(figsize=(0.8 * TWO, 3))
-    last, bottom = max(map(len, losses.values())), 0.2 * tolerance
+    fig, axis = plt.subplots(figsize=(0.8 * TWO_COLUMNS, 3))
+    last, bottom = max(map(len, losses.values())), 0.12 * tolerance
     sizes = sorted({units for _, units in losses}, reverse=True)
     ticks = [1, 2, 5]
     for units, color in zip(sizes, (ORANGE, BROWN, DARK)):
@@ -329,7 +338,7 @@ def draw_plateau(losses, table, tolerance=1):
         name = f"{living}" if fewest == living else f"{fewest} to {living}"
         if units == sizes[0]:
             name += f" living units, {len(runs)} learning rates"
-        label(axis, name, (3, living / 3), (6, 10), ha="left", color=color, fontsize=8.5)
+        label(axis, name, (8, living / 8), (4, 8), ha="left", color=color, fontsize=8.5)
         if len(ends := runs.epoch.dropna()):
             epochs = " to ".join(dict.fromkeys(f"{f(ends):.0f}" for f in (min, max)))
             label(axis, epochs, (float(ends.mean()), bottom), (0, 8), color=color, fontsize=9)
@@ -359,7 +368,7 @@ def add_falls(axis, losses, epoch, color):
 def draw_two_units(x, weights, E):
     """Draw two units of a trained layer's weights (K, D), with digits of x (N, D) on which each is
     most active by its energies E (N, K), and on which it is inactive."""
-    fig, axes = plt.subplots(1, 3, figsize=(0.7 * TWO, 1.6), width_ratios=[1, 3, 3])
+    fig, axes = plt.subplots(1, 3, figsize=(0.7 * TWO_COLUMNS, 1.6), width_ratios=[1, 3, 3])
     often = (E > 0).sum(0)
     both = ((often > 2) & (often < len(E) - 2)).nonzero()[:, 0]  # active and inactive on some
     units = both[often[both].argsort()][[len(both) // 8, len(both) * 7 // 8]]

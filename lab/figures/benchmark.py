@@ -3,10 +3,10 @@
 import matplotlib.pyplot as plt
 
 import helpers as h
-from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO, label, name_lines, tiles
-from lab.methods import ADAM, COMPONENTS, DECAY, SGD, misses
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO_COLUMNS, label, name_lines, tiles
+from lab.methods import ADAM, COMPONENTS, DECAY, SGD, misses_target
 
-COLORS = {  # others are pink
+METHOD_COLORS = {  # others are pink
     **dict.fromkeys(["the paper's model", ADAM, SGD, DECAY], ORANGE),
     **dict.fromkeys(["tied SAE", "tuned tied SAE", "L1 SAE", "TopK SAE"], BLUE),
     "the paper's SAE": GREY,
@@ -22,7 +22,7 @@ SHORT_NAMES = {
 def draw_decoded(digits, rows, framed):
     """Draw digits (n, D), and below them the same, decoded. rows: {name: (decoded digits (n, D),
     "active units, variance explained")}; framed: the number of the digit that gets a frame."""
-    fig, axes = plt.subplots(len(rows) + 1, 1, figsize=(TWO, 0.47 * (len(rows) + 1)))
+    fig, axes = plt.subplots(len(rows) + 1, 1, figsize=(TWO_COLUMNS, 0.47 * (len(rows) + 1)))
     everything = {"test digits": (digits, "active units,\nvariance explained")} | rows
     for axis, (name, (images, text)) in zip(axes, everything.items()):
         tiles(axis, images, len(images), signed=False, scale=1, framed=[framed])
@@ -32,7 +32,7 @@ def draw_decoded(digits, rows, framed):
     return fig
 
 
-def draw_paper(table, pixels):
+def draw_papers_comparison(table, pixels):
     """Draw the paper's comparison. table: for each model a row of "method" and what is drawn of it;
     pixels: the classifier's accuracy on pixels."""
     columns = {
@@ -41,12 +41,12 @@ def draw_paper(table, pixels):
         "explained": ("variance explained, %", "better →", ".0f"),
     }
     methods = [*table.method.unique()]
-    size = {"figsize": (TWO, 0.34 * len(methods) + 0.75), "sharey": True}
+    size = {"figsize": (TWO_COLUMNS, 0.34 * len(methods) + 0.75), "sharey": True}
     fig, axes = plt.subplots(1, len(columns), **size)
     for axis, (column, (title, better, form)) in zip(axes, columns.items()):
         for y, method in enumerate(methods):
             runs = table[table.method == method]
-            values, color = runs[column], COLORS.get(method, PINK)
+            values, color = runs[column], METHOD_COLORS.get(method, PINK)
             axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
             label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
         name_lines(axis, methods)
@@ -64,7 +64,7 @@ def draw_paper(table, pixels):
 def draw_weights(models):
     """Draw weights of units, each on its own scale, the most used first; dead units get a frame.
     models: {title: (weights (K, D), energies (N, K))}."""
-    fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO, 0.46 * TWO))
+    fig, axes = plt.subplots(1, len(models), figsize=(0.85 * TWO_COLUMNS, 0.46 * TWO_COLUMNS))
     for axis, (title, (W, E)) in zip(axes, models.items()):
         used, order = h.usage(E).sort(descending=True, stable=True)
         tiles(axis, W[order], 8, framed=(used == 0).nonzero()[:, 0].tolist())
@@ -73,21 +73,21 @@ def draw_weights(models):
     return fig
 
 
-CLASSIFIER = "classifier", "linear classifier, %", ".1f"
+CLASSIFIER_PANEL = "classifier", "linear classifier, %", ".1f"
 
 
-def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER):
+def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER_PANEL):
     """Draw how well codes are decoded, and classify. table: a row of "method", "active",
     "explained", "best explained" and "classifier" for each model; pixels: the classifier's accuracy
     on pixels; second: what (b) has, a column of the table, its name and format. A method that
-    misses target_l0 active units is marked with its number."""
+    misses_target target_l0 active units is marked with its number."""
     column, unit, form = second
     l0 = table.groupby("method", sort=False).active.mean()
-    size = {"figsize": (TWO, 0.25 * len(l0) + 0.95), "width_ratios": [2.3, 1]}
+    size = {"figsize": (TWO_COLUMNS, 0.25 * len(l0) + 0.95), "width_ratios": [2.3, 1]}
     fig, (a, b) = plt.subplots(1, 2, **size, sharey=True)
     add_methods(a, table, "explained", ".0f")
     add_methods(b, table, column, form)
-    marks = [f" ({n:.1f} active)" if misses(n, target_l0) else "" for n in l0]
+    marks = [f" ({n:.1f} active)" if misses_target(n, target_l0) else "" for n in l0]
     name_lines(a, [SHORT_NAMES.get(name, name) + mark for name, mark in zip(l0.index, marks)])
     first = table[table.method == l0.index[0]][["explained", "best explained"]]
     low, high = first.min(axis=None), first.max(axis=None)
@@ -114,20 +114,22 @@ def add_methods(axis, table, column, form):
     """Draw a line for each method: dots at a column of the table, open ones at that of the best
     decoder if there is one, and their means."""
     for y, (method, runs) in enumerate(table.groupby("method", sort=False)):
-        color = COLORS.get(method, PINK)
+        color = METHOD_COLORS.get(method, PINK)
         style, level = {"color": color, "fontsize": 8}, [y] * len(runs)
-        both = [runs[name] for name in (column, f"best {column}") if name in runs]
-        low, *_, high = sorted([both[0], *both], key=lambda values: values.mean())
-        ends = min(low.min(), high.min()), max(low.max(), high.max())
-        if len(both) == 2:
-            axis.plot(ends, [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
-            axis.plot(both[1], level, "o", color=color, mfc="w", ms=6.5, mew=1.2)
-            label(axis, format(low.mean(), form), (ends[0], y), (-6, 0), ha="right", **style)
-        axis.plot(runs[column], level, "o", color=color, mec="w", ms=6, mew=0.5)
-        label(axis, format(high.mean(), form), (ends[1], y), (6, 0), ha="left", **style)
+        own = runs[column]
+        right, high = own.max(), own.mean()
+        if f"best {column}" in runs:
+            best = runs[f"best {column}"]
+            left, right = min(*own, *best), max(*own, *best)
+            low, high = sorted([own.mean(), best.mean()])
+            axis.plot([left, right], [y, y], color=color, alpha=0.3, lw=3.5, solid_capstyle="round")
+            axis.plot(best, level, "o", color=color, mfc="w", ms=6.5, mew=1.2)
+            label(axis, format(low, form), (left, y), (-6, 0), ha="right", **style)
+        axis.plot(own, level, "o", color=color, mec="w", ms=6, mew=0.5)
+        label(axis, format(high, form), (right, y), (6, 0), ha="left", **style)
 
 
-def draw_language(table, target_l0):
+def draw_language_model(table, target_l0):
     """Draw the same with the loss that reconstructions recover in place of a classifier."""
     recovered = "recovered", "loss recovered, %", ".0f"
     return draw_code_or_decoder(table, target_l0, second=recovered)

@@ -7,12 +7,12 @@ import seaborn as sns
 import torch
 from torch.nn.functional import pad
 
-TWO = 6.9  # inches: two columns of a journal; 800 pixels on the front page
+TWO_COLUMNS = 6.9  # inches: two columns of a journal; 800 pixels on the front page
 # A colour for each model of notebooks 2 and 3, and a pink for methods of the reader's
 ORANGE, BLUE, GREEN, GREY, PINK = "#d8700f", "#1f6fb4", "#0f9d73", "0.5", "#c2348a"
 # And one for each mean or unit of notebook 1 (Okabe and Ito)
-UNITS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]
-RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
+UNIT_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]
+WHITE_RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
 
 STYLE = {
     **dict.fromkeys(["font.size", "axes.labelsize", "axes.titlesize"], 8),
@@ -33,7 +33,7 @@ sns.set_theme("paper", "ticks", "colorblind", rc=STYLE)
 def label(axis, text, at, shift=(0, 0), **style):
     """Write a text, shifted by points of type, on a white rim, and return it; style: as of
     `annotate`."""
-    style = {"ha": "center", "va": "center", "fontsize": 7.5, "path_effects": RIM} | style
+    style = {"ha": "center", "va": "center", "fontsize": 7.5, "path_effects": WHITE_RIM} | style
     style |= {"textcoords": "offset points", "annotation_clip": False}
     return axis.annotate(text, at, shift, **style)
 

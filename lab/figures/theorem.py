@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
-from lab.figures.style import GREY, ORANGE, TWO, UNITS, bare, label
+from lab.figures.style import GREY, ORANGE, TWO_COLUMNS, UNIT_COLORS, bare, label
 from lab.plane import (
     active_on_clusters,
     energies,
@@ -14,9 +14,9 @@ from lab.plane import (
     votes_without_competition,
 )
 
-HALF = 6  # half of the side of the plane that is drawn
+HALF_SIDE = 6  # half of the side of the plane that is drawn
 AREA = 4  # of a point with one vote, in square points of type
-SEVERAL, NONE = "0.2", "0.72"  # of a point on which several units are active, or none
+SEVERAL_ACTIVE, NONE_ACTIVE = "0.2", "0.72"  # of a point on which several units are active, or none
 
 
 def draw_identity(compared):
@@ -49,7 +49,7 @@ def add_points(axis, points, colors, E=None, area=AREA):
     of the energies E (N, K)."""
     n_votes = torch.ones(len(points)) if E is None else votes_without_competition(E).float()
     axis.scatter(*points.T, s=area * n_votes.numpy(), c=colors, lw=0, zorder=2, rasterized=True)
-    axis.set(xlim=(-HALF, HALF), ylim=(-HALF, HALF), aspect="equal")
+    axis.set(xlim=(-HALF_SIDE, HALF_SIDE), ylim=(-HALF_SIDE, HALF_SIDE), aspect="equal")
     bare(axis, framed=True)
 
 
@@ -57,7 +57,7 @@ def add_mixture(axis, points, means, competition, area=AREA, **style):
     """Draw points, in the colour of the mean that fits them best, and means (5, 2); of means in one
     place, each is moved a little, so that all can be seen."""
     E = energies(means.to(points), points)
-    colors = [UNITS[j] if e < 4 else NONE for e, j in zip(*E.min(1))]
+    colors = [UNIT_COLORS[j] if e < 4 else NONE_ACTIVE for e, j in zip(*E.min(1))]
     add_points(axis, points, colors, None if competition else E, area)
     together = torch.cdist(means, means) < 0.5
     for j, mean in enumerate(means):
@@ -66,7 +66,7 @@ def add_mixture(axis, points, means, competition, area=AREA, **style):
         out = 0.45 if together[j].sum() > 1 else 0
         at = mean[0] + out * np.cos(turn), mean[1] + out * np.sin(turn)
         style = {"ms": 8, "mec": "w", "mew": 1.2, "zorder": 4} | style
-        axis.plot(*at, "o", color=UNITS[j], **style)
+        axis.plot(*at, "o", color=UNIT_COLORS[j], **style)
 
 
 def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
@@ -79,10 +79,13 @@ def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
     active = pre > 0
     n = active.sum(1).tolist()
     which = active.int().argmax(1).tolist()
-    colors = [NONE if k == 0 else UNITS[j] if k == 1 else SEVERAL for k, j in zip(n, which)]
+    colors = [
+        NONE_ACTIVE if k == 0 else UNIT_COLORS[j] if k == 1 else SEVERAL_ACTIVE
+        for k, j in zip(n, which)
+    ]
     add_points(axis, points, colors, None if competition else torch.relu(pre), area)
     drawn = []
-    for j, color in enumerate(UNITS):
+    for j, color in enumerate(UNIT_COLORS):
         foot, ends = line_of_unit(W[j], b[j])
         side = torch.cat([ends, ends.flip(0) + 99 * W[j] / W[j].norm()])
         dead = not active[:, j].any()
@@ -106,10 +109,10 @@ def line_of_unit(w, b):
     return foot, torch.stack([foot - 99 * along, foot + 99 * along])
 
 
-def draw_reversal(points, means, layers, counts, n_starts):
+def draw_competition(points, means, layers, counts, n_starts):
     """Draw a mixture and a layer, with competition and without. means: [(5, 2), (5, 2)]; layers:
     [(W, b), (W, b)]; counts: [[of the mixture], [of the layer]] starts that find all clusters."""
-    fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO, 0.8 * TWO))
+    fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO_COLUMNS, 0.8 * TWO_COLUMNS))
     titles = "with competition", "competition off"
     for k, competition in enumerate((True, False)):
         add_mixture(axes[0, k], points, means[k], competition)
@@ -129,20 +132,20 @@ def draw_reversal(points, means, layers, counts, n_starts):
 
 def draw_unit(points, W, b, unit):
     """Draw one of the units W (5, 2), b (5,): its line, and its energy in shades of its colour."""
-    w, b, color = W[unit], b[unit], UNITS[unit]
-    fig, axis = plt.subplots(figsize=(0.6 * TWO, 0.42 * TWO))
+    w, b, color = W[unit], b[unit], UNIT_COLORS[unit]
+    fig, axis = plt.subplots(figsize=(0.6 * TWO_COLUMNS, 0.42 * TWO_COLUMNS))
     size = w.norm()
     normal = w / size
     distance = points @ normal + b / size
-    side = torch.linspace(-HALF, HALF, 200)
+    side = torch.linspace(-HALF_SIDE, HALF_SIDE, 200)
     grid = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1)
     shades = LinearSegmentedColormap.from_list("energy", ["white", color])
     energy = torch.relu(grid @ normal + b / size)
-    box = (-HALF, HALF, -HALF, HALF)
+    box = (-HALF_SIDE, HALF_SIDE, -HALF_SIDE, HALF_SIDE)
     axis.imshow(energy, extent=box, origin="lower", cmap=shades, vmin=0, vmax=6, zorder=0)
-    add_points(axis, points, [SEVERAL if d > 0 else NONE for d in distance], area=5)
+    add_points(axis, points, [SEVERAL_ACTIVE if d > 0 else NONE_ACTIVE for d in distance], area=5)
     axis.plot(*line_of_unit(w, b)[1].T, color=color, lw=2)
-    inside = points.abs().amax(1) < 0.8 * HALF
+    inside = points.abs().amax(1) < 0.8 * HALF_SIDE
     far = (distance * inside).argmax()
     furthest, start = points[far], points[far] - distance[far] * normal
     arrow = {"arrowstyle": "<|-|>", "color": "k", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
@@ -166,7 +169,7 @@ def draw_unit(points, W, b, unit):
 
 def draw_widths(points):
     """Draw a mixture component and a unit, each narrow and wide, above the points (N,)."""
-    fig, (a, b) = plt.subplots(1, 2, figsize=(0.66 * TWO, 1.7))
+    fig, (a, b) = plt.subplots(1, 2, figsize=(0.66 * TWO_COLUMNS, 1.7))
     x = np.linspace(-4.4, 4.4, 881)
     gaussians = [np.exp(-((x / s) ** 2) / 2) / s / (2 * np.pi) ** 0.5 for s in (0.5, 1.5)]
     units = [np.exp(-np.maximum(0, 2.5 * (x - edge))) for edge in (-0.6, 2.9)]
@@ -195,7 +198,7 @@ def draw_widths(points):
 def draw_log_determinant(cases):
     """Draw outputs with the ellipse of two standard deviations. cases: {verdict: (outputs z (N, 2),
     their -log det Cov)}."""
-    fig, axes = plt.subplots(1, len(cases), figsize=(0.72 * TWO, 2))
+    fig, axes = plt.subplots(1, len(cases), figsize=(0.72 * TWO_COLUMNS, 2))
     circle = np.stack([f(np.linspace(0, 2 * np.pi, 200)) for f in (np.cos, np.sin)])
     for axis, (name, (z, value)) in zip(axes, cases.items()):
         values, vectors = np.linalg.eigh(np.cov(z.T))
@@ -206,7 +209,8 @@ def draw_log_determinant(cases):
         axis.set(xlim=(-3.3, 3.3), ylim=(-3.3, 3.3), aspect="equal")
         bare(axis, framed=True)
         axis.set_title(name, loc="center")
-        axis.set_xlabel(f"$-\\log\\det\\,\\mathrm{{Cov}}(z)$ = {abs(value):.1f}")
+        value = round(value, 1) + 0.0  # no -0.0
+        axis.set_xlabel(f"$-\\log\\det\\,\\mathrm{{Cov}}(z)$ = {value:.1f}")
     axes[0].set_ylabel("$z_2$", rotation=0, ha="right", va="center")
     label(axes[0], "$z_1$", (1, 0), (-3, 6), ha="right", xycoords="axes fraction")
     fig.alt = "Ellipses of two outputs: a circle, a flat one, and a thin diagonal."
@@ -219,7 +223,7 @@ def draw_log_determinant(cases):
 def draw_term_by_term(points, cluster, layers, counts, n_starts, start):
     """Draw layers {"A: what it has": (W, b)}, what became of each, and how many starts find all
     clusters; start: the layer (W, b) from which all set out."""
-    fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO, 0.88 * TWO))
+    fig, axes = plt.subplots(2, 2, figsize=(0.75 * TWO_COLUMNS, 0.88 * TWO_COLUMNS))
     for axis, (name, (W, b)), count in zip(axes.flat, layers.items(), counts):
         add_layer(axis, points, W, b, start=start)
         verdict = describe_layer(torch.relu(points @ W.T + b), cluster)
@@ -251,7 +255,7 @@ def save_film(path, points, means, layers, counts, n_starts):
     """Draw the animation of the front page, 800 pixels wide, and save it as a GIF.
 
     means: paths of the mixture with competition and without, two of (steps, 5, 2); layers: paths of
-    W (steps, 5, 2) and b (steps, 5), two of them; counts: as of `draw_reversal`.
+    W (steps, 5, 2) and b (steps, 5), two of them; counts: as of `draw_competition`.
     """
     points = points[::2]
     fig, axes = plt.subplots(1, 4, figsize=(8, 2.62), dpi=100, layout="none")
