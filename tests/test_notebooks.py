@@ -72,14 +72,15 @@ def test_notebook_2_models_have_the_terms_that_their_names_say():
 
 
 def test_notebook_2_changes_are_those_that_their_names_say(monkeypatch):
-    names = functions("2_ablation", "agreements", K=5, SHORT=2, x=None, B="B", C="C")
+    names = functions("2_ablation", "loss-after", K=5, SHORT=2, B="B", C="C")
     asked = {}
 
     def train_layer(loss, x, K, seed, epochs, **options):
         asked.update(loss=loss(E), epochs=epochs, **options)
         return lambda x: E, None
 
-    names |= {"train_layer": train_layer, "trained": {("C", 3): {2: lambda x: E}}, "x_test": None}
+    names |= {"train_layer": train_layer, "trained": {("C", 3): {2: lambda x: E}}}
+    names |= {"x": None, "x_test": None, "WHOLE_NAME": {"C": "C", "B": "B"}}
     names["trained"]["B", 3] = names["trained"]["C", 3]
     names["dealt_loss"] = lambda rng, **weights: lambda E: ("dealt", weights)
     for model, decorrelation in (("C", 1), ("B", 0)):

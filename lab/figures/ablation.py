@@ -222,8 +222,8 @@ def draw_strangers(losses):
         bins = np.linspace(float(low), float(high), 25)
         for i, (name, values) in enumerate(groups.items()):
             heights, _ = np.histogram(values, bins, density=True)
-            style = {"color": colors[name], "alpha": 0.45, "lw": 0}
-            axis.fill_between(bins[:-1], heights, step="post", **style)
+            axis.stairs(heights, bins, color=colors[name], fill=True, alpha=0.2, lw=0)
+            axis.stairs(heights, bins, color=colors[name], lw=1.4)
             at = bins[heights.argmax()], heights.max()
             style = {"color": colors[name], "fontsize": 8.5, "weight": "bold"}
             label(axis, name, at, (8 * i, 5 + 8 * i), **style)

@@ -120,7 +120,7 @@ def draw_competition(points, means, layers, counts, n_starts):
         for i, axis in enumerate(axes[:, k]):
             text = f"{titles[k]}: {counts[i][k]} of {n_starts}\nstarts find all five clusters"
             axis.set_title(text, loc="center", fontsize=9)
-    for axis, name in zip(axes[:, 0], ("a mixture, by EM", "the paper's layer")):
+    for axis, name in zip(axes[:, 0], ("a mixture", "the paper's layer")):
         axis.set_ylabel(name, fontsize=9, weight="bold")
     fig.alt = (
         "Five clusters of points. A mixture with competition has a mean in each; with competition "
