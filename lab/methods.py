@@ -146,10 +146,10 @@ METHODS = [  # rates: data/README.md
     Method("L1 SAE", new_sae, l1_sae_loss, {"lr": 0.008}),
     Method("TopK SAE", new_top_k_sae, top_k_sae_loss, {"lr": 0.008}, steered=False),
 ]
-UNTUNED = {"steered": False, "schedule": None}
+AS_IN_PAPER = {"steered": False, "schedule": None}
 PAPER_METHODS = [  # its benchmark's models, and a tuned SAE
-    Method("the paper's model", new_encoder, paper_loss, **UNTUNED),
-    Method("the paper's SAE", new_paper_sae, paper_sae_loss, **UNTUNED),
+    Method("the paper's model", new_encoder, paper_loss, **AS_IN_PAPER),
+    Method("the paper's SAE", new_paper_sae, paper_sae_loss, **AS_IN_PAPER),
     replace(TIED_SAE, name="tuned tied SAE"),
 ]
 

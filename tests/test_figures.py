@@ -32,7 +32,7 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
         )
         assert to_hex(color) == to_hex(expected)
     votes = plane.votes_without_competition(torch.relu(points @ W.T + b))
-    assert_allclose(marks.get_sizes(), theorem.AREA * votes, rtol=1e-5)
+    assert_allclose(marks.get_sizes(), theorem.AREA_OF_VOTE * votes, rtol=1e-5)
     lines = axis.lines
     assert [line.get_linestyle() for line in lines] == ["-", "-", "-", "-", "--"]
     for j, line in enumerate(lines):

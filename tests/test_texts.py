@@ -27,8 +27,10 @@ def table(name, title, folder="figures"):
 
 
 def means(name, title, by="method", folder="figures"):
-    """Return the means over seeds of a table of the record."""
-    return table(name, title, folder).groupby(by).mean(numeric_only=True)
+    """Return the means over seeds of a table of the record, rounded as the notebooks do."""
+    frame = table(name, title, folder)
+    numbers = [*frame.select_dtypes("number")]
+    return frame.groupby(by)[numbers].agg(lambda values: values.mean())
 
 
 def failing(name, folder):
@@ -83,7 +85,8 @@ def said_in_notebook_2():
         f"{epochs['100']:.1f} after 100",
         f"after 300 epochs {epochs['300']:.1f} are active",
         f"losses differ by {pair.loss:.0f}, of which {pair['variance term']:.0f} is the "
-        f"variance term, and classifiers by {abs(pair.classifier):.1f} points",
+        "variance term, which falls as units grow, and classifiers by "
+        f"{abs(pair.classifier):.1f} points",
         f"active units of C change by {still[0]:.1f}, and with two of six runs of SGD "
         f"the slope is {far[0]:.2f} and {far[1]:.2f} away from 1",
         *said_of_settings(),

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.stats import gaussian_kde
 
 import helpers as h
-from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO_COLUMNS, bare, label, name_lines, tiles
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO_COLUMNS, bare, label, name_rows, tiles
 from lab.measures import predicted_share_active
 
 BROWN, DARK = "#8a4505", "#2e1600"  # the paper's loss with fewer units
@@ -211,27 +212,28 @@ def add_price_of_one_unit(axis, K, n):
 
 
 def draw_strangers(losses):
-    """Draw how badly digits, clothes and noise are explained. losses: {title of a panel: {"digits":
-    losses (N,)}}, of these inputs and perhaps of others."""
+    """Draw how badly digits, clothes and noise are explained, as smooth densities: a layer's losses
+    are nearly those of whole numbers of units. losses: {title of a panel: {"digits": losses (N,)}},
+    of these inputs and perhaps of others."""
     fig, axes = plt.subplots(1, len(losses), figsize=(TWO_COLUMNS, 1.9), squeeze=False)
     colors = {"digits": ORANGE, "clothes": BLUE, "noise": GREY}
     for axis, (title, of_inputs) in zip(axes[0], losses.items()):
         groups = {name: of_inputs[name] for name in colors if name in of_inputs}
         everything = torch.cat([*groups.values()])
         low, high = everything.quantile(0.001), everything.quantile(0.995)
-        bins = np.linspace(float(low), float(high), 25)
+        at = np.linspace(float(low), float(high), 200)
         for i, (name, values) in enumerate(groups.items()):
-            heights, _ = np.histogram(values, bins, density=True)
-            axis.stairs(heights, bins, color=colors[name], fill=True, alpha=0.2, lw=0)
-            axis.stairs(heights, bins, color=colors[name], lw=1.4)
-            at = bins[heights.argmax()], heights.max()
+            heights = gaussian_kde(values, 0.3)(at)
+            axis.fill_between(at, heights, color=colors[name], alpha=0.2, lw=0)
+            axis.plot(at, heights, color=colors[name], lw=1.4)
+            top = at[heights.argmax()], heights.max()
             style = {"color": colors[name], "fontsize": 8.5, "weight": "bold"}
-            label(axis, name, at, (8 * i, 5 + 8 * i), **style)
+            label(axis, name, top, (4 * i, 5 + 3 * i), **style)
         axis.set(yticks=[], ylim=(0, 1.35 * axis.dataLim.y1), title=title)
         axis.set_xlabel("log-sum-exp loss: worse explained →")
         axis.spines["left"].set_visible(False)
     fig.alt = (
-        "Histograms of the log-sum-exp loss of digits, clothes and noise: in a mixture digits have "
+        "Densities of the log-sum-exp loss of digits, clothes and noise: in a mixture digits have "
         "the lowest, in the paper's layer the highest."
     )
     return fig
@@ -249,7 +251,7 @@ def draw_agreements(table):
             face = color if i == 0 else "w"
             axis.plot(some.agreement, height, "o", mec=color, mfc=face, ms=5, label=data)
         axis.axvline(1, color="0.8", lw=0.8, zorder=0)
-        name_lines(axis, changes)
+        name_rows(axis, changes)
         axis.set(xlabel="agreement with the original's units")
         axis.set_title(f"in {model}", loc="center", color=color, weight="bold")
         axis.tick_params(axis="y", labelleft=axis is axes[0])

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 
 import helpers as h
-from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO_COLUMNS, label, name_lines, tiles
+from lab.figures.style import BLUE, GREEN, GREY, ORANGE, PINK, TWO_COLUMNS, label, name_rows, tiles
 from lab.methods import ADAM, COMPONENTS, DECAY, SGD, misses_target
 
 METHOD_COLORS = {  # others are pink
@@ -49,7 +49,7 @@ def draw_papers_comparison(table, pixels):
             values, color = runs[column], METHOD_COLORS.get(method, PINK)
             axis.plot(values, [y] * len(runs), "o", color=color, mec="w", ms=6, mew=0.5)
             label(axis, format(values.mean(), form), (values.mean(), y), (0, 9), color=color)
-        name_lines(axis, methods)
+        name_rows(axis, methods)
         axis.set(ylim=(len(methods) - 0.4, -0.7), xmargin=0.35)
         axis.locator_params(axis="x", nbins=3)
         axis.set_title(title, loc="center")
@@ -88,7 +88,7 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER_PANEL)
     add_methods(a, table, "explained", ".0f")
     add_methods(b, table, column, form)
     marks = [f" ({n:.1f} active)" if misses_target(n, target_l0) else "" for n in l0]
-    name_lines(a, [SHORT_NAMES.get(name, name) + mark for name, mark in zip(l0.index, marks)])
+    name_rows(a, [SHORT_NAMES.get(name, name) + mark for name, mark in zip(l0.index, marks)])
     first = table[table.method == l0.index[0]][["explained", "best explained"]]
     low, high = first.min(axis=None), first.max(axis=None)
     label(a, "the decoder's fault", ((low + high) / 2, 0), (0, 9), color="0.3")

@@ -67,8 +67,8 @@ def tiles(axis, images, columns, signed=True, names=(), scale=None, framed=()):
     axis.tick_params(length=0, labelsize=8)
 
 
-def name_lines(axis, names):
-    """Name the lines 0, 1, ... of a figure from above."""
+def name_rows(axis, names):
+    """Name the rows 0, 1, ... of a figure from above."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.7)
     axis.tick_params(axis="y", length=0, labelsize=8)

@@ -15,7 +15,7 @@ from lab.plane import (
 )
 
 HALF_SIDE = 6  # half of the side of the plane that is drawn
-AREA = 4  # of a point with one vote, in square points of type
+AREA_OF_VOTE = 4  # of a point with one vote, in square points of type
 SEVERAL_ACTIVE, NONE_ACTIVE = "0.2", "0.72"  # of a point on which several units are active, or none
 
 
@@ -44,7 +44,7 @@ def draw_identity(compared):
 # --- Points, means and units in the plane ---------------------------------------------------------
 
 
-def add_points(axis, points, colors, E=None, area=AREA):
+def add_points(axis, points, colors, E=None, area=AREA_OF_VOTE):
     """Draw points (N, 2); the area of each is its vote: one, or if competition is off Z / mean Z
     of the energies E (N, K)."""
     n_votes = torch.ones(len(points)) if E is None else votes_without_competition(E).float()
@@ -53,7 +53,7 @@ def add_points(axis, points, colors, E=None, area=AREA):
     bare(axis, framed=True)
 
 
-def add_mixture(axis, points, means, competition, area=AREA, **style):
+def add_mixture(axis, points, means, competition, area=AREA_OF_VOTE, **style):
     """Draw points, in the colour of the mean that fits them best, and means (5, 2); of means in one
     place, each is moved a little, so that all can be seen."""
     E = energies(means.to(points), points)
@@ -69,7 +69,7 @@ def add_mixture(axis, points, means, competition, area=AREA, **style):
         axis.plot(*at, "o", color=UNIT_COLORS[j], **style)
 
 
-def add_layer(axis, points, W, b, competition=True, start=None, area=AREA):
+def add_layer(axis, points, W, b, competition=True, start=None, area=AREA_OF_VOTE):
     """Draw points and the units W (5, 2), b (5,): the line of each, shaded where it is active.
 
     A point has the colour of the unit that is active on it. A dead unit is dashed. start: the same
