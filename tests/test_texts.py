@@ -131,6 +131,8 @@ def said_in_notebook_3():
     yours = table("3_benchmark", "yours").mean(numeric_only=True)
     fashion = means("3_benchmark", "benchmark", folder="figures/fashion")
     model = means("3_benchmark", "paper", folder="figures/fashion").loc[MODEL]
+    rows = means("3_benchmark", "other_rows", ["rows", "method"], "figures/fashion").explained
+    predicted, weights = (rows[kind] for kind in ("W_j Cov(x) / Var(E_j)", "W_j"))
     return [
         f"$W^\\top$ explains {own[ADAM]:.0f}% of the variance where SAEs explain "
         f"{span(own[SAES])}%; the best linear decoder finds {best[ADAM]:.0f}%",
@@ -145,6 +147,9 @@ def said_in_notebook_3():
         f"{fashion.dead[SGD]:.0f} units die",
         f"a fitted one explains {model['best explained']:.0f}%, where $W^\\top$ explains "
         f"{model.explained:.0f}",
+        f"explain {predicted[ADAM]:.0f}, {predicted[DECAY]:.0f} and {predicted[SGD]:.0f}% (Adam, "
+        f"weight decay, SGD), where $W$ explains {weights[ADAM]:.0f}, {weights[DECAY]:.0f} and "
+        f"{weights[SGD]:.0f}",
         f"such an SAE explains {yours.explained:.0f}% of the variance, where the L1 SAE "
         f"explains {own['L1 SAE']:.0f} and the TopK SAE {own['TopK SAE']:.0f}%",
         *said_of_decoder_rows(),
