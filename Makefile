@@ -46,7 +46,7 @@ fashion: $(INSTALLED)  ## DATA=data/fashion.npz: notebooks 2 and 3 with these im
 	for n in 2_ablation 3_benchmark; do FULL=1 OUTPUT=build/fashion \
 	  $(RUN) -y "DATA: $(DATA)" -y "SEEDS: [0, 1]" -y "EPOCHS: 40" \
 	  notebooks/$$n.ipynb build/fashion/$$n.ipynb || exit 1; done
-	$(if $(filter %/data/fashion.npz,$(abspath $(DATA))),mv build/fashion/*.json figures/fashion/)
+	$(if $(filter $(CURDIR)/data/fashion.npz,$(abspath $(DATA))),mv build/fashion/*.json figures/fashion/)
 
 language: $(WEIGHTS)  ## the benchmark on a language model
 	rm -rf build/language && OUTPUT=build/language $(PYTHON) -m lab.language $(ARGS)

@@ -44,7 +44,7 @@ def load_images(path=""):
         raise ValueError(f"DATA: {file} is no .npz of {WHAT_IS_NEEDED}: {error!r}") from None
     for x, y in ((x_train, y_train), (x_test, y_test)):
         square = x.ndim == 3 and x.shape[1] == x.shape[2] == x_train.shape[1]
-        if x.dtype != np.uint8 or not square or y.dtype.kind not in "iu" or len(y) != len(x):
+        if x.dtype != np.uint8 or not square or y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
             raise ValueError(f"DATA: {file} needs {WHAT_IS_NEEDED}")
     y_train, y_test = (torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test))
     x_train, x_test = as_rows(x_train), as_rows(x_test)

@@ -48,9 +48,10 @@ def load_network(name=""):
 def split_documents(documents, n_tokens):
     """Return training and test sequences of token ids, each (n, CONTEXT). Every tenth document is
     for the test, which gets a tenth of n_tokens. Raises ValueError if documents have too few."""
-    parts = [], []
+    empty = torch.empty(0, CONTEXT, dtype=torch.long)
+    parts = [empty], [empty]
     for i, document in enumerate(documents):
-        ids = torch.tensor(document[: len(document) // CONTEXT * CONTEXT])
+        ids = torch.tensor(document[: len(document) // CONTEXT * CONTEXT], dtype=torch.long)
         parts[i % 10 == 9].append(ids.view(-1, CONTEXT))
     train, test = (torch.cat(part) for part in parts)
     n = n_tokens // CONTEXT

@@ -264,8 +264,9 @@ def convergence_epoch(losses, tolerance=1):
 
 
 def predicted_share_active(n_units, batch_size, weight=1):
-    """Return the share of active units, 1 - sqrt(N / (N + 2 lambda K)), at which the price that the
-    log-sum-exp puts on them is what the variance term pays for them: section 5 of notebook 2.
+    """Return the share of active units, 1 - sqrt(N / (N + 2 lambda K)) in percent, at which the
+    price that the log-sum-exp puts on them is what the variance term pays for them: section 5 of
+    notebook 2.
 
     n_units : K; batch_size : N; weight : lambda. Only N / (lambda K) counts.
     """

@@ -164,7 +164,8 @@ def steered_loss(loss, target_l0, n_steps):
     target, kept between 1/3 and 3: dual ascent on a constraint (Rezende & Viola, 2018;
     Gallego-Posada et al., 2022). The target gets to target_l0 in a sixth of the steps, or units
     die. At first, the gradient of sparsity is half as long as that of the rest. The divisor keeps
-    steps of SGD from growing. Raises ValueError if either part has no gradient.
+    steps of SGD from growing. Its first call raises ValueError if either part has no gradient, or
+    if no unit is active.
     """
     step, strength, first_l0 = 0, None, None
 
@@ -209,7 +210,8 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     if method.loss is None:
         return model
     schedule = method.schedule and method.schedule(epochs)
-    options = {"batch_size": 128, "schedule": schedule} | method.options | options
+    usual = {"batch_size": 128, "schedule": schedule, "order_seed": seed}
+    options = usual | method.options | options
     if method.steered:
         n_steps = epochs * (len(x) // options["batch_size"])
         loss = steered_loss(method.loss, target_l0, n_steps)
@@ -218,7 +220,7 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
         def loss(model, x):
             return sum(method.loss(model, x))
 
-    h.fit(model, loss, x, epochs=epochs, order_seed=seed, **options)
+    h.fit(model, loss, x, epochs=epochs, **options)
     return model
 
 

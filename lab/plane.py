@@ -22,6 +22,7 @@ def make_clusters(n=5, shares=None, middle=False):
     cluster = torch.arange(N_POINTS) % n
     if shares:
         counts = (torch.tensor(shares) * N_POINTS).round().long()
+        counts[-1] = N_POINTS - counts[:-1].sum()
         cluster = torch.arange(n).repeat_interleave(counts)
     noise = torch.randn(N_POINTS, 2, generator=torch.Generator().manual_seed(0))
     points = centres[cluster] + DEVIATION * noise

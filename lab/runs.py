@@ -37,11 +37,13 @@ COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": oper
 
 
 def _share(tensor):
-    """Tell joblib how to send a tensor to its processes: always as the same array, or it would
-    write a large one into shared memory again for each item."""
-    if not hasattr(tensor, "as_array"):
-        tensor.as_array = tensor.detach().cpu().numpy()
-    return torch.from_numpy, (tensor.as_array,)
+    """Tell joblib how to send a tensor to its processes: always as the same array of its memory, or
+    it would write a large one into shared memory again for each item."""
+    array = getattr(tensor, "as_array", None)
+    same_memory = array is not None and array.ctypes.data == tensor.data_ptr()
+    if not (same_memory and array.shape == tensor.shape):
+        tensor.as_array = array = tensor.detach().cpu().numpy()
+    return torch.from_numpy, (array,)
 
 
 reduction.register(torch.Tensor, _share)

@@ -120,3 +120,6 @@ def test_test_documents_are_not_trained_on():
     train, test = language.split_documents(documents, 20 * language.CONTEXT)
     assert len(train) == 18 and len(test) == 2
     assert (train[:, 0] % 10 != 9).all() and (test % 10 == 9).all()
+    for few in (documents[:5], [*documents[:50], [1, 2]]):
+        with pytest.raises(ValueError, match="too few"):
+            language.split_documents(few, 60 * language.CONTEXT)

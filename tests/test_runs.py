@@ -1,5 +1,6 @@
 """lab/runs.py and lab/data.py: what is run side by side, saved, shown, and compared."""
 
+import copy
 import json
 import math
 import signal
@@ -45,6 +46,9 @@ def test_each_item_has_its_result_by_one_thread():
 def test_a_large_tensor_is_shared_once_and_arrives_whole():
     x = torch.arange(1_000_000.0)
     assert runs._share(x)[1][0] is runs._share(x)[1][0]
+    other = copy.deepcopy(x)
+    other += 5
+    assert runs._share(other)[1][0][0] == 5 and runs._share(x)[1][0][0] == 0
     found = runs.run_in_parallel(lambda k: k * float(x.sum()), range(3), "sums")
     assert found[2] == pytest.approx(2 * float(x.sum()))
 
@@ -241,7 +245,8 @@ def test_images_of_a_user_are_pixels_and_labels_or_refused(tmp_path):
     assert sorted(y) == [*range(9)] != y.tolist() and y_test.tolist() == [*range(5)]  # y is mixed
     pixels = torch.from_numpy(X[[*y, *y_test]]).flatten(1).float()
     torch.testing.assert_close(torch.cat([x, x_test]) * 255, pixels)
-    wrong = {"x_test": X[:5] / 255}, {"x_test": X[:5, :3, :3]}, {"y_train": np.arange(8)}
+    wrong = [{"x_test": X[:5] / 255}, {"x_test": X[:5, :3, :3]}, {"y_train": np.arange(8)}]
+    wrong.append({"y_test": np.zeros((5, 2), int)})
     for changed in (*wrong, {"x_train": X[:, :3], "x_test": X[:5, :3]}):
         np.savez(path, **images | changed)
         with pytest.raises(ValueError, match=f"DATA: {path}"):

@@ -233,8 +233,8 @@ def draw_strangers(losses):
         axis.set_xlabel("log-sum-exp loss: worse explained →")
         axis.spines["left"].set_visible(False)
     fig.alt = (
-        "Densities of the log-sum-exp loss of digits, clothes and noise: in a mixture digits have "
-        "the lowest, in the paper's layer the highest."
+        "Densities of the log-sum-exp loss of digits, and of inputs of other kinds, in each of: "
+        f"{'; '.join(losses)}."
     )
     return fig
 
@@ -272,7 +272,7 @@ def draw_how_sparse(table, weight=1, n_units=64, batch_size=128):
     add_shares(b, table)
     fig.alt = (
         "Cost and pay of an active unit against the share of active units; and this share against "
-        "N over lambda K: measurements lie near one curve, on MNIST and Fashion-MNIST."
+        f"N over lambda K, measured on {' and '.join(table.data.unique())}, beside the formula."
     )
     return fig
 

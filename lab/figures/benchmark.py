@@ -28,7 +28,7 @@ def draw_decoded(digits, rows, framed):
         tiles(axis, images, len(images), signed=False, scale=1, framed=[framed])
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
         label(axis, text, (1.02, 0.5), ha="left", xycoords="axes fraction")
-    fig.alt = f"Ten digits, decoded by: {'; '.join(rows)}."
+    fig.alt = f"{len(digits)} test images, decoded by: {'; '.join(rows)}."
     return fig
 
 

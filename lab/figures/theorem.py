@@ -123,9 +123,8 @@ def draw_competition(points, means, layers, counts, n_starts):
     for axis, name in zip(axes[:, 0], ("a mixture", "the paper's layer")):
         axis.set_ylabel(name, fontsize=9, weight="bold")
     fig.alt = (
-        "Five clusters of points. A mixture with competition has a mean in each; with competition "
-        "off, means share clusters, and the points of the others have shrunk to nothing. The "
-        "paper's layer has a unit at each cluster, with competition and without."
+        "Five clusters of points, and the five means of a mixture or units of the paper's layer "
+        "that look for them, with competition and without. Titles say how many starts find all."
     )
     return fig
 
