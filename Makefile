@@ -20,7 +20,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: tw
 	for n in $(NOTEBOOKS); do \
 	  OUTPUT=build/quick $(RUN) notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
 
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks, into figures/: 16 minutes
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks, into figures/: 17 minutes
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do test ! notebooks/$$n.ipynb -nt build/$$n.ipynb || \
