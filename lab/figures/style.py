@@ -33,9 +33,9 @@ sns.set_theme("paper", "ticks", "colorblind", rc=STYLE)
 def label(axis, text, at, shift=(0, 0), **style):
     """Write a text, shifted by points of type, on a white rim, and return it; style: as of
     `annotate`."""
-    style = {"ha": "center", "va": "center", "fontsize": 7.5, "path_effects": WHITE_RIM} | style
-    style |= {"textcoords": "offset points", "annotation_clip": False}
-    return axis.annotate(text, at, shift, **style)
+    usual = {"ha": "center", "va": "center", "fontsize": 7.5, "path_effects": WHITE_RIM}
+    fixed = {"textcoords": "offset points", "annotation_clip": False}
+    return axis.annotate(text, at, shift, **usual | style | fixed)
 
 
 def bare(axis, framed=False):
