@@ -1,9 +1,9 @@
-"""The paper's loss and layer, an SAE to compare with, training, linear decoders and measures.
+"""The paper's loss and layer, a sparse autoencoder (SAE) to compare with, training, and measures.
 
 This file needs PyTorch alone, and is made to be copied. Inputs are x (N, D), weights W (K, D),
-biases b (K,), energies E (N, K) and decoders V (K, D). A low energy is a good fit. A unit is active
-on an input if its energy is above zero; the energies of an input are its code. § marks sections of
-A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
+biases b (K,) and energies E (N, K). A low energy is a good fit. A unit is active on an input if its
+energy is above zero; the energies of an input are its code. § marks sections of A. Oursland,
+"Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
 
 Copyright (c) 2026 The authors of this companion. MIT licence.
 """
@@ -23,17 +23,10 @@ def responsibilities(E):
     return torch.softmax(-E, dim=-1)
 
 
-def lse_loss(E, competition=True):
-    """Return the log-sum-exp loss -sum_i log Z_i, with Z_i = sum_j exp(-E_ij) (§2).
-
-    Its gradient is the responsibility, exp(-E_ij) / Z_i. Without competition, all inputs share one
-    denominator, the mean of Z: the loss is -N log mean Z, and its gradient exp(-E_ij) / mean Z.
-    """
-    log_Z = torch.logsumexp(-E, dim=-1)
-    if competition:
-        return -log_Z.sum()
-    N = log_Z.shape[-1]
-    return -N * (torch.logsumexp(log_Z, dim=-1) - math.log(N)).sum()
+def lse_loss(E):
+    """Return the log-sum-exp loss -sum_i log sum_j exp(-E_ij), whose gradient is the responsibility
+    r_ij (§2)."""
+    return -torch.logsumexp(-E, dim=-1).sum()
 
 
 def variance_loss(E):
@@ -48,8 +41,8 @@ def correlation(E):
     mean = E.mean(-2, keepdim=True)
     C = E - mean
     norm = torch.linalg.vector_norm(C, dim=-2, keepdim=True)
-    rounding = 1e-6 * E.shape[-2] ** 0.5 * mean.detach().abs() + 1e-12  # of a constant unit
-    C = C / norm.where(norm > rounding, torch.inf)
+    rounding = 8 * torch.finfo(E.dtype).eps * E.shape[-2] ** 0.5 * mean.detach().abs() + 1e-12
+    C = C / norm.where(norm > rounding, torch.inf)  # a constant unit varies by rounding alone
     return C.mT @ C
 
 
@@ -60,13 +53,9 @@ def decorrelation_loss(E):
     return R.square().sum() - diagonal.square().sum()
 
 
-def decoder_free_loss(E, lse=1, variance=1, decorrelation=1, competition=True):
+def decoder_free_loss(E, lse=1, variance=1, decorrelation=1):
     """Return the paper's loss of a minibatch (§3); the numbers are the weights of its terms."""
-    return (
-        lse * lse_loss(E, competition)
-        + variance * variance_loss(E)
-        + decorrelation * decorrelation_loss(E)
-    )
+    return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
 
 
 # --- Models: model(x) is the code -----------------------------------------------------------------
@@ -146,7 +135,7 @@ def fit(
     lr=1e-3,
     batch_size=128,
     optimizer=fused_adam,
-    schedule=None,
+    lr_factors=None,
     order_seed=None,
     after_epoch=None,
 ):
@@ -156,23 +145,24 @@ def fit(
     ----------
     loss : loss(model, minibatch), a number to be minimised
     x : (N, D); of each epoch the last rows, too few for a minibatch, are left out
+    epochs, lr, batch_size : how often all of x is seen, the learning rate, rows of a minibatch
     optimizer : optimizer(parameters, lr=lr)
-    schedule : a factor of the learning rates for each epoch, or None
+    lr_factors : a factor of the learning rates for each epoch, or None
     order_seed : of the order of inputs, else the model's seed, else 0
     after_epoch : after_epoch(model)
 
-    Raises ValueError if x, epochs, batch_size or schedule cannot be used, and FloatingPointError if
-    training diverges. On Ctrl-C the model is left as it is.
+    Raises ValueError if x or epochs cannot be used or the first loss is not finite, and
+    FloatingPointError if training diverges. On Ctrl-C the model is left as it is.
     """
-    if batch_size < 2:
-        raise ValueError(f"batch_size is {batch_size}: a variance needs 2 rows or more")
-    if not (torch.is_tensor(x) and x.dim() == 2 and len(x) >= batch_size):
-        raise ValueError(f"x must be a tensor (N, D) of {batch_size} rows or more")
+    if not 2 <= batch_size <= len(x):
+        raise ValueError(
+            f"x has {len(x)} rows, and a minibatch {batch_size}: it needs 2 to {len(x)}"
+        )
     if not all(part.isfinite().all() for part in x.split(4096)):
         raise ValueError("x has entries that are not finite numbers")
-    factors = [1.0] * epochs if schedule is None else list(schedule)
+    factors = [1.0] * epochs if lr_factors is None else list(lr_factors)
     if epochs < 1 or len(factors) != epochs:
-        raise ValueError(f"{epochs} epochs, {len(factors)} factors of schedule: needs 1 or more")
+        raise ValueError(f"{epochs} epochs and {len(factors)} lr_factors: needs 1 or more, as many")
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     algorithm = optimizer(parameters, lr=lr)
@@ -189,6 +179,8 @@ def fit(
         order = torch.randperm(len(x), generator=rng).to(x.device)
         for rows in order.split(batch_size)[: len(x) // batch_size]:
             value = loss(model, x.index_select(0, rows))  # faster than x[rows]
+            if not (means or losses or value.isfinite()):
+                raise ValueError("the loss is not finite before the first step: see loss and x")
             algorithm.zero_grad()
             value.backward()
             algorithm.step()
@@ -202,84 +194,31 @@ def fit(
     return torch.stack(means)
 
 
-# --- A trained model with a linear decoder: x_hat = A V + offset, by least squares on rows of x ---
+# --- What the paper's experiments measure ---------------------------------------------------------
 
 
-@torch.no_grad()
-def _moments(model, x, rows=4096):
-    """Return A = model(x), the means of A and of x, N Cov(A) and N Cov(A, x), in float64."""
-    A = torch.cat([model(part) for part in x.split(rows)]).double()
-    A_mean = A.mean(0)
-    x_mean = sum(part.to(A).sum(0) for part in x.split(rows)) / len(x)
-    C = A - A_mean
-    cross = sum(c.T @ (part.to(A) - x_mean) for c, part in zip(C.split(rows), x.split(rows)))
-    return A, A_mean, x_mean, C.T @ C, cross
-
-
-def with_best_decoder(model, x, min_active=10):
-    """Return the model with the best V and offset. The row of V is 0 for a unit that is constant,
-    or active on fewer rows of x."""
-    A, A_mean, x_mean, scatter, cross = _moments(model, x)
-    norm = scatter.diagonal().sqrt()
-    rounding = 1e-6 * len(x) ** 0.5 * A_mean.abs()  # of a constant unit, which is not inverted
-    norm[((A != 0).sum(0) < min_active) | (norm <= rounding)] = torch.inf
-    R, cross = scatter / norm / norm[:, None], cross / norm[:, None]
-    V = torch.linalg.pinv(R, rtol=1e-6, hermitian=True) @ cross / norm[:, None]
-    return WithDecoder(model, V, x_mean - A_mean @ V)
-
-
-def with_own_decoder(model, x, V=None):
-    """Return the model with its own V, times the one gain that fits best, and the best offset.
-
-    V : another decoder (K, D) in its place
-    """
-    _, A_mean, x_mean, scatter, cross = _moments(model, x)
-    V = (decoder_rows(model) if V is None else V).detach().double()
-    gain = (V * cross).sum() / (scatter * (V @ V.T)).sum().clamp_min(1e-300)
-    return WithDecoder(model, gain * V, x_mean - gain * (A_mean @ V))
-
-
-def decoder_rows(model):
-    """Return the decoder V (K, D) of an SAE; that of the paper's layer is W (§4.3)."""
-    return model.V if hasattr(model, "V") else model.W
-
-
-class WithDecoder(nn.Module):
-    """A trained model with the decoder V (K, D) and offset (D,)."""
-
-    def __init__(self, model, V, offset):
-        super().__init__()
-        self.model = model
-        parameter = next(model.parameters())
-        self.register_buffer("V", V.to(parameter))
-        self.register_buffer("offset", offset.to(parameter))
-
-    def forward(self, x):
-        return self.model(x)
-
-    def decode(self, A):
-        return A @ self.V + self.offset
-
-    def reconstruct(self, x):
-        return self.decode(self(x))
-
-
-# --- Measures -------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def variance_explained(sae, x):
-    """Return 1 - FVU: one minus the squared error of sae.reconstruct(x) over that of x's mean."""
-    x_hat, x = sae.reconstruct(x).double(), x.double()
-    error = (x_hat.to(x.device) - x).square().sum()
-    return float(1 - error / (x - x.mean(0)).square().sum())
-
-
-def l0(E):
-    """Return the mean number of active units of an input."""
-    return float((E > 0).sum(-1).double().mean())
+def dead_units(E):
+    """Return how many units are active on none of the inputs of E (N, K)."""
+    return int((usage(E) == 0).sum())
 
 
 def usage(E):
-    """Return on what share of the inputs each unit is active, (K,); a dead unit is on none."""
-    return (E > 0).double().mean(0)
+    """Return on what share of the inputs each unit is active, (..., K)."""
+    return (E > 0).double().mean(-2)
+
+
+def l0(E):
+    """Return L0, the mean number of active units of an input."""
+    return float((E > 0).sum(-1).double().mean())
+
+
+@torch.no_grad()
+def redundancy(E):
+    """Return ||Corr - I||^2 of energies E (N, K), the squared correlations of all pairs of units,
+    at most K (K - 1), or NaN if fewer than two units vary (§4.2)."""
+    return float(decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else math.nan
+
+
+def mse(x_hat, x):
+    """Return the mean squared error of an entry of reconstructions x_hat (N, D) of x (N, D)."""
+    return float((x_hat.double() - x.double()).square().mean())
