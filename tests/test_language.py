@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import helpers as h
-from lab import language, measures, runs
+from lab import decoding, language, record
 
 transformers = pytest.importorskip("transformers")
 TEXTS = [chr(97 + n % 26) * 7 + " ".join(str(n * i * i % 97) for i in range(90)) for n in range(40)]
@@ -23,9 +23,8 @@ def folder(request, tmp_path, monkeypatch):
     for part in (network, transformers.ByT5Tokenizer()):
         part.save_pretrained(tmp_path / request.param)
     monkeypatch.setattr(language, "load_documents", lambda: TEXTS)
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(language, "EPOCHS", 1)
-    monkeypatch.setenv("OUTPUT", "out")
+    monkeypatch.setenv("OUTPUT", str(tmp_path / "out"))
     return tmp_path / request.param
 
 
@@ -71,16 +70,20 @@ def test_rows_are_shuffled_scaled_and_without_massive_ones():
 
 def test_the_loss_recovered_is_between_that_of_the_mean_and_that_of_the_rows():
     x = torch.rand(90, 4, generator=torch.Generator().manual_seed(0))
-    model = h.Encoder(4, 3, seed=1).requires_grad_(False)
+    models = {("a", seed): h.Encoder(4, 3, seed=seed).requires_grad_(False) for seed in (1, 2)}
 
     def loss(replacement):
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
-    table, clean, ablated = language.loss_recovered({"a": model}, x, loss)
-    assert clean == 7 and ablated == pytest.approx(7 + 3 * float(x.var(0, correction=0).mean()))
-    row = measures.decoding_scores(model, x, x)  # of the same squared error
-    assert table.recovered[0] == pytest.approx(row["explained"], abs=0.01)
-    assert table["best recovered"][0] == pytest.approx(row["best explained"], abs=0.01)
+    recovered, replaced = language.loss_recovered(models, x, loss)
+    variance = 3 * float(x.var(0, correction=0).mean())
+    assert replaced["loss of a token"].tolist() == pytest.approx([7, 7 + variance])
+    assert [*recovered.index] == [*models] and recovered.index.names == ["method", "seed"]
+    for key, model in models.items():
+        scores = decoding.decoding_scores(model, x, x)  # of the same squared error
+        for which in ("", " by the best decoder"):
+            found = recovered[f"loss recovered{which}"][key]
+            assert found == pytest.approx(scores[f"variance explained{which}"], abs=0.01)
 
 
 def test_the_mlp_is_at_two_fifths_of_the_network():
@@ -94,20 +97,43 @@ def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
-@pytest.mark.filterwarnings("ignore:.*units are active")  # after one epoch
+@pytest.mark.filterwarnings("ignore:.*units are active", "ignore:.*less than the mean")
 def test_all_methods_are_compared_and_saved(folder, capsys):
     arguments = ["--model", str(folder), "--tokens", "4000", "--seeds", "0"]
     language.main(arguments)
     saved = json.loads((folder.parent / "out/language.json").read_text("utf-8"))
-    table = saved["tables"]["results"]
-    assert len(table) == 7 and saved["parameters"]["UNITS"] == 72
-    assert all(0 <= row["dead"] <= 72 for row in table)
-    best = [row["best explained"] >= row["explained"] - 10 for row in table]
-    assert all(best) and {"recovered", "best recovered"} <= table[0].keys()
-    assert (folder.parent / "out/3d_language_model.png").exists()
+    assert saved["parameters"]["SEEDS"] == [0] and saved["parameters"]["UNITS"] == 72
+    tables = record.read_tables(saved)
+    results = tables["results"]
+    names = results.index.get_level_values("method")
+    assert {*language.CHOSEN_RATES} <= {*names} and {*tables["network"].columns} == {
+        "loss of a token"
+    }
+    assert results["dead units"].between(0, 72).all()
+    for column in ("variance explained", "loss recovered"):
+        assert (
+            results[column].notna().all() and results[f"{column} by the best decoder"].notna().all()
+        )
+    assert (folder.parent / "out/3c_language_model.png").exists()
     if "gpt2" in str(folder):
         language.main([*arguments, "--tune"])
-        assert "rate" in capsys.readouterr().out
+        assert "chosen" in capsys.readouterr().out
+
+
+def test_each_method_has_the_rate_chosen_for_it(monkeypatch):
+    asked = []
+
+    def stop(methods, *_, **__):
+        asked.extend(methods)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(language.benchmark, "train_all", stop)
+    with pytest.raises(KeyboardInterrupt):
+        language.compare(torch.zeros(9, 4), None, None, [0], {})
+    rates = {method.name: method.options.get("lr") for method in asked}
+    assert language.CHOSEN_RATES.items() <= rates.items()
+    (sgd,) = (method for method in asked if method.name == language.PAPER_SGD)
+    assert sgd.options["optimizer"] is not None and sgd.schedule is not None
 
 
 def test_too_few_tokens_are_refused(folder):

@@ -1,18 +1,60 @@
-"""lab/plane.py against plain formulas; and the page's gradients against helpers.py."""
+"""lab/plane.py, and figures and cells of notebook 1, against plain formulas."""
 
-import json
-import re
-
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from cells import functions
+from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab import ROOT, plane
+from lab import plane
+from lab.figures import theorem
 
 POINTS, CLUSTER, CENTRES = plane.make_clusters()
 DIRECTIONS = CENTRES / CENTRES.norm(dim=1, keepdim=True)
+LOSSES = {"A": {"variance": 0, "decorrelation": 0}, "B": {"decorrelation": 0}, "C": {}}
+LOSSES["D"] = {"lse": 0}
+E = torch.rand(12, 5, generator=torch.Generator().manual_seed(0)).double()
+
+
+def layer_of(W, b):
+    """Return an `Encoder` of weights (K, 2) and biases, a number or (K,)."""
+    layer = h.Encoder(2, len(W)).requires_grad_(False)
+    layer.W.copy_(W), layer.b.copy_(torch.zeros(len(W)) + b)
+    return layer
+
+
+# --- Competition, on or off -----------------------------------------------------------------------
+
+
+def test_without_competition_all_inputs_have_one_denominator():
+    inputs = torch.stack([E, 3 * E]).requires_grad_()  # two layers at once
+    loss = plane.lse_without_competition(inputs)
+    e = np.exp(-inputs.detach().numpy())
+    Z = e.sum(2)
+    assert loss.item() == pytest.approx(-12 * np.log(Z.mean(1)).sum())
+    (gradient,) = torch.autograd.grad(loss, inputs)
+    assert_allclose(gradient, e / Z.mean(1)[:, None, None])
+    alone = [plane.lse_without_competition(part) for part in inputs.detach()]
+    assert float(sum(alone)) == pytest.approx(loss.item())
+    votes = plane.votes_without_competition(inputs.detach())
+    assert_allclose(votes, Z / Z.mean(1, keepdims=True))
+    assert_allclose(gradient.sum(2), votes)
+
+
+def test_switching_competition_off_leaves_the_other_terms_and_the_weights():
+    terms = plane.lse_without_competition(E), h.variance_loss(E), h.decorrelation_loss(E)
+    off = plane.loss_of_energies(E, competition=False, lse=2, variance=3, decorrelation=5)
+    assert float(off) == pytest.approx(float(2 * terms[0] + 3 * terms[1] + 5 * terms[2]))
+    assert float(plane.loss_of_energies(E, competition=False)) == pytest.approx(float(sum(terms)))
+    on = plane.loss_of_energies(E, lse=2, variance=3, decorrelation=5)
+    assert on == h.decoder_free_loss(E, 2, 3, 5) and plane.loss_of_energies(E) != sum(terms)
+
+
+# --- Clusters, mixtures and layers ----------------------------------------------------------------
 
 
 def test_clusters_are_where_they_are_said_to_be():
@@ -23,6 +65,8 @@ def test_clusters_are_where_they_are_said_to_be():
         assert float(own.std(0).mean()) == pytest.approx(0.9, rel=0.1)
     _, cluster, _ = plane.make_clusters(shares=[1 / 2, 1 / 4, 1 / 4], n=3)
     assert cluster.bincount().tolist() == [640, 320, 320]
+    half, _, at = plane.make_clusters(deviation=0.45)
+    assert_allclose(half - at[CLUSTER], (POINTS - CENTRES[CLUSTER]) / 2, atol=1e-5)
     _, _, centres = plane.make_clusters(4, middle=True)
     assert_allclose(torch.cdist(centres[3:], centres[:3]), np.full((1, 3), 3), rtol=1e-5)
 
@@ -49,25 +93,41 @@ def test_starts_are_points_and_find_all_clusters_if_each_has_a_mean():
     assert plane.means_find_all(means, CENTRES).tolist() == [True, False, False]
 
 
+def test_a_mean_without_responsibility_stays():
+    means = torch.cat([POINTS[:2], torch.full((1, 2), 1e4)])
+    for competition in (True, False):
+        step = plane.descent_step(means, POINTS, competition)
+        assert step.isfinite().all() and torch.equal(step[2], means[2])
+        assert not torch.allclose(step[:2], means[:2])
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("weights", [{}, {"lse": 2, "variance": 3, "competition": False}])
-def test_layers_are_trained_at_once_as_each_alone(weights):
+@pytest.mark.parametrize("options", [{}, {"lse": 2, "variance": 3, "competition": False}])
+def test_layers_are_trained_at_once_as_each_alone(options):
     points = POINTS[:256].double()
-    _, W, b = plane.train_many_layers(points, [7, 3], epochs=2, **weights)
-    assert W.shape == (1 + 2 * 2, 2, 5, 2) and b.shape == (1 + 2 * 2, 2, 5)
+    layers = plane.train_layers(plane.ManyLayers([7, 3]), points, epochs=2, **options)
     for i, seed in enumerate((7, 3)):
-        alone = h.Encoder(2, 5, seed=seed)
-        assert_allclose(W[0, i], alone.W.detach())
-        h.fit(
-            alone,
-            lambda model, x: h.decoder_free_loss(model(x), **weights),
-            points,
-            epochs=2,
-            lr=0.03,
-            order_seed=0,
-        )
-        assert_allclose(W[-1, i], alone.W.detach(), atol=1e-9)
-        assert_allclose(b[-1, i], alone.b.detach(), atol=1e-9)
+        alone = plane.train_layers(h.Encoder(2, 5, seed=seed), points, epochs=2, **options)
+        for ours, of_encoder in ((layers.W[i], alone.W), (layers.b[i], alone.b)):
+            assert_allclose(ours, of_encoder, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_layers_are_trained_with_the_loss_that_is_asked_for():
+    """Against the loop as it is written in a text book."""
+    points = POINTS[:256].double()
+    layer = plane.train_layers(h.Encoder(2, 5, seed=1), points, 1, False, lse=2, decorrelation=3)
+    W, b = (p.detach().requires_grad_() for p in h.Encoder(2, 5, seed=1).parameters())
+    adam = torch.optim.Adam([W, b], lr=0.03)
+    order = torch.randperm(256, generator=torch.Generator().manual_seed(0))
+    for rows in order.split(128):
+        E = torch.relu(points[rows] @ W.T + b)
+        lse = -128 * torch.log(torch.exp(-E).sum(1).mean())
+        adam.zero_grad()
+        (2 * lse + h.variance_loss(E) + 3 * h.decorrelation_loss(E)).backward()
+        adam.step()
+    assert_allclose(layer.W, W.detach(), rtol=1e-6)
+    assert_allclose(layer.b, b.detach(), rtol=1e-6)
 
 
 def test_units_find_all_clusters_if_each_has_one_of_its_own():
@@ -83,43 +143,237 @@ def test_units_find_all_clusters_if_each_has_one_of_its_own():
     both[:, 0] += both[:, 1]  # one unit has two clusters, and another none
     both[:, 1] = 0
     assert not plane.units_find_all(both[None], CLUSTER)
-    for share, found in ((0.4, True), (0.3, False)):  # of one cluster: from a third on
+    for share, found in ((0.25, True), (0.15, False)):  # of one cluster: from a fifth on
         edge = (POINTS[CLUSTER == 0] @ DIRECTIONS[0]).quantile(1 - share)
         bias = torch.tensor([-float(edge), -2, -2, -2, -2])
         assert finds(DIRECTIONS, bias) == found
 
 
-def test_votes_are_shares_of_the_sum_and_one_on_average():
-    E = torch.rand(2, 7, 5)
-    Z = np.exp(-E.numpy()).sum(2)
-    assert_allclose(plane.votes_without_competition(E), Z / Z.mean(1, keepdims=True), rtol=1e-5)
+# --- Experiments ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("competition", [True, False])
-def test_gradients_of_the_page_are_those_of_helpers(competition):
-    """Of a dead unit, too; and its votes are those of lab/plane.py."""
-    quickjs = pytest.importorskip("quickjs")
-    page = (ROOT / "notebooks/in_the_plane.html").read_text("utf-8")
-    script = re.search(r'"use strict";(.*?)// --- What is drawn', page, re.DOTALL)[1]
-    context = quickjs.Context()
-    context.eval(script)
-    rng = torch.Generator().manual_seed(0)
-    W, b = torch.randn(5, 2, generator=rng).double(), torch.randn(5, generator=rng).double()
-    b[4] = -99
-    x = 2 * torch.randn(128, 2, generator=rng).double()
-    flat = [json.dumps(part.flatten().tolist()) for part in (W, b, x)]
-    weights = {"lse": 1.5, "variance": 0.7, "decorrelation": 2}
-    call = f"gradient({', '.join(flat)}, 128, {json.dumps(weights)}, {str(competition).lower()})"
-    of_page = json.loads(context.eval(f"JSON.stringify([...{call}])"))
-    W.requires_grad_(), b.requires_grad_()
-    loss = h.decoder_free_loss(torch.relu(x @ W.T + b), **weights, competition=competition)
-    expected = torch.cat([part.flatten() for part in torch.autograd.grad(loss, (W, b))])
-    assert_allclose(of_page, expected, rtol=1e-5, atol=1e-5)
-    E = torch.relu(x @ W.T + b).detach()
-    call = f"exponentials({json.dumps(E.flatten().tolist())}, 128)"
-    Z, mean = json.loads(
-        context.eval(
-            f"(() => {{ const r = {call}; return JSON.stringify([[...r.Z], r.mean]); }})()"
-        )
+def test_shares_of_starts_are_those_of_each_start_alone():
+    means = plane.starting_means(POINTS, 4, seed=1)
+    found = [plane.fit_mixture(start, POINTS, n_steps=100) for start in means]
+    share = 25 * sum(int(plane.means_find_all(end[None], CENTRES)) for end in found)
+    assert plane.search_by_mixtures(True, 1, 4) == {"find all": pytest.approx(share)}
+    points, cluster, _ = plane.make_clusters(6)
+    n_found = 0
+    for seed in (6, 7, 8):  # group 2 of three starts each
+        layer = plane.train_layers(h.Encoder(2, 6, seed=seed), points, 8, lse=2)
+        n_found += int(plane.units_find_all(layer(points)[None], cluster))
+    found = plane.search_by_layers(True, 2, 3, clusters={"n": 6}, epochs=8, lse=2)
+    assert found["find all"] == pytest.approx(100 * n_found / 3)
+
+
+def test_each_search_runs_as_its_row_says(monkeypatch):
+    """Rows are told apart by what was asked of the functions that search."""
+    calls = {}
+
+    def remember(kind):
+        def share(*arguments, **options):
+            calls[len(calls) + 1] = kind, arguments, options
+            return {"find all": len(calls)}
+
+        return share
+
+    monkeypatch.setattr(plane, "search_by_mixtures", remember("mixture"))
+    monkeypatch.setattr(plane, "search_by_layers", remember("layers"))
+    monkeypatch.setattr(plane, "run_in_parallel", lambda f, items, title: [*map(f, items)])
+    table = plane.starts_that_find_all(LOSSES, [4, 5], 10, many_epochs=77)
+    asked = {key: calls[number] for key, number in table["find all"].items()}
+    assert len(asked) == len(calls) == 12 + 2 + 2 * (1 + len(plane.OTHER_CLUSTERS) + 1)
+    for switch, competition in {"on": True, "off": False}.items():
+        for seed in (4, 5):
+            first = competition, seed, 10
+            assert asked["mixture", switch, seed] == ("mixture", first, {})
+            assert asked["B", switch, seed] == ("layers", first, LOSSES["B"])
+            assert asked["C", switch, seed] == ("layers", first, {})
+        first = competition, 4, 10
+        half = ("mixture", first, {"deviation": 0.45})
+        assert asked["mixture, half as wide", switch, 4] == half
+        assert asked["C, 77 epochs", switch, 4] == ("layers", first, {"epochs": 77})
+        for name, clusters in plane.OTHER_CLUSTERS.items():
+            assert asked[f"C, {name}", switch, 4] == ("layers", first, {"clusters": clusters})
+    for letter in "AD":
+        assert asked[letter, "on", 4] == ("layers", (True, 4, 10), LOSSES[letter])
+
+
+def test_ends_are_those_of_the_starts_that_are_named(monkeypatch):
+    trained = []
+    monkeypatch.setattr(plane, "train_layers", lambda *of, **options: trained.append((of, options)))
+    ends = plane.ends_of_one_start(LOSSES, 2, 7)
+    start = h.Encoder(2, 5, seed=7)
+    means = plane.starting_means(POINTS, 5)[2]
+    expected = []
+    for switch, competition in {"on": True, "off": False}.items():
+        path = plane.trajectory(plane.descent_step, means, 100, POINTS, competition)
+        assert torch.equal(ends["mixture", switch], path[-1])
+        expected += [LOSSES[letter] | {"competition": competition} for letter in "BC"]
+    assert [*ends] == [(m, s) for s in ("on", "off") for m in ("mixture", "B", "C")]
+    assert [options for _, options in trained] == expected
+    for (layer, points), _ in trained:
+        assert torch.equal(layer.W, start.W) and torch.equal(points, POINTS)
+
+
+def test_layers_on_digits_are_measured_on_test_digits(monkeypatch):
+    x = torch.rand(512, 9, generator=torch.Generator().manual_seed(0))
+    images = x[:384], torch.arange(384) % 3, x[384:], torch.arange(128) % 3
+    asked = []
+    monkeypatch.setattr(plane, "classifier_accuracy", lambda *inputs: asked.append(inputs) or 5)
+    monkeypatch.setattr(
+        plane,
+        "measure_each",
+        lambda models, measure, keys, title: {key: measure(loss) for key, loss in models.items()},
     )
-    assert_allclose(np.array(Z) / mean, plane.votes_without_competition(E), rtol=1e-6)
+    losses = {"C": h.decoder_free_loss, "twice": lambda E: 2 * h.decoder_free_loss(E)}
+    table = plane.compare_on_digits(losses, images, epochs=2)
+    layer = h.Encoder(9, 64)
+    h.fit(layer, lambda layer, x: losses["C"](layer(x)), images[0], epochs=2)
+    E_test = layer(images[2]).detach()
+    row = table["C", 0]
+    eigenvalues = torch.linalg.eigvalsh(h.correlation(E_test.double()) - torch.eye(64))
+    living = int((E_test.var(0) > 0).sum())
+    assert row["L0"] == h.l0(E_test) and row["dead units"] == h.dead_units(E_test)
+    assert row["redundancy"] == h.redundancy(E_test) and row["classifier"] == 5
+    if living == 64:
+        assert row["eigenvalue"] == pytest.approx(float(eigenvalues.square().mean().sqrt()))
+    for given, expected in zip(asked[0], (layer(images[0]), images[1], E_test, images[3])):
+        assert torch.equal(given, expected)
+    assert table["twice", 0] != row
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def colors_of(axis):
+    return [to_hex(color) for color in axis.collections[0].get_facecolors()]
+
+
+def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
+    bias = torch.tensor([-2.0, -2, -2, -2, -99])
+    layer, start = layer_of(DIRECTIONS, bias), layer_of(-DIRECTIONS, 1)
+    _, axis = plt.subplots()
+    theorem.add_layer(axis, POINTS, layer, competition=False, start=start, area=4)
+    for point, color in zip(layer(POINTS) > 0, colors_of(axis)):
+        units = point.nonzero()[:, 0].tolist()
+        expected = theorem.SEVERAL_ACTIVE if units else theorem.PALE
+        if len(units) == 1:
+            expected = theorem.COLORS[units[0]]
+        assert color == to_hex(expected)
+    votes = plane.votes_without_competition(layer(POINTS))
+    assert_allclose(axis.collections[0].get_sizes(), 4 * votes.clamp_min(0.1), rtol=1e-5)
+    of_start, of_layer = axis.lines[:5], axis.lines[5:]
+    assert [line.get_linestyle() for line in of_layer] == ["-", "-", "-", "-", "--"]
+    for lines, drawn in ((of_start, start), (of_layer, layer)):
+        for line, w, b in zip(lines, drawn.W.numpy(), drawn.b.numpy(), strict=True):
+            assert_allclose(line.get_xydata() @ w + b, 0, atol=1e-3)
+
+
+def test_unexplained_points_and_perfectly_explained_ones_differ_in_colour():
+    assert to_hex(theorem.UNEXPLAINED) != to_hex(theorem.PALE)
+    _, axis = plt.subplots()
+    theorem.add_mixture(axis, POINTS, CENTRES[[0, 1, 1, 1, 1]])
+    squared = torch.cdist(POINTS, CENTRES[:2]).square()
+    for distances, color in zip(squared, colors_of(axis)):
+        far = distances.min() > 8  # less than e^-4
+        nearest = theorem.COLORS[int(distances.argmin())]
+        assert color == to_hex(theorem.UNEXPLAINED if far else nearest)
+    near_one = torch.cdist(POINTS, CENTRES[1:2])[:, 0] < 1  # of means in one place, the first
+    assert {c for c, near in zip(colors_of(axis), near_one) if near} == {theorem.COLORS[1]}
+    places = torch.tensor([line.get_xydata()[0].tolist() for line in axis.lines])
+    assert float(torch.pdist(places).min()) > 0.3  # means that have met are drawn side by side
+    assert (places[1:].mean(0) - CENTRES[1]).norm() < 1e-3
+
+
+def test_panels_have_the_shares_and_the_ends_of_their_model_and_switch():
+    models, switches = ["B", "C", "mixture"], ["off", "on"]
+    shares = pd.DataFrame([[1, 2], [3, 4], [5.4, 6]], models, switches)
+    ends = {("mixture", switch): CENTRES + i for i, switch in enumerate(switches)}
+    for i, key in enumerate([(m, s) for m in "BC" for s in switches]):
+        ends[key] = layer_of(DIRECTIONS, -2 - i / 10)
+    axes = theorem.draw_competition(POINTS, ends, shares).axes
+    titles = [axis.get_title("center").splitlines()[-1] for axis in axes]
+    assert titles == [f"{share}% of starts find all" for share in (6, 2, 4, 5, 1, 3)]
+    assert [axis.get_ylabel() for axis in axes[::3]] == ["with competition", "without"]
+    for axis, switch in zip((axes[0], axes[3]), ("on", "off")):
+        drawn = [line.get_xydata()[0] for line in axis.lines]
+        assert_allclose(drawn, ends["mixture", switch], rtol=1e-5)
+    for i, switch in ((1, "on"), (4, "off")):
+        for axis, letter in zip(axes[i : i + 2], "BC"):
+            assert_allclose(
+                axis.lines[0].get_xydata() @ DIRECTIONS[0].numpy(),
+                -ends[letter, switch].b[0],
+                atol=1e-3,
+            )
+            sizes = axis.collections[0].get_sizes()
+            assert (np.ptp(sizes) == 0) == (switch == "on")
+
+
+def test_contours_of_a_unit_are_numbered_where_they_end():
+    layer = layer_of(1.7 * DIRECTIONS, -2)
+    (axis,) = theorem.draw_unit(POINTS, layer, unit=0).axes
+    assert len(axis.get_yticks()) > 2
+    for n, (y, text) in enumerate(zip(axis.get_yticks(), axis.get_yticklabels())):
+        n *= 2
+        edge = torch.tensor([theorem.HALF_SIDE, y], dtype=torch.float32)
+        energy = float(layer.pre_activations(edge)[0])
+        assert energy == pytest.approx(n, abs=1e-4) and str(n) in text.get_text()
+    active = layer(POINTS)[:, 0] > 0
+    assert colors_of(axis) == [to_hex(theorem.COLORS[0] if on else theorem.PALE) for on in active]
+
+
+def test_the_ellipse_has_two_standard_deviations():
+    z = POINTS[:200].double() @ torch.tensor([[0.5, 0.1], [0.0, 0.2]]).double()
+    axis = theorem.draw_log_determinant({"a": (z, 1.23), "b": (z, -0.01)}).axes[0]
+    ring = axis.lines[1].get_xydata() - z.mean(0).numpy()
+    inverse = np.linalg.inv(np.cov(z.numpy().T))
+    assert_allclose(np.einsum("nd,de,ne->n", ring, inverse, ring), 4)
+    labels = [axis.get_xlabel() for axis in axis.figure.axes]
+    assert labels[0].endswith("= 1.2") and labels[1].endswith("= 0.0")
+
+
+def test_every_figure_is_described_and_nothing_is_outside_of_it():
+    """Texts, that is: each lies within the figure, and none on another."""
+    layer = layer_of(DIRECTIONS, -2)
+    r = h.responsibilities(E)
+    ends = dict.fromkeys([(m, s) for m in "BC" for s in ("on", "off")], layer)
+    ends |= dict.fromkeys([("mixture", s) for s in ("on", "off")], CENTRES)
+    shares = pd.DataFrame(100.0, ["mixture", "B", "C"], ["on", "off"])
+    cases = {name: (E[:, :2], 9.9) for name in ("independent", "one hardly varies", "copies")}
+    figures = [
+        theorem.draw_theorem({"random\nenergies": (r, r), "a layer": (r**5, r**5)}),
+        theorem.draw_unit(POINTS, layer, unit=0),
+        theorem.draw_widths(POINTS[CLUSTER == 0, 0][:45]),
+        theorem.draw_layer(POINTS, layer, "D: without log-sum-exp", start=layer),
+        theorem.draw_log_determinant(cases),
+        theorem.draw_competition(POINTS, ends, shares),
+    ]
+    for fig in figures:
+        assert len(fig.alt) > 40
+        fig.draw_without_rendering()
+        texts = []
+        for axis in fig.axes:
+            texts += [*axis.texts, axis.title, axis.xaxis.label, axis.yaxis.label]
+            texts += [*axis.get_xticklabels(), *axis.get_yticklabels()]
+        boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+        for i, (text, box) in enumerate(boxes):
+            assert min(box.x0, box.y0) >= -1, text  # pixels
+            assert box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1, text
+            overlaid = [other for other, its_box in boxes[:i] if box.overlaps(its_box)]
+            assert not overlaid, f"{text} lies on {overlaid}"
+
+
+# --- Cells of notebook 1 --------------------------------------------------------------------------
+
+
+def test_one_step_of_scikit_learn_is_one_step_of_em():
+    x = POINTS[:60].double()
+    em_step = functions("1_theorem")["em_step"]
+    assert_allclose(em_step(x[:4], x), plane.descent_step(x[:4], x), rtol=1e-9)
+
+
+def test_heights_are_standard_deviations():
+    loss = functions("1_theorem")["loss_with_heights"](E)
+    e = np.exp(-E.numpy()) * E.numpy().std(0, ddof=1)
+    assert loss.item() == pytest.approx(-np.log(e.sum(1)).sum())

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import pad
 
 TWO_COLUMNS = 6.9  # inches: two columns of a journal; 800 pixels on the front page
-# A colour for each model of notebooks 2 and 3, and a pink for methods of the reader's
-ORANGE, BLUE, GREEN, GREY, PINK = "#d8700f", "#1f6fb4", "#0f9d73", "0.5", "#c2348a"
+# Losses A to D, methods of notebook 3, and a pink for those of the reader
+GREY, GREEN, ORANGE, BLUE, PINK = "0.5", "#0f9d73", "#d8700f", "#1f6fb4", "#c2348a"
 # And one for each mean or unit of notebook 1 (Okabe and Ito)
 UNIT_COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"]
 WHITE_RIM = [matplotlib.patheffects.withStroke(linewidth=2, foreground="w")]
