@@ -39,6 +39,7 @@ def publish(repository):
         (["README.md"], "(?<=<!-- badges -->).*?(?=<!-- /badges -->)", badges(repository)),
         (["README.md"], "(?<=<!-- site -->).*?(?=<!-- /site -->)", link),
         (["README.md"], r"(?<=\]\()[^()]*(?=notebooks/on_digits\.html\))", site),
+        (notebooks, r"(?<=\]\()[^()]*(?=(on_digits|in_the_plane)\.html\))", f"{site}notebooks/"),
         (["CITATION.cff"], '^(# )?repository-code: ".*?"', f'repository-code: "{url}"'),
         (notebooks, r'(?<=REPOSITORY = \\").*?(?=\\")', url),
         (pages, '(?<=const REPOSITORY = ").*?(?=")', url),

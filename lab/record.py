@@ -135,18 +135,20 @@ def _commit():
 
 
 def digests(name, modules):
-    """Return {file: digest} of what a run of this name computes with: helpers.py, those modules of
-    lab/ that do not only show or draw, and the code cells of its notebook, but for the address."""
-    lab = [m for m in modules if m.startswith("lab.") and not re.match(r"lab\.(show|figures)", m)]
-    texts = {}
-    for file in ["helpers.py", *(m.replace(".", "/") + ".py" for m in lab)]:
-        texts[file] = (ROOT / file).read_text("utf-8")
+    """Return {file: digest} of what a run of this name computes with: helpers.py, what it imports
+    of lab/ but for what shows, draws or saves, and the code cells of its notebook, without the
+    address, or its module."""
+    files = {"helpers.py"} if name in NOTEBOOKS else {"helpers.py", f"lab/{name}.py"}
+    for module in modules:
+        if module.startswith("lab.") and not re.match(r"lab\.(show|figures|record)", module):
+            files.add(module.replace(".", "/") + ".py")
+    texts = {file: (ROOT / file).read_text("utf-8") for file in sorted(files)}
     if name in NOTEBOOKS:
-        notebook = f"notebooks/{name}.ipynb"
-        cells = json.loads((ROOT / notebook).read_text("utf-8"))["cells"]
+        path = f"notebooks/{name}.ipynb"
+        cells = json.loads((ROOT / path).read_text("utf-8"))["cells"]
         code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        texts[notebook] = re.sub('REPOSITORY = ".*"', "", "\n\n".join(code))
-    return {file: hashlib.sha256(texts[file].encode()).hexdigest()[:12] for file in sorted(texts)}
+        texts[path] = re.sub('REPOSITORY = ".*"', "", "\n\n".join(code))
+    return {file: hashlib.sha256(text.encode()).hexdigest()[:12] for file, text in texts.items()}
 
 
 # --- Whether a run agrees with the record ---------------------------------------------------------
@@ -173,6 +175,9 @@ TOLERANCES = {
     "variance explained by the best decoder": EXPLAINED,
     "loss recovered": POINTS,
     "loss recovered by the best decoder": POINTS,
+    "variance explained by predicted rows": EXPLAINED,
+    "loss of a token": (0.01, 0, np.inf),
+    "strength": (0, 0.1, np.inf),
     "less than a tenth of a vote": POINTS,
     "share active": POINTS,
     "formula": POINTS,

@@ -68,7 +68,10 @@ def show_summary(title, table, columns, paper=None, beside=None):
         text[heading] = cells
     shown = pd.DataFrame(text)
     if len(rows) > 1:
-        shown.index = [", ".join(map(str, key)) for key in shown.index]
+        shown.index = [
+            ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in key)
+            for key in shown.index
+        ]
     show_table(shown.rename_axis(title))
 
 

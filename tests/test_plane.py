@@ -1,16 +1,18 @@
 """lab/plane.py, and figures and cells of notebook 1, against plain formulas."""
 
+import ast
+import json
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cells import functions
 from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose
 
 import helpers as h
-from lab import plane
+from lab import ROOT, plane
 from lab.figures import theorem
 
 POINTS, CLUSTER, CENTRES = plane.make_clusters()
@@ -367,13 +369,25 @@ def test_every_figure_is_described_and_nothing_is_outside_of_it():
 # --- Cells of notebook 1 --------------------------------------------------------------------------
 
 
+def function_of_cell(name):
+    """Return the function of this name in notebook 1, with the imports of its cells."""
+    cells = json.loads((ROOT / "notebooks/1_theorem.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    statements = ast.parse("\n".join(code)).body
+    imports = [s for s in statements if isinstance(s, (ast.Import, ast.ImportFrom))]
+    (function,) = [s for s in statements if isinstance(s, ast.FunctionDef) and s.name == name]
+    names = {}
+    exec(compile(ast.Module([*imports, function], []), "notebook 1", "exec"), names)
+    return names[name]
+
+
 def test_one_step_of_scikit_learn_is_one_step_of_em():
     x = POINTS[:60].double()
-    em_step = functions("1_theorem")["em_step"]
-    assert_allclose(em_step(x[:4], x), plane.descent_step(x[:4], x), rtol=1e-9)
+    step = function_of_cell("em_step")(x[:4], x)
+    assert_allclose(step, plane.descent_step(x[:4], x), rtol=1e-9)
 
 
 def test_heights_are_standard_deviations():
-    loss = functions("1_theorem")["loss_with_heights"](E)
+    loss = function_of_cell("loss_with_heights")(E)
     e = np.exp(-E.numpy()) * E.numpy().std(0, ddof=1)
     assert loss.item() == pytest.approx(-np.log(e.sum(1)).sum())

@@ -342,7 +342,8 @@ def draw_fall_of_loss(losses, table, tolerance=1):
         axis.plot([1, end], [living, living / end], color="0.85", lw=4, zorder=0)
         name = f"{living}" if fewest == living else f"{fewest} to {living}"
         name += f" living units, {len(runs)} learning rates" if units == sizes[0] else ""
-        label(axis, name, (8, living / 8), (6, 9), ha="left", color=color, fontsize=8.5)
+        at = max(1, last // 12)
+        label(axis, name, (at, living / at), (6, 9), ha="left", color=color, fontsize=8.5)
         ends = runs["epoch of convergence"].dropna()
         if len(ends):
             epochs = lowest_to_highest(ends, 0)

@@ -149,7 +149,7 @@ def draw_unit(points, layer, unit):
     axis.tick_params(axis="y", length=2)
     slope = float(torch.rad2deg(torch.atan(-w[0] / w[1])))
     style = {"ha": "center", "rotation_mode": "anchor", "fontsize": 8.5}
-    label(axis, "active, $E>0$: a worse fit", (-2.8, height(3, -2.8)), rotation=slope, **style)
+    label(axis, "active, $E>0$: a worse fit", (-3, height(3, -3)), rotation=slope, **style)
     label(axis, "inactive, $E=0$: a perfect fit", (-2.5, -5.4), **style)
     fig.alt = (
         "Points in the plane and the line of a unit. Beyond the line, the points on which it is "
