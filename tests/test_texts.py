@@ -14,14 +14,30 @@ def read(path):
     return (ROOT / path).read_text("utf-8")
 
 
-def tables(name):
-    """Return the tables of the record that is staged or, in a clone, committed: where figures/ has
-    been run again on another machine, the texts are still about the record."""
+def staged(name):
+    """Return the record that is staged or, in a clone, committed: where figures/ has been run again
+    on another machine, the texts are still about the record."""
     path = f"figures/{name}.json"
-    return record.read_tables(json.loads(record.git("show", f":./{path}") or read(path)))
+    return json.loads(record.git("show", f":./{path}") or read(path))
+
+
+def tables(name):
+    return record.read_tables(staged(name))
 
 
 # --- What each text must say ----------------------------------------------------------------------
+
+
+def said_in_notebook_1(tables):
+    """Return what the text of notebook 1 must say. tables: of its record, {title: DataFrame}, as
+    `record.read_tables` returns them."""
+    shares = tables["starts"]["find all"].groupby(["model", "competition"]).mean()
+    assert shares["mixture", "on"] == 100
+    return [
+        f"each unit learns as if it were alone: {shares['B', 'off']:.0f}%",
+        f"Competition alone brings this to {shares['B', 'on']:.0f}%, decorrelation alone to "
+        f"{shares['C', 'off']:.0f}%, and both to {shares['C', 'on']:.0f}%",
+    ]
 
 
 def said_in_notebook_2(tables):
@@ -56,12 +72,33 @@ def said_in_notebook_2(tables):
     ]
 
 
-def said_on_the_front_page(theorem, ablation, benchmark, language):
-    raise NotImplementedError
+def said_on_the_front_page(criteria, ablation, benchmark):
+    paper = benchmark["paper"].groupby("method").mean()
+    model, sae, tuned = (
+        paper.loc[f"{name}"] for name in ("the paper's model", "the paper's SAE", "tuned tied SAE")
+    )
+    pixels = benchmark["references"].classifier["pixels"]
+    own, best = "variance explained", "variance explained by the best decoder"
+    assert criteria[0]["claim"].startswith("gradient and responsibility")
+    digits, power = f"{criteria[0]['measured'][0]:.0e}".split("e-")
+    assert 1.8 < model.MSE / sae.MSE < 2.5 and 0.4 < tuned.MSE / model.MSE < 0.55
+    assert model.L0 / sae.L0 < 0.55
+    formula = 0.64 * ablation["balance"].formula.xs("nothing").iloc[0]
+    return [
+        f"agrees to a relative ${digits}\\cdot10^{{-{int(power)}}}$",
+        f"({model.classifier:.1f}% against {sae.classifier:.1f}; raw pixels {pixels:.1f})",
+        f"with half the error and {tuned.classifier:.1f}%",
+        f"{formula:.1f} of 64, where {ablation['ablation'].L0['C', 'on'].mean():.1f} are",
+        f"from {model[own]:.0f}% to {model[best]:.0f} (the tuned SAE: {tuned[own]:.0f})",
+    ]
 
 
 SAID = {
+    "notebooks/1_theorem.ipynb": lambda: said_in_notebook_1(tables("1_theorem")),
     "notebooks/2_ablation.ipynb": lambda: said_in_notebook_2(tables("2_ablation")),
+    "README.md": lambda: said_on_the_front_page(
+        staged("1_theorem")["criteria"], tables("2_ablation"), tables("3_benchmark")
+    ),
 }
 
 
