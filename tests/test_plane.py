@@ -159,13 +159,15 @@ def test_shares_of_starts_are_those_of_each_start_alone():
     found = [plane.fit_mixture(start, POINTS, n_steps=100) for start in means]
     share = 25 * sum(int(plane.means_find_all(end[None], CENTRES)) for end in found)
     assert plane.search_by_mixtures(True, 1, 4) == {"find all": pytest.approx(share)}
-    points, cluster, _ = plane.make_clusters(6)
-    n_found = 0
+    points, cluster, _ = plane.make_clusters(7)
+    found = {"find all": 0, "at a third": 0}
     for seed in (6, 7, 8):  # group 2 of three starts each
-        layer = plane.train_layers(h.Encoder(2, 6, seed=seed), points, 8, lse=2)
-        n_found += int(plane.units_find_all(layer(points)[None], cluster))
-    found = plane.search_by_layers(True, 2, 3, clusters={"n": 6}, epochs=8, lse=2)
-    assert found["find all"] == pytest.approx(100 * n_found / 3)
+        layer = plane.train_layers(h.Encoder(2, 7, seed=seed), points, 30, lse=2)
+        for name, bound in (("find all", 1 / 5), ("at a third", 1 / 3)):
+            found[name] += int(plane.units_find_all(layer(points)[None], cluster, bound))
+    assert found["find all"] != found["at a third"]
+    shares = plane.search_by_layers(True, 2, 3, clusters={"n": 7}, epochs=30, lse=2)
+    assert shares == {name: pytest.approx(100 * n / 3) for name, n in found.items()}
 
 
 def test_each_search_runs_as_its_row_says(monkeypatch):
@@ -275,7 +277,8 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
 def test_unexplained_points_and_perfectly_explained_ones_differ_in_colour():
     assert to_hex(theorem.UNEXPLAINED) != to_hex(theorem.PALE)
     _, axis = plt.subplots()
-    theorem.add_mixture(axis, POINTS, CENTRES[[0, 1, 1, 1, 1]])
+    means = CENTRES[[0, 1, 1, 1, 1]] + torch.linspace(0, 1e-3, 10).view(5, 2)
+    theorem.add_mixture(axis, POINTS, means)
     squared = torch.cdist(POINTS, CENTRES[:2]).square()
     for distances, color in zip(squared, colors_of(axis)):
         far = distances.min() > 8  # less than e^-4
@@ -285,7 +288,7 @@ def test_unexplained_points_and_perfectly_explained_ones_differ_in_colour():
     assert {c for c, near in zip(colors_of(axis), near_one) if near} == {theorem.COLORS[1]}
     places = torch.tensor([line.get_xydata()[0].tolist() for line in axis.lines])
     assert float(torch.pdist(places).min()) > 0.3  # means that have met are drawn side by side
-    assert (places[1:].mean(0) - CENTRES[1]).norm() < 1e-3
+    assert (places[1:].mean(0) - CENTRES[1]).norm() < 1e-2
 
 
 def test_panels_have_the_shares_and_the_ends_of_their_model_and_switch():
@@ -333,6 +336,14 @@ def test_the_ellipse_has_two_standard_deviations():
     assert_allclose(np.einsum("nd,de,ne->n", ring, inverse, ring), 4)
     labels = [axis.get_xlabel() for axis in axis.figure.axes]
     assert labels[0].endswith("= 1.2") and labels[1].endswith("= 0.0")
+
+
+def test_curves_end_inside_of_their_axes():
+    for axis in theorem.draw_widths(POINTS[CLUSTER == 0, 0][:45]).axes:
+        left, right = axis.get_xlim()
+        for line in axis.lines:
+            x = line.get_xdata()
+            assert left < min(x) and max(x) < right
 
 
 def test_every_figure_is_described_and_nothing_is_outside_of_it():
