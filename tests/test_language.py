@@ -1,12 +1,13 @@
 """The benchmark on tiny Llama and GPT-2 networks with random weights: nothing is downloaded."""
 
 import json
+import re
 
 import pytest
 import torch
 
 import helpers as h
-from lab import decoding, language, record
+from lab import ROOT, benchmark, decoding, language, record
 
 transformers = pytest.importorskip("transformers")
 TEXTS = [chr(97 + n % 26) * 7 + " ".join(str(n * i * i % 97) for i in range(90)) for n in range(40)]
@@ -97,6 +98,7 @@ def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
+@pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
 @pytest.mark.filterwarnings("ignore:.*units are active", "ignore:.*less than the mean")
 def test_all_methods_are_compared_and_saved(folder, capsys):
     arguments = ["--model", str(folder), "--tokens", "4000", "--seeds", "0"]
@@ -115,9 +117,8 @@ def test_all_methods_are_compared_and_saved(folder, capsys):
             results[column].notna().all() and results[f"{column} by the best decoder"].notna().all()
         )
     assert (folder.parent / "out/3c_language_model.png").exists()
-    if "gpt2" in str(folder):
-        language.main([*arguments, "--tune"])
-        assert "chosen" in capsys.readouterr().out
+    language.main([*arguments, "--tune"])
+    assert "chosen" in capsys.readouterr().out
 
 
 def test_each_method_has_the_rate_chosen_for_it(monkeypatch):
@@ -136,6 +137,7 @@ def test_each_method_has_the_rate_chosen_for_it(monkeypatch):
     assert sgd.options["optimizer"] is not None and sgd.schedule is not None
 
 
+@pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
 def test_too_few_tokens_are_refused(folder):
     with pytest.raises(ValueError, match="too few"):
         language.main(["--model", str(folder), "--tokens", "900"])
@@ -149,3 +151,21 @@ def test_test_documents_are_not_trained_on():
     for few in (documents[:5], [*documents[:50], [1, 2]]):
         with pytest.raises(ValueError, match="too few"):
             language.split_documents(few, 60 * language.CONTEXT)
+
+
+def test_rates_are_those_that_are_bold_in_the_tables_of_how_they_were_chosen():
+    text = (ROOT / "data/README.md").read_text("utf-8").split("## How rates were chosen")[1]
+    of_decay = ["the same, with weight decay", "the paper's loss, with weight decay"]
+    names = dict.fromkeys(of_decay, language.PAPER_DECAY)
+    of_digits = {method.name: method.options["lr"] for method in benchmark.METHODS if method.losses}
+    tables = text.split("On the language model")
+    for part, rates in zip(tables, (of_digits, language.CHOSEN_RATES)):
+        chosen = {}
+        for line in re.findall(r"^\| (.*) \|$", part, re.MULTILINE):
+            name, *cells = line.split(" | ")
+            if name == "rate":
+                header = [float(cell) for cell in cells]
+            elif "**" in line:
+                (rate,) = (r for r, cell in zip(header, cells) if "**" in cell)
+                chosen[names.get(name, name)] = rate
+        assert chosen == rates

@@ -265,7 +265,10 @@ def test_the_answer_on_digits_concludes_only_if_it_is_measured(on_digits):
 
     numbers, conclusion = answer(11, 1, 16, 1)
     assert numbers.startswith("Alike in B: 11 with competition, 16 without. In C: no two, with or")
-    assert conclusion == "Here competition makes units differ only where decorrelation does not."
+    assert (
+        conclusion
+        == "Here competition makes fewer units alike, and only where decorrelation is missing."
+    )
     for most in ((11, 1, 11, 1), (11, 2, 16, 1), (11, 1, 16, 3), (16, 1, 11, 1), (1, 1, 1, 1)):
         assert answer(*most)[1] == ""
 

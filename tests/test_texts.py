@@ -31,11 +31,25 @@ def tables(name):
 def said_in_notebook_1(tables):
     """Return what the text of notebook 1 must say. tables: of its record, {title: DataFrame}, as
     `record.read_tables` returns them."""
-    shares = tables["starts"]["find all"].groupby(["model", "competition"]).mean()
+    starts = tables["starts"].groupby(["model", "competition"]).mean()
+    shares = starts["find all"]
+    width = tables["width"].droplevel("seed")
     assert shares["mixture", "on"] == 100
+    for model in ("A", "D"):
+        assert shares[model, "on"] == 0
+    for clusters in ("eight clusters", "six, one of them in the middle"):
+        assert not starts.loc[f"C, {clusters}"].any(axis=None)  # "No layer finds"
+    for depends in ("seven clusters", "five of unequal sizes", "400 epochs"):  # on the bound
+        at_a_third = starts["at a third"][f"C, {depends}", "on"]
+        assert abs(shares[f"C, {depends}", "on"] - at_a_third) > 50
+    for model in ("mixture", "C"):  # "from fewer starts"
+        assert shares[f"{model}, half as wide", "on"] < shares[model, "on"]
+    lost = [shares[model, "on"] - shares[model, "off"] for model in ("C, half as wide", "C")]
+    assert lost[0] > lost[1]  # "C loses more"
+    assert not width["dead units"].any()
     return [
-        f"each unit learns as if it were alone: {shares['B', 'off']:.0f}%",
-        f"Competition alone brings this to {shares['B', 'on']:.0f}%, decorrelation alone to "
+        f"each unit learns almost as if it were alone: {shares['B', 'off']:.0f}%",
+        f"Competition brings this to {shares['B', 'on']:.0f}%, decorrelation to "
         f"{shares['C', 'off']:.0f}%, and both to {shares['C', 'on']:.0f}%",
     ]
 
@@ -80,7 +94,7 @@ def said_on_the_front_page(criteria, ablation, benchmark):
     pixels = benchmark["references"].classifier["pixels"]
     own, best = "variance explained", "variance explained by the best decoder"
     assert criteria[0]["claim"].startswith("gradient and responsibility")
-    digits, power = f"{criteria[0]['measured'][0]:.0e}".split("e-")
+    digits, power = f"{criteria[0]['measured'][0]:.1e}".split("e-")
     assert 1.8 < model.MSE / sae.MSE < 2.5 and 0.4 < tuned.MSE / model.MSE < 0.55
     assert model.L0 / sae.L0 < 0.55
     formula = 0.64 * ablation["balance"].formula.xs("nothing").iloc[0]
