@@ -3,11 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
 import helpers as h
 from lab import NOTEBOOKS, ROOT, record
+from lab.benchmark import COMPONENTS, PAPER_ADAM, PAPER_DECAY, PAPER_METHODS, PAPER_SGD
+from lab.figures.benchmark import SAES
 
 
 def read(path):
@@ -86,11 +89,87 @@ def said_in_notebook_2(tables):
     ]
 
 
+MODEL, SAE, TUNED = (method.name for method in PAPER_METHODS)
+LAYERS = [PAPER_ADAM, PAPER_SGD, PAPER_DECAY]
+
+
+def span(values, form=".0f"):
+    ends = dict.fromkeys(f"{end(values):{form}}" for end in (min, max))
+    return " to ".join(ends)
+
+
+def means(table):
+    """Return means over seeds, rounded as the notebooks do."""
+    return table.groupby("method", sort=False).agg(lambda values: np.asarray(values, float).mean())
+
+
+def said_in_notebook_3(tables, language):
+    paper, scores, predicted = (means(tables[t]) for t in ("paper", "benchmark", "predicted"))
+    references = tables["references"]
+    own, best = scores["variance explained"], scores["variance explained by the best decoder"]
+    mse, error, right, L0 = (paper[c] for c in ("MSE", "norm-matched error", "classifier", "L0"))
+    fault = best - own
+    shares = [fault[m] / (own[sae] - own[m]) for m in (PAPER_SGD, PAPER_DECAY) for sae in SAES]
+    assert 0.35 <= min(shares) and max(shares) <= 0.65, shares  # "about half"
+    assert all(
+        fault[PAPER_ADAM] > (own[sae] - own[PAPER_ADAM]) / 2 for sae in SAES
+    )  # "more than half"
+    assert right[TUNED] > right[MODEL] and mse[TUNED] < mse[MODEL]  # "better at both"
+    assert scores.classifier[COMPONENTS] == scores.classifier.min()  # "worst"
+    assert scores["dead units"].loc[LAYERS].max() == 0
+    assert 0.4 < paper["dead units"][SAE] / 64 < 0.5  # "nearly half"
+    rows = predicted["variance explained by predicted rows"][MODEL]
+    return [
+        f"L0 {L0[MODEL]:.1f}, where its SAE has {L0[SAE]:.1f}",
+        f"larger, {mse[MODEL]:.3f} for each pixel against {mse[SAE]:.3f}",
+        f"by the paper's own measure, {error[MODEL]:.3f} against {error[SAE]:.3f}",
+        f"better, {right[MODEL]:.1f}% against {right[SAE]:.1f}% (pixels: "
+        f"{references.classifier['pixels']:.1f}%)",
+        f"has an MSE of {mse[TUNED]:.3f} and a classifier of {right[TUNED]:.1f}%",
+        f"$W^\\top$ explains {own[PAPER_ADAM]:.0f}% of the variance and SAEs explain "
+        f"{span(own[SAES])}%; the best linear decoder finds {best[PAPER_ADAM]:.0f}%",
+        f"SGD brings $W^\\top$ to {own[PAPER_SGD]:.0f}%, and weight decay to "
+        f"{own[PAPER_DECAY]:.0f}%",
+        f"explain {own[COMPONENTS]:.0f}% without any training, where the layer's code with its "
+        f"best decoder has {span(best[LAYERS])}%",
+        f"It explains {own['an SAE that counts']:.0f}% of the variance, where L1 explains "
+        f"{own['L1 SAE']:.0f} and TopK {own['TopK SAE']:.0f}",
+        f"The log-sum-exp ends at {span(scores.strength[LAYERS], '.1f')} times",
+        f"With the ReLU they explain {rows:.0f}%, where $W$ explains "
+        f"{paper['variance explained'][MODEL]:.0f} and the best decoder "
+        f"{paper['variance explained by the best decoder'][MODEL]:.0f}",
+        *said_of_the_language_model(language),
+    ]
+
+
+def said_of_the_language_model(language):
+    scores = means(language["results"])
+    loss = language["network"]["loss of a token"]
+    own, best = scores["variance explained"], scores["variance explained by the best decoder"]
+    recovered = scores["loss recovered"].copy()
+    recovered[PAPER_ADAM] = scores["loss recovered by the best decoder"][PAPER_ADAM]
+    order = ["tied SAE", PAPER_ADAM, "L1 SAE", "TopK SAE"]
+    assert [*recovered[order].sort_values().index] == order  # "in the same order"
+    explained = own.copy()
+    explained[PAPER_ADAM] = best[PAPER_ADAM]
+    assert [*explained[order].sort_values().index] == order
+    dead = scores["dead units"]
+    assert dead[LAYERS].max() == 0 and dead["tied SAE"] >= 1
+    return [
+        f"every method at {span(scores.L0)} active ones",
+        f"{own[PAPER_ADAM]:.0f}% of the variance, and {best[PAPER_ADAM]:.0f}% with a fitted one. "
+        f"That is close to an L1 SAE ({own['L1 SAE']:.0f}%; fitted, {best['L1 SAE']:.0f}), less "
+        f"than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of the tied SAE",
+        f"Weight decay brings $W^\\top$ to {own[PAPER_DECAY]:.0f}%",
+        f"{loss['by nothing']:.2f} nats a token with nothing replaced, and "
+        f"{loss['by their mean'] - loss['by nothing']:.2f} more",
+        f"ends at {span(scores.strength[LAYERS], '.1f')} times the weight that the paper gives it",
+    ]
+
+
 def said_on_the_front_page(criteria, ablation, benchmark):
-    paper = benchmark["paper"].groupby("method").mean()
-    model, sae, tuned = (
-        paper.loc[f"{name}"] for name in ("the paper's model", "the paper's SAE", "tuned tied SAE")
-    )
+    paper = means(benchmark["paper"])
+    model, sae, tuned = (paper.loc[name] for name in (MODEL, SAE, TUNED))
     pixels = benchmark["references"].classifier["pixels"]
     own, best = "variance explained", "variance explained by the best decoder"
     assert criteria[0]["claim"].startswith("gradient and responsibility")
@@ -110,6 +189,9 @@ def said_on_the_front_page(criteria, ablation, benchmark):
 SAID = {
     "notebooks/1_theorem.ipynb": lambda: said_in_notebook_1(tables("1_theorem")),
     "notebooks/2_ablation.ipynb": lambda: said_in_notebook_2(tables("2_ablation")),
+    "notebooks/3_benchmark.ipynb": lambda: said_in_notebook_3(
+        tables("3_benchmark"), tables("language")
+    ),
     "README.md": lambda: said_on_the_front_page(
         staged("1_theorem")["criteria"], tables("2_ablation"), tables("3_benchmark")
     ),
