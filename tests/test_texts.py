@@ -159,7 +159,8 @@ def said_of_the_language_model(language):
         f"every method at {span(scores.L0)} active ones",
         f"{own[PAPER_ADAM]:.0f}% of the variance, and {best[PAPER_ADAM]:.0f}% with a fitted one. "
         f"That is close to an L1 SAE ({own['L1 SAE']:.0f}%; fitted, {best['L1 SAE']:.0f}), less "
-        f"than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of the tied SAE",
+        f"than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of the tied "
+        "SAE",
         f"Weight decay brings $W^\\top$ to {own[PAPER_DECAY]:.0f}%",
         f"{loss['by nothing']:.2f} nats a token with nothing replaced, and "
         f"{loss['by their mean'] - loss['by nothing']:.2f} more",
