@@ -211,7 +211,7 @@ def draw_count(energies):
     label(a, f"$-\\log({K}-n)$", (0.9 * K, -np.log(0.1 * K)), (-8, 8), ha="right", fontsize=9)
     a.set(xlim=(-0.01 * K, K + 0.6), ylim=(-np.log(K) - 0.3, 0.5), ylabel="log-sum-exp loss")
     b.set(ylim=(0, 1.3 * b.dataLim.y1), ylabel="digits, %", xlabel="active units $n$ on a digit")
-    add_price_of_one_unit(a.inset_axes([0.1, 0.5, 0.34, 0.46]), K, round(h.l0(energies["C"])))
+    add_price_of_one_unit(a.inset_axes([0.1, 0.5, 0.34, 0.46]), K, int(h.l0(energies["C"])))
     fig.alt = (
         "A dot for each digit, its log-sum-exp loss against its active units, along the curve "
         "-log(K - n); and how many digits have n active units."
