@@ -241,13 +241,12 @@ def draw_strangers(losses):
         everything = torch.cat([*groups.values()])
         low, high = everything.quantile(0.001), everything.quantile(0.995)
         at = np.linspace(float(low), float(high), 200)
-        for i, (name, values) in enumerate(groups.items()):
+        for name, values in groups.items():
             color, line = styles[name]
             heights = gaussian_kde(values, 0.3)(at)
-            axis.plot(at, heights, line, color=color, lw=1.5)
-            top = at[heights.argmax()], heights.max()
-            label(axis, name, top, (4 * i, 7 + 3 * i), color=color, fontsize=8.5, weight="bold")
-        axis.set(yticks=[], ylim=(0, 1.4 * axis.dataLim.y1), title=title)
+            axis.plot(at, heights, line, color=color, lw=1.5, label=name)
+        axis.legend(loc="upper right")
+        axis.set(yticks=[], ylim=(0, 1.3 * axis.dataLim.y1), title=title)
         axis.set_xlabel("log-sum-exp loss")
         axis.spines["left"].set_visible(False)
     fig.alt = (
@@ -309,9 +308,8 @@ def add_shares(axis, table):
                 ratio, aside = aside * ratio, 1.08 * aside
             marks.append((ratio, share))
             if (units, weight) == (512, 1):
-                label(
-                    axis, changed if "," in changed else "512 units", marks[-1], (8, 0), ha="left"
-                )
+                name = "512 units,\nno decorrelation" if marker == "o" else "512 units"
+                label(axis, name, marks[-1], (8, 0), ha="left")
         face = "w" if marker == "o" else ORANGE
         style = {"ls": "", "mec": ORANGE, "mfc": face, "ms": 5, "label": changed}
         axis.plot(*np.transpose(marks or [(np.nan, np.nan)]), marker=marker, **style)
@@ -342,8 +340,10 @@ def draw_fall_of_loss(losses, table, tolerance=1):
         axis.plot([1, end], [living, living / end], color="0.85", lw=4, zorder=0)
         name = f"{living}" if fewest == living else f"{fewest} to {living}"
         name += f" living units, {len(runs)} learning rates" if units == sizes[0] else ""
-        at = max(1, last // 12)
-        label(axis, name, (at, living / at), (6, 9), ha="left", color=color, fontsize=8.5)
+        if units == sizes[0]:
+            label(axis, name, (last / 12, 12 * living / last), (6, 9), ha="left", color=color)
+        else:
+            label(axis, name, (3, living / 3), (-4, -9), ha="right", color=color)
         ends = runs["epoch of convergence"].dropna()
         if len(ends):
             epochs = lowest_to_highest(ends, 0)
