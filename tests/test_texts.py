@@ -178,11 +178,12 @@ def said_on_the_front_page(criteria, ablation, benchmark):
     assert 1.8 < model.MSE / sae.MSE < 2.5 and 0.4 < tuned.MSE / model.MSE < 0.55
     assert model.L0 / sae.L0 < 0.55
     formula = 0.64 * ablation["balance"].formula.xs("nothing").iloc[0]
+    L0 = ablation["ablation"].L0.sort_index()
     return [
         f"agrees to a relative ${digits}\\cdot10^{{-{int(power)}}}$",
         f"({model.classifier:.1f}% against {sae.classifier:.1f}; raw pixels {pixels:.1f})",
         f"with half the error and {tuned.classifier:.1f}%",
-        f"{formula:.1f} of 64, where {ablation['ablation'].L0['C', 'on'].mean():.1f} are",
+        f"{formula:.1f} of 64, where {L0['C', 'on'].mean():.1f} are",
         f"from {model[own]:.0f}% to {model[best]:.0f} (the tuned SAE: {tuned[own]:.0f})",
     ]
 
