@@ -184,6 +184,7 @@ def said_on_the_front_page(criteria, ablation, benchmark):
         f"({model.classifier:.1f}% against {sae.classifier:.1f}; raw pixels {pixels:.1f})",
         f"with half the error and {tuned.classifier:.1f}%",
         f"{formula:.1f} of 64, where {L0['C', 'on'].mean():.1f} are",
+        f"with {L0['C', 'on'].mean():.1f} active units, and with {L0['C', 'off'].mean():.1f} without",
         f"from {model[own]:.0f}% to {model[best]:.0f} (the tuned SAE: {tuned[own]:.0f})",
     ]
 
