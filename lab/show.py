@@ -1,11 +1,16 @@
 """What a notebook shows: tables, figures, pages and sources."""
 
+import html
 import inspect
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+
+from lab import ROOT
+from lab.parallel import BY_HAND
 
 
 def show_source(*functions):
@@ -27,9 +32,25 @@ def show_figure(fig):
 
 
 def show_page(name, height):
-    """Show notebooks/<name> in a frame, by its address relative to the notebook; height: pixels."""
-    frame = f'<iframe src="{name}" width="100%" height="{height}" style="border: 0"></iframe>'
+    """Show notebooks/<name> in a frame of some pixels' height. A saved notebook finds it by its
+    relative address; one that is run by hand has all of it, since JupyterLab lets a page in a frame
+    load no other files."""
+    if BY_HAND:
+        source = f'srcdoc="{html.escape(whole_page(name))}"'
+    else:
+        source = f'src="{name}"'
+    frame = f'<iframe {source} width="100%" height="{height}" style="border: 0"></iframe>'
     display({"text/html": frame, "text/plain": f"{name}, a page for a browser"}, raw=True)
+
+
+def whole_page(name):
+    """Return notebooks/<name> with the scripts that it loads in it."""
+
+    def script(found):
+        return f"<script>{(ROOT / 'notebooks' / found[1]).read_text('utf-8')}</script>"
+
+    page = (ROOT / "notebooks" / name).read_text("utf-8")
+    return re.sub(r'<script src="(.*?)"></script>', script, page)
 
 
 def mean_and_deviation(values, decimals):
