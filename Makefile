@@ -15,7 +15,7 @@ STRIP = $(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-key
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: three minutes
+quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: two minutes
 	mkdir -p build/quick
 	for n in $(NOTEBOOKS); do FULL=0 OUTPUT=build/quick \
 	  $(RUN) notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
