@@ -170,7 +170,6 @@ TOLERANCES = {
     "living units": COUNT,
     "epoch of convergence": COUNT,
     "classifier": ACCURACY,
-    "pixels": ACCURACY,
     "variance explained": EXPLAINED,
     "variance explained by the best decoder": EXPLAINED,
     "loss recovered": POINTS,

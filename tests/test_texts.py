@@ -60,6 +60,7 @@ def said_in_notebook_1(tables):
 def said_in_notebook_2(tables):
     scores = tables["ablation"].groupby(["loss", "competition"]).mean()
     redundancy, L0 = scores["redundancy"], scores["L0"]
+    lost = tables["ablation"].sort_index()["less than a tenth of a vote"]["B", "off"]
     costs = tables["costs"].groupby(["loss", "competition"]).mean()
     cost_of_competition = costs["competition costs"]
     cost_of_decorrelation = costs["decorrelation costs"]
@@ -74,6 +75,7 @@ def said_in_notebook_2(tables):
         f"from {redundancy['B', 'on']:,.0f} to {redundancy['C', 'on']:.0f}",
         f"correlate by {at_end['C']:.2f} in C, and by {at_end['B']:.2f} in B",
         f"about 1/{64 - L0['C', 'on']:.0f} in C",
+        f"in B, {min(lost):.0f} to {max(lost):.0f}% over three",
         f"Why {L0['C', 'on']:.0f} of 64?",
         f"that number varies by {spread['B', 'off']:.0f}%",
         f"In C it varies by {spread['C', 'off']:.0f}%",
