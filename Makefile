@@ -16,7 +16,7 @@ help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: two minutes
-	mkdir -p build/quick
+	rm -rf build/quick && mkdir -p build/quick
 	for n in $(NOTEBOOKS); do FULL=0 OUTPUT=build/quick \
 	  $(RUN) notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
 

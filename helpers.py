@@ -54,8 +54,10 @@ def decorrelation_loss(E):
 
 
 def decoder_free_loss(E, lse=1, variance=1, decorrelation=1):
-    """Return the paper's loss of a minibatch (§3); the numbers are the weights of its terms."""
-    return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
+    """Return the paper's loss of a minibatch (§3), the sum of its terms. The numbers are their
+    weights; a term of weight 0 is not computed."""
+    weights = {lse_loss: lse, variance_loss: variance, decorrelation_loss: decorrelation}
+    return sum(weight * term(E) for term, weight in weights.items() if weight)
 
 
 # --- Models: model(x) is the code -----------------------------------------------------------------

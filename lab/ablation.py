@@ -15,9 +15,10 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import roc_auc_score
 
 import helpers as h
-from lab.decoding import classifier_accuracy, with_decoders
+from lab.decoding import classifier_accuracy, with_own_and_best_decoder
 from lab.parallel import run_in_parallel
 from lab.plane import (
+    COMPETITION,
     loss_of_energies,
     lse_without_competition,
     votes_without_competition,
@@ -61,8 +62,6 @@ LOSSES = {  # numbers: §4.2 and §4.3
     ),
 }
 
-SWITCH = {"on": True, "off": False}  # competition, as tables say it
-
 
 def as_table(column, rows, names):
     """Return a DataFrame of one column from {key: number}; names: of the parts of a key."""
@@ -70,7 +69,7 @@ def as_table(column, rows, names):
     return pd.DataFrame({column: [*rows.values()]}, index)
 
 
-def plan():
+def plan_table():
     """Return the terms of each loss and what the author's plan expects of it, as text: a DataFrame
     with a row for each letter."""
     terms = {"log-sum-exp": "lse", "variance": "variance", "decorrelation": "decorrelation"}
@@ -117,13 +116,13 @@ def layers_by_epoch(kept_epochs, loss, x, n_units, seed):
     return layers
 
 
-def loss_of(letter, competition=True, **weights):
+def ablation_loss(letter, competition=True, **weights):
     """Return loss(E) of one of `LOSSES`, with competition or without; weights: of terms, in place
     of its own."""
     return partial(loss_of_energies, competition=competition, **LOSSES[letter].weights | weights)
 
 
-def train_losses(kept_epochs, competition, seeds, x, n_units):
+def train_ablation(kept_epochs, competition, seeds, x, n_units):
     """Return {(letter, competition, seed): {epoch: layer}}.
 
     kept_epochs : {letter of a loss: the epochs after which its layers are kept}
@@ -134,7 +133,7 @@ def train_losses(kept_epochs, competition, seeds, x, n_units):
 
     def train(key):
         letter, competition, seed = key
-        loss = loss_of(letter, SWITCH[competition])
+        loss = ablation_loss(letter, COMPETITION[competition])
         return layers_by_epoch(kept_epochs[letter], loss, x, n_units, seed)
 
     title = f"{', '.join(kept_epochs)}, competition {competition}"
@@ -160,7 +159,7 @@ def ablation_scores(layer, x, y, x_test, y_test):
         "L0": h.l0(E),
         "entropy": responsibility_entropy(E),
         "spread of Z": spread_of_Z(E),
-        "less than a tenth of a vote": share_without_vote(votes_without_competition(E)),
+        "less than a tenth of a vote": inputs_without_vote(votes_without_competition(E)),
         "classifier": classifier_accuracy(layer(x), y, E, y_test),
     }
 
@@ -177,7 +176,7 @@ def spread_of_Z(E):
     return 100 * float(Z.std() / Z.mean())
 
 
-def share_without_vote(votes):
+def inputs_without_vote(votes):
     """Return the share of inputs that have less than a tenth of a vote, of votes (N,)."""
     return 100 * float((votes < 0.1).double().mean())
 
@@ -225,22 +224,22 @@ def redundancy_by_dose(doses, early, x, x_test, n_units, seeds, epochs):
     early : B and C, which have weights of 0 and 1, after these epochs, {(letter, competition,
         seed): layer}
     """
-    keys = list(product([dose for dose in doses if dose not in (0, 1)], SWITCH, seeds))
+    keys = list(product([dose for dose in doses if dose not in (0, 1)], COMPETITION, seeds))
 
     def train(key):
         dose, competition, seed = key
-        loss = loss_of("C", SWITCH[competition], decorrelation=dose)
+        loss = ablation_loss("C", COMPETITION[competition], decorrelation=dose)
         return h.redundancy(train_layer(loss, x, n_units, seed, epochs)[0](x_test))
 
     rows = dict(zip(keys, run_in_parallel(train, keys, "weights of decorrelation")))
     for dose, letter in {0: "B", 1: "C"}.items():
-        for competition, seed in product(SWITCH, seeds):
+        for competition, seed in product(COMPETITION, seeds):
             E = early[letter, competition, seed](x_test)
             rows[dose, competition, seed] = h.redundancy(E)
     return as_table("redundancy", rows, ["decorrelation", "competition", "seed"]).sort_index()
 
 
-def agreements(early, x, x_test, n_units, seeds, epochs):
+def agreement_after_changes(early, x, x_test, n_units, seeds, epochs):
     """Return how well units agree with those of B and C after a change of their training: a
     DataFrame of "agreement" by change, loss and seed.
 
@@ -253,7 +252,7 @@ def agreements(early, x, x_test, n_units, seeds, epochs):
     def train(key):
         change, letter, seed = key
         options = rulers[change] or {"order_seed": seed + 100}
-        return train_layer(loss_of(letter), x, n_units, seed, epochs, **options)[0]
+        return train_layer(ablation_loss(letter), x, n_units, seed, epochs, **options)[0]
 
     changed = {
         ("competition off", letter, seed): early[letter, "off", seed]
@@ -272,12 +271,12 @@ def agreement_without_competition(layers, x_test, seeds):
     "agreement" by loss and seed. layers: {(letter, competition, seed): layer}."""
     rows = {}
     for letter, seed in product("BC", seeds):
-        on, off = (layers[letter, competition, seed](x_test) for competition in SWITCH)
+        on, off = (layers[letter, competition, seed](x_test) for competition in COMPETITION)
         rows[letter, seed] = unit_agreement(off, on)
     return as_table("agreement", rows, ["loss", "seed"])
 
 
-def competition_without_price(E):
+def loss_without_price(E):
     """Return C less the log-sum-exp without competition: its other part, competition, remains."""
     return h.decoder_free_loss(E) - lse_without_competition(E)
 
@@ -291,7 +290,7 @@ def price_and_competition(early, x, x_test, n_units, seeds, epochs):
     """
 
     def train(seed):
-        return train_layer(competition_without_price, x, n_units, seed, epochs)[0]
+        return train_layer(loss_without_price, x, n_units, seed, epochs)[0]
 
     rows = {}
     for seed, layer in zip(seeds, run_in_parallel(train, seeds, "competition without price")):
@@ -303,23 +302,24 @@ def price_and_competition(early, x, x_test, n_units, seeds, epochs):
 
 
 @torch.no_grad()
-def layer_of_the_page(x, x_test, n_units=25):
+def layer_as_on_the_page(x, x_test, n_units=25):
     """Return a layer of C trained as on the page `on_digits.html`, a test digit (D,), and the digit
     decoded by W^T and by the best linear decoder, {title: (D,)}."""
     x = x[:5000]
     with torch.enable_grad():
-        layer, _ = train_layer(loss_of("C"), x, n_units, seed=0, epochs=36, lr=0.004)
+        layer, _ = train_layer(ablation_loss("C"), x, n_units, seed=0, epochs=36, lr=0.004)
     digit = x_test[4]
     decoded = {
-        "by its own weights": layer(digit) @ layer.W,
-        "by a fitted decoder": with_decoders(layer, x)[1].reconstruct(digit[None])[0],
+        "by $W^\\top$": layer(digit) @ layer.W,
+        "by a fitted decoder": with_own_and_best_decoder(layer, x)[1].reconstruct(digit[None])[0],
     }
     return layer, digit, decoded
 
 
 # --- How sparse the code is -----------------------------------------------------------------------
 
-BALANCE = {  # what is changed: units, inputs of a minibatch, weights of variance and decorrelation
+# What is changed: units, inputs of a minibatch, weights of variance and decorrelation
+BALANCE_SETTINGS = {
     "nothing": [(64, 128, 1, 1)],
     "units": [
         (32, 128, 1, 1),
@@ -352,13 +352,13 @@ def predicted_share_active(n_units, batch_size, weight=1):
 
 def shares_active(settings, x, x_test, seed, epochs):
     """Return the "share active" of units on an input, and what the "formula" says: a DataFrame with
-    a row for each setting. settings: {what is changed: several}, as `BALANCE`."""
+    a row for each setting. settings: {what is changed: several}, as `BALANCE_SETTINGS`."""
     keys = [(changed, *setting) for changed, some in settings.items() for setting in some]
     keys.sort(key=lambda key: -key[1] / key[2])  # long ones first
 
     def train(key):
         _, n_units, batch_size, variance, decorrelation = key
-        loss = loss_of("C", variance=variance, decorrelation=decorrelation)
+        loss = ablation_loss("C", variance=variance, decorrelation=decorrelation)
         layer, _ = train_layer(loss, x, n_units, seed, epochs, batch_size=batch_size)
         return 100 * h.l0(layer(x_test)) / n_units
 
@@ -369,7 +369,7 @@ def shares_active(settings, x, x_test, seed, epochs):
     return table.assign(formula=formula).loc[[*settings]]
 
 
-def pushes_outward(layer, x, batch_size=128):
+def outward_pushes(layer, x, batch_size=128):
     """Return how hard each term of the loss pushes boundaries of units outward: its gradient by b
     times the length of w, a mean over minibatches of x and the median over units. A dict."""
     terms = {
@@ -392,7 +392,7 @@ def pushes_outward(layer, x, batch_size=128):
 # --- Strangers ------------------------------------------------------------------------------------
 
 
-def strangers(x_test, clothes=None):
+def strange_inputs(x_test, clothes=None):
     """Return {name: inputs (N, D)} that are no digits: the pixels of x_test (M, D) shuffled, or all
     images with their pixels in one other order, or mirrored; and clothes, if there are some."""
 
@@ -409,9 +409,9 @@ def strangers(x_test, clothes=None):
 
 
 @torch.no_grad()
-def lse_losses(energies, inputs):
-    """Return the log-sum-exp loss of each of {name: inputs (N, D)}, by energies(inputs)."""
-    return {name: -torch.logsumexp(-energies(part), 1) for name, part in inputs.items()}
+def lse_of_inputs(model, inputs):
+    """Return the log-sum-exp loss of each of {name: inputs (N, D)}, of energies model(inputs)."""
+    return {name: -torch.logsumexp(-model(part), 1) for name, part in inputs.items()}
 
 
 def auroc_of_strangers(losses):
@@ -440,7 +440,7 @@ def train_by_sgd(x, n_units, seed, epochs):
     def train(setting):
         rate, units = setting
         options = {"optimizer": torch.optim.SGD, "lr": rate}
-        return train_layer(loss_of("C"), x, units, seed, until[setting], **options)
+        return train_layer(ablation_loss("C"), x, units, seed, until[setting], **options)
 
     return dict(zip(until, run_in_parallel(train, until, "SGD")))
 

@@ -24,16 +24,16 @@ PAPER_DECAY, COMPONENTS = f"{PAPER_ADAM}, + weight decay", "principal components
 OPTIONS = {"lr", "batch_size", "optimizer"}  # of `helpers.fit`, that a method may have
 
 
-def lr_falls(epochs):
+def falling_lr_factors(epochs):
     """Return a factor of the learning rate for each epoch: 1, and for the last quarter of several
     0.1."""
     last = max(epochs // 4, int(epochs > 1))
     return [1.0] * (epochs - last) + [0.1] * last
 
 
-def lr_starts_low(epochs):
+def low_start_lr_factors(epochs):
     """Return the same, but the first of three or more is 0.05, so that SGD kills no units."""
-    factors = lr_falls(epochs)
+    factors = falling_lr_factors(epochs)
     return [0.05, *factors[1:]] if epochs > 2 else factors
 
 
@@ -57,7 +57,7 @@ class Method:
     losses: Callable | None
     options: dict = field(default_factory=dict)
     steered: bool = True
-    schedule: Callable | None = lr_falls
+    schedule: Callable | None = falling_lr_factors
 
     def __post_init__(self):
         if {*self.options} - OPTIONS or not (self.schedule is None or callable(self.schedule)):
@@ -148,17 +148,17 @@ SGD_OPTIONS = {"optimizer": partial(torch.optim.SGD, momentum=0.9), "lr": 0.06}
 TIED_SAE = Method("tied SAE", partial(new_sae, tied=True), l1_sae_losses, {"lr": 0.008})
 METHODS = [  # rates: data/README.md
     Method(PAPER_ADAM, new_encoder, paper_losses, {"lr": 0.003}),
-    Method(PAPER_SGD, new_encoder, paper_losses, SGD_OPTIONS, schedule=lr_starts_low),
+    Method(PAPER_SGD, new_encoder, paper_losses, SGD_OPTIONS, schedule=low_start_lr_factors),
     Method(PAPER_DECAY, new_encoder, paper_losses_with_weight_decay, {"lr": 0.004}),
     Method(COMPONENTS, new_principal_components, None),
     TIED_SAE,
     Method("L1 SAE", new_sae, l1_sae_losses, {"lr": 0.016}),
     Method("TopK SAE", new_top_k_sae, top_k_sae_losses, {"lr": 0.008}, steered=False),
 ]
-AS_IN_PAPER = {"steered": False, "schedule": None}
+UNTUNED = {"steered": False, "schedule": None}
 PAPER_METHODS = [  # its benchmark's models, at its own rate, .001, and a tuned SAE
-    Method("the paper's model", new_encoder, paper_losses, **AS_IN_PAPER),
-    Method("the paper's SAE", new_paper_sae, paper_sae_losses, **AS_IN_PAPER),
+    Method("the paper's model", new_encoder, paper_losses, **UNTUNED),
+    Method("the paper's SAE", new_paper_sae, paper_sae_losses, **UNTUNED),
     replace(TIED_SAE, name="tuned tied SAE"),
 ]
 
@@ -211,8 +211,10 @@ def gradient_norm(loss, model):
     return float(torch.cat([g.flatten() for g in gradients]).norm())
 
 
-def train(method, seed, x, *, n_units, target_l0, epochs, **options):
-    """Return a trained model of a method, whose options of `helpers.fit` those given here override.
+def train(method, seed, x, *, n_units, target_l0, epochs, batch_size=128, **options):
+    """Return a trained model of a method.
+
+    batch_size : unless the method has its own. options : of `helpers.fit`, in place of its own
 
     The strength of the penalty at the end of steering is model.strength, that at its start
     model.first_strength.
@@ -221,15 +223,15 @@ def train(method, seed, x, *, n_units, target_l0, epochs, **options):
     if method.losses is None:
         return model
     factors = method.schedule and method.schedule(epochs)
-    options = {"batch_size": 128, "lr_factors": factors} | method.options | options
-    loss = loss_of(method, target_l0, epochs * (len(x) // options["batch_size"]))
+    options = {"batch_size": batch_size, "lr_factors": factors} | method.options | options
+    loss = loss_to_minimise(method, target_l0, epochs * (len(x) // options["batch_size"]))
     h.fit(model, loss, x, epochs=epochs, order_seed=seed, **options)
     if method.steered:
         model.strength, model.first_strength = loss.strength, loss.first_strength
     return model
 
 
-def loss_of(method, target_l0, n_steps):
+def loss_to_minimise(method, target_l0, n_steps):
     """Return loss(model, x), which `train` minimises in so many steps."""
     if method.steered:
         return SteeredLoss(method.losses, target_l0, n_steps)
@@ -274,20 +276,12 @@ def try_method(method, x, *, n_units, target_l0, epochs, batch_size=128):
     """
     if not isinstance(target_l0, numbers.Integral) or not 0 < target_l0 < n_units:
         raise ValueError(f"L0 is {target_l0}: it must be a whole number, 1 to {n_units - 1} units")
-    if method.losses is None:
-        return
-    model = method.new_model(x, n_units, target_l0, 0)
     x = x[: method.options.get("batch_size", batch_size)]
+    model = method.new_model(x, n_units, target_l0, 0)
     try:
-        decoder_rows(model, n_units, x.shape[1])
-        pair = method.losses(model, x)
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise ValueError("losses(model, x) must be a pair, a penalty and the rest")
-        value = loss_of(method, target_l0, 1)(model, x)
-        value.backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all(part.isfinite().all() for part in (value, *gradients)):
-            raise ValueError("its losses or their gradients are not finite at the start")
+        decoder_rows(model, model(x).shape[1], x.shape[1])
+        if method.losses:
+            try_losses(method, model, x, target_l0)
     except ValueError as error:
         raise ValueError(f"{method.name}: {error}") from None
     try:
@@ -297,6 +291,19 @@ def try_method(method, x, *, n_units, target_l0, epochs, batch_size=128):
             f"{method.name}: its model cannot be pickled, and it is trained in a process of its "
             f"own, which has to send it back: {error!r}"
         ) from None
+
+
+def try_losses(method, model, x, target_l0):
+    pair = method.losses(model, x)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError("losses(model, x) must be a pair, a penalty and the rest")
+    value = loss_to_minimise(method, target_l0, 1)(model, x)
+    if not torch.is_tensor(value):
+        raise ValueError("its losses must depend on the model")
+    value.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    if not all(part.isfinite().all() for part in (value, *gradients)):
+        raise ValueError("its losses or their gradients are not finite at the start")
 
 
 def warn_of_steering(which, model, l0, target_l0):
@@ -356,17 +363,20 @@ def choose_rates(table, target_l0):
     """Return {method: rate} chosen from `scores_by_rate`: of the rates at which no seed diverges or
     misses target_l0, the smallest of those that explain the most variance, up to a tenth of a
     point. The paper's loss may kill no more units than it does at the paper's rate, .001 with Adam.
+    A method for which no rate will do is left out.
     """
     groups = table.groupby(level=["method", "rate"], sort=False)
     means = groups.agg(lambda column: column.mean(skipna=False))
     missed = groups["L0"].agg(lambda column: any(misses_target(l0, target_l0) for l0 in column))
+    most_dead = means["dead units"][PAPER_ADAM, 0.001]
     means = means[~missed]
     chosen = {}
     for name, rows in means.groupby("method", sort=False):
         if name in (PAPER_ADAM, PAPER_SGD, PAPER_DECAY):
-            rows = rows[rows["dead units"] <= means["dead units"][PAPER_ADAM, 0.001]]
+            rows = rows[rows["dead units"] <= most_dead]
         explained = rows["variance explained"].droplevel("method")
-        chosen[name] = min(explained[explained >= explained.max() - 0.1].index)
+        if len(explained):
+            chosen[name] = min(explained[explained >= explained.max() - 0.1].index)
     return chosen
 
 

@@ -15,9 +15,9 @@ CHECKSUMS = {  # of data/README.md
     "clothes.npz": "ee99fce453e6c5f444c32b880dea594404175030c64fe45412a86c339ee91847",
     "corpus.txt": "3ed624e602911d7a611fc92df7413f3c603b5840b9ab3027bcff3c6f06a077db",
 }
-LEAST_TRAINED = 512  # training rows: the largest minibatch of the notebooks
+MIN_TRAIN_ROWS = 512  # training rows: the largest minibatch of the notebooks
 ARRAY_NAMES = ("x_train", "y_train", "x_test", "y_test")
-WHAT_IS_NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
+ARRAYS_NEEDED = "bytes x_train, x_test (N, side, side), whole numbers y_train, y_test (N,)"
 
 
 def verified_path(file):
@@ -46,25 +46,27 @@ def load_images(path="", n_train=None):
         with np.load(file) as archive:
             x_train, y_train, x_test, y_test = (archive[name] for name in ARRAY_NAMES)
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
-        raise ValueError(f"DATA: {file} is no .npz of {WHAT_IS_NEEDED}: {error!r}") from None
+        raise ValueError(f"DATA: {file} is no .npz of {ARRAYS_NEEDED}: {error!r}") from None
     for x, y in ((x_train, y_train), (x_test, y_test)):
         square = x.ndim == 3 and x.shape[1] == x.shape[2] == x_train.shape[1]
         if x.dtype != np.uint8 or not square or y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
-            raise ValueError(f"DATA: {file} needs {WHAT_IS_NEEDED}")
+            raise ValueError(f"DATA: {file} needs {ARRAYS_NEEDED}")
     if x_train.size == 0 or np.ptp(x_train) < 64:  # units would die
         raise ValueError(
             f"DATA: {file}: the bytes of x_train hardly differ; ink should be near 255"
         )
-    if min(np.unique(y_test, return_counts=True)[1], default=0) < 2:
-        raise ValueError(f"DATA: {file}: each class of y_test needs two images or more")
+    if len({*y_train.tolist()}) < 2 or min(np.unique(y_test, return_counts=True)[1], default=0) < 2:
+        raise ValueError(
+            f"DATA: {file}: y_train needs two classes, and each class of y_test two images or more"
+        )
     y_train, y_test = (torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test))
     x_train, x_test = as_rows(x_train), as_rows(x_test)
     if path:
         order = torch.randperm(len(x_train), generator=torch.Generator().manual_seed(0))
         x_train, y_train = x_train[order], y_train[order]
     if n_train is not None:
-        if n_train < LEAST_TRAINED or len(x_train) < LEAST_TRAINED:
-            raise ValueError(f"N_TRAIN, or DATA, has too few images: it needs {LEAST_TRAINED}")
+        if n_train < MIN_TRAIN_ROWS or len(x_train) < MIN_TRAIN_ROWS:
+            raise ValueError(f"N_TRAIN, or DATA, has too few images: it needs {MIN_TRAIN_ROWS}")
         x_train, y_train = x_train[:n_train], y_train[:n_train]
     return x_train, y_train, x_test, y_test
 

@@ -63,7 +63,7 @@ def decoder_rows(model, n_units, n_inputs):
 
 
 @torch.no_grad()
-def with_decoders(model, x):
+def with_own_and_best_decoder(model, x):
     """Return the model with its own decoder, which gets one gain and an offset, and the model with
     the best linear decoder, both fitted by least squares to the first N_FIT_ROWS rows of x."""
     moments = _moments(model, x[:N_FIT_ROWS])
@@ -72,7 +72,7 @@ def with_decoders(model, x):
 
 
 @torch.no_grad()
-def with_rows(model, V, x):
+def with_scaled_rows(model, V, x):
     """Return the model with the decoder V (K, D), times the one gain that fits best, and the best
     offset, fitted to the first N_FIT_ROWS rows of x."""
     return _with_gain(model, V, _moments(model, x[:N_FIT_ROWS]))
@@ -152,13 +152,13 @@ def purity(A, y):
 
 @torch.no_grad()
 def decoding_scores(model, x, x_test):
-    """Return how well activations of x_test (M, D) are decoded, by `with_decoders` of x (N, D).
+    """Return how well activations of x_test (M, D) are decoded, by decoders fitted on x (N, D).
 
     A dict: "L0"; "dead units"; "MSE" and "variance explained" by W^T, or an SAE's own decoder, with
     one gain and an offset; "variance explained by the best decoder".
     """
     A = model(x_test)
-    own, best = with_decoders(model, x)
+    own, best = with_own_and_best_decoder(model, x)
     x_hat = own.decode(A).to(x_test)
     return {
         "L0": h.l0(A),
@@ -204,5 +204,5 @@ def explained_by_predicted_rows(model, x, x_test):
     E, covariance = model(x[:N_FIT_ROWS]), torch.cov(x[:N_FIT_ROWS].T)
     variance = E.var(0)[:, None]
     variance[variance == 0] = torch.inf  # of dead units, which have no row
-    decoded = with_rows(model, model.W.detach() @ covariance / variance, x)
+    decoded = with_scaled_rows(model, model.W.detach() @ covariance / variance, x)
     return variance_explained(decoded.reconstruct(x_test), x_test)

@@ -72,7 +72,7 @@ def find_mlp(network):
     return mlps[layer - 1], layer
 
 
-class Reached(Exception):
+class StopForward(Exception):
     """The layer has been reached that is read."""
 
 
@@ -84,11 +84,11 @@ def read_activations(network, mlp, sequences):
 
     def keep(mlp, inputs, output):
         rows.append(output[:, 1:].flatten(0, 1).clone())
-        raise Reached  # layers above need not run
+        raise StopForward  # layers above need not run
 
     with mlp.register_forward_hook(keep):
         for ids in tqdm(sequences.split(8), "activations", leave=False, disable=None):
-            with contextlib.suppress(Reached):
+            with contextlib.suppress(StopForward):
                 network(ids, use_cache=False)
     return torch.cat(rows)
 
@@ -139,7 +139,8 @@ def loss_recovered(models, x, loss):
     with_rows, with_mean = loss(lambda x: x), loss(x.mean(0).expand_as)
     losses = []
     for model in tqdm(models.values(), "recovered", leave=False, disable=None):
-        losses.append([loss(decoded.reconstruct) for decoded in decoding.with_decoders(model, x)])
+        own, best = decoding.with_own_and_best_decoder(model, x)
+        losses.append([loss(own.reconstruct), loss(best.reconstruct)])
     columns = ["loss recovered", "loss recovered by the best decoder"]
     index = pd.MultiIndex.from_tuples(models, names=["method", "seed"])
     recovered = 100 * (with_mean - pd.DataFrame(losses, index, columns)) / (with_mean - with_rows)
@@ -235,6 +236,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    from lab import language  # by its own name, under which its digest is recorded
-
-    language.main()
+    main()

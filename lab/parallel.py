@@ -9,15 +9,15 @@ import tqdm.auto
 from joblib.externals.loky.backend import reduction
 
 # `make` names the terminal on which bars are drawn, or "" if there is none
-TERMINAL = os.environ.get("PROGRESS", "")
-BY_HAND = "PROGRESS" not in os.environ
-LARGE = 100_000  # entries
+PROGRESS_TERMINAL = os.environ.get("PROGRESS", "")
+RUN_BY_HAND = "PROGRESS" not in os.environ
+MIN_SHARED_ENTRIES = 100_000  # entries
 
 
 def _share(tensor):
     """Tell joblib how to send a tensor to its processes: a large one always as the same array of
     its memory, or it would be written into shared memory again for each item."""
-    if tensor.requires_grad or tensor.device.type != "cpu" or tensor.numel() < LARGE:
+    if tensor.requires_grad or tensor.device.type != "cpu" or tensor.numel() < MIN_SHARED_ENTRIES:
         return tensor.__reduce_ex__(2)
     now = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
     if getattr(tensor, "sent", (None,))[0] != now:
@@ -53,10 +53,10 @@ def _with_one_thread(function, item):
 
 def _with_progress(results, title, total):
     style = {"desc": title, "total": total, "leave": False}
-    if BY_HAND:
+    if RUN_BY_HAND:
         return tqdm.auto.tqdm(results, **style)
     try:
-        terminal = open(TERMINAL, "w")
+        terminal = open(PROGRESS_TERMINAL, "w")
     except OSError:  # there is none, or it has been closed
         return results
     return tqdm.tqdm(results, **style, file=_Terminal(terminal))

@@ -24,10 +24,12 @@ OTHER_CLUSTERS = {  # options of `make_clusters`
     "half as wide": {"deviation": DEVIATION / 2},
     "five of unequal sizes": {"shares": [1 / 2, 3 / 16, 1 / 8, 1 / 8, 1 / 16]},
 }
-FOUND = 1 / 5  # of a cluster's points: a unit that finds it is active on more than that
+FOUND_SHARE = 1 / 5  # of a cluster's points: a unit that finds it is active on more than that
 
 
 # --- Competition, on or off -----------------------------------------------------------------------
+
+COMPETITION = {"on": True, "off": False}  # as tables say it
 
 
 def lse_without_competition(E):
@@ -87,7 +89,7 @@ def means_find_all(means, centres):
     return near.any(dim=1).all(dim=1)
 
 
-def energies(means, x):
+def mixture_energies(means, x):
     """Return half the squared distances of means (..., K, D) from points x (N, D): (..., N, K)."""
     squared = x.square().sum(1)[:, None] + means.square().sum(-1).unsqueeze(-2)
     return squared / 2 - x @ means.mT
@@ -97,7 +99,7 @@ def descent_step(means, x, competition=True):
     """Return means (..., K, D) after one step of gradient descent on the log-sum-exp loss, of size
     1 / sum_i r_ij for mean j; a mean that gets no responsibility stays."""
     means = means.detach().requires_grad_()
-    E = energies(means, x)
+    E = mixture_energies(means, x)
     loss = h.lse_loss(E) if competition else lse_without_competition(E)
     gradient, r = torch.autograd.grad(loss, (means, E))  # dL/dE is r
     total = r.sum(-2).unsqueeze(-1)
@@ -148,7 +150,7 @@ def train_layers(layers, points, epochs=40, competition=True, **weights):
     return layers.requires_grad_(False)
 
 
-def active_on_clusters(E, cluster, bound=FOUND):
+def active_on_clusters(E, cluster, bound=FOUND_SHARE):
     """Return whether a unit is active on over a share of the points of a cluster, by default a
     fifth, (..., n, K) for energies E (..., N, K)."""
     active = (E > 0).double()
@@ -157,7 +159,7 @@ def active_on_clusters(E, cluster, bound=FOUND):
     return torch.stack(shares, dim=-2) > bound
 
 
-def units_find_all(E, cluster, bound=FOUND):
+def units_find_all(E, cluster, bound=FOUND_SHARE):
     """Return for each layer of E (layer, N, K) whether it has one unit for each cluster, and each
     unit one cluster, in the sense of `active_on_clusters`."""
     has = active_on_clusters(E, cluster, bound)
@@ -167,7 +169,7 @@ def units_find_all(E, cluster, bound=FOUND):
 # --- Experiment: which starts find all clusters ---------------------------------------------------
 
 
-def search_by_mixtures(competition, seed, n_starts, **clusters):
+def share_found_by_mixtures(competition, seed, n_starts, **clusters):
     """Return the share of random starts from which a mixture finds all clusters, a dict; clusters:
     options of `make_clusters`."""
     points, _, centres = make_clusters(**clusters)
@@ -176,7 +178,7 @@ def search_by_mixtures(competition, seed, n_starts, **clusters):
     return {"find all": 100 * float(means_find_all(ends, centres).double().mean())}
 
 
-def search_by_layers(competition, seed, n_starts, clusters=None, epochs=40, **weights):
+def share_found_by_layers(competition, seed, n_starts, clusters=None, epochs=40, **weights):
     """Return the share of starts from which a layer finds all clusters, a dict, also with a third
     as the bound. Group `seed` of n_starts starts has the seeds from seed * n_starts on. clusters:
     of `make_clusters`; weights: of the terms of the loss."""
@@ -201,30 +203,27 @@ def starts_that_find_all(losses, seeds, n_starts, many_epochs):
     """
     first, C = seeds[:1], losses["C"]
     searches = {
-        "mixture": (search_by_mixtures, seeds, {}),
-        "A": (search_by_layers, first, losses["A"]),
-        "B": (search_by_layers, seeds, losses["B"]),
-        "C": (search_by_layers, seeds, C),
-        "D": (search_by_layers, first, losses["D"]),
+        "mixture": (share_found_by_mixtures, seeds, {}),
+        "A": (share_found_by_layers, first, losses["A"]),
+        "B": (share_found_by_layers, seeds, losses["B"]),
+        "C": (share_found_by_layers, seeds, C),
+        "D": (share_found_by_layers, first, losses["D"]),
     }
     half = "half as wide"
-    searches[f"mixture, {half}"] = search_by_mixtures, first, OTHER_CLUSTERS[half]
+    searches[f"mixture, {half}"] = share_found_by_mixtures, first, OTHER_CLUSTERS[half]
     for name, clusters in OTHER_CLUSTERS.items():
-        searches[f"C, {name}"] = search_by_layers, first, C | {"clusters": clusters}
-    searches[f"C, {many_epochs} epochs"] = search_by_layers, first, C | {"epochs": many_epochs}
+        searches[f"C, {name}"] = share_found_by_layers, first, C | {"clusters": clusters}
+    searches[f"C, {many_epochs} epochs"] = share_found_by_layers, first, C | {"epochs": many_epochs}
     jobs = {}
     for model, (search, groups, options) in searches.items():
-        for competition in (True,) if model in ("A", "D") else (True, False):
-            switch = "on" if competition else "off"
+        for switch in ["on"] if model in ("A", "D") else COMPETITION:
             for seed in groups:
-                jobs[model, switch, seed] = partial(search, competition, seed, n_starts, **options)
-    results = run_in_parallel(_call, reversed(jobs.values()), "starts")  # the longest first
-    index = pd.MultiIndex.from_tuples(jobs, names=["model", "competition", "seed"])
-    return pd.DataFrame(results[::-1], index)
-
-
-def _call(job):
-    return job()
+                start = partial(search, COMPETITION[switch], seed, n_starts, **options)
+                jobs[model, switch, seed] = start
+    keys = [*reversed(jobs)]  # the longest first
+    results = run_in_parallel(lambda key: jobs[key](), keys, "starts")
+    index = pd.MultiIndex.from_tuples(keys, names=["model", "competition", "seed"])
+    return pd.DataFrame(results, index)[::-1]
 
 
 def ends_of_one_start(losses, mixture_start, layer_start):
@@ -233,7 +232,7 @@ def ends_of_one_start(losses, mixture_start, layer_start):
     points, _, _ = make_clusters()
     means = starting_means(points, mixture_start + 1)[-1]
     ends = {}
-    for switch, competition in {"on": True, "off": False}.items():
+    for switch, competition in COMPETITION.items():
         ends["mixture", switch] = fit_mixture(means, points, competition)
         for letter in "BC":
             layer = h.Encoder(2, 5, seed=layer_start)

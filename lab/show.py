@@ -10,7 +10,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from lab import ROOT
-from lab.parallel import BY_HAND
+from lab.parallel import RUN_BY_HAND
 
 
 def show_source(*functions):
@@ -35,7 +35,7 @@ def show_page(name, height):
     """Show notebooks/<name> in a frame of some pixels' height. A saved notebook finds it by its
     relative address; one that is run by hand has all of it, since JupyterLab lets a page in a frame
     load no other files."""
-    if BY_HAND:
+    if RUN_BY_HAND:
         source = f'srcdoc="{html.escape(whole_page(name))}"'
     else:
         source = f'src="{name}"'
@@ -96,7 +96,7 @@ def show_summary(title, table, columns, paper=None, beside=None):
     show_table(shown.rename_axis(title))
 
 
-def show_crossed(title, table, columns):
+def show_two_way(title, table, columns):
     """Show the same with one part of the index across: it says the row, the column and the seed. A
     row has a line for each of the columns."""
     row, across, _ = table.index.names
@@ -112,5 +112,6 @@ def show_ranges(title, table, number, decimals):
     """Show the lowest and highest over seeds of one column of a DataFrame, below a title. Its index
     says the row, the column and the seed."""
     rows, columns, _ = table.index.names
-    cells = table[number].groupby([rows, columns], sort=False).agg(lowest_to_highest, decimals)
-    show_table(cells.unstack(sort=False).fillna("–").rename_axis(title))
+    cells = table[number].groupby([rows, columns]).agg(lowest_to_highest, decimals).unstack()
+    cells = cells.loc[table.index.unique(rows), table.index.unique(columns)]  # in its order
+    show_table(cells.fillna("–").rename_axis(title))

@@ -44,9 +44,17 @@ def describe_images(notebook):
                 output.data = {"text/html": image}
 
 
+def hide_sources(notebook):
+    """Leave out the code that is folded in Jupyter: imports, and what a run is set up with."""
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata.transient = {"remove_source": True}
+
+
 def write_page(path, notebook, title, repository):
     """Write a notebook as HTML, in place of the file at this path of the repository."""
     describe_images(notebook)
+    hide_sources(notebook)
     exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     page = with_links(page, posixpath.dirname(path), repository)

@@ -42,17 +42,17 @@ def one_after_the_other(monkeypatch):
 def test_losses_have_the_terms_that_their_names_say():
     terms = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
     for letter, weights in terms.items():
-        assert ablation.loss_of(letter)(E) == h.decoder_free_loss(E, *weights)
+        assert ablation.ablation_loss(letter)(E) == h.decoder_free_loss(E, *weights)
         rest = h.decoder_free_loss(E, 0, *weights[1:])
         expected = weights[0] * plane.lse_without_competition(E) + rest
-        assert float(ablation.loss_of(letter, False)(E)) == pytest.approx(float(expected))
-    assert ablation.loss_of("C", variance=3)(E) == h.decoder_free_loss(E, 1, 3, 1)
-    ticks = ablation.plan().iloc[:, :3] == "✓"
+        assert float(ablation.ablation_loss(letter, False)(E)) == pytest.approx(float(expected))
+    assert ablation.ablation_loss("C", variance=3)(E) == h.decoder_free_loss(E, 1, 3, 1)
+    ticks = ablation.plan_table().iloc[:, :3] == "✓"
     assert ticks.values.tolist() == [[bool(weight) for weight in w] for w in terms.values()]
 
 
 def test_a_layer_is_kept_after_the_epochs_asked_for():
-    loss = ablation.loss_of("C")
+    loss = ablation.ablation_loss("C")
     layers = ablation.layers_by_epoch([1, 4, 2], loss, X, 8, 3)
     assert [*layers] == [1, 2, 4]
     for epoch, layer in layers.items():
@@ -63,11 +63,11 @@ def test_a_layer_is_kept_after_the_epochs_asked_for():
 
 
 def test_all_losses_are_trained_with_competition_or_without():
-    layers = ablation.train_losses({"A": [1], "C": [1, 2]}, "off", [3, 4], X, 8)
+    layers = ablation.train_ablation({"A": [1], "C": [1, 2]}, "off", [3, 4], X, 8)
     assert [*layers] == [(letter, "off", seed) for letter in "AC" for seed in (3, 4)]
     for (letter, competition, seed), of_key in layers.items():
         assert [*of_key] == ([1] if letter == "A" else [1, 2])
-        loss = ablation.loss_of(letter, competition=False)
+        loss = ablation.ablation_loss(letter, competition=False)
         assert competition == "off" and of_key[1].W.equal(trained(loss, seed).W)
 
 
@@ -87,7 +87,7 @@ def test_scores_are_of_test_inputs():
         "classifier": decoding.classifier_accuracy(LAYER(X), Y, E, Y_TEST),
     }
     assert scores == pytest.approx(expected, rel=2e-3)
-    assert ablation.share_without_vote(torch.tensor([0.05, 0.12, 1, 2.83])) == 25
+    assert ablation.inputs_without_vote(torch.tensor([0.05, 0.12, 1, 2.83])) == 25
     small = h.Encoder(64, 3)
     small.W.data *= 1e-3  # units that are active, and vary little
     scores = ablation.ablation_scores(small, X, Y, X_TEST, Y_TEST)
@@ -126,20 +126,20 @@ def test_a_dose_of_decorrelation_is_its_weight():
     table = ablation.redundancy_by_dose([0, 0.1, 1], early, X, X_TEST, 8, [3], 1).redundancy
     assert [*table.index.unique("decorrelation")] == [0, 0.1, 1] and len(table) == 6
     for name, competition in {"on": True, "off": False}.items():
-        layer = trained(ablation.loss_of("C", competition, decorrelation=0.1), 3)
+        layer = trained(ablation.ablation_loss("C", competition, decorrelation=0.1), 3)
         assert table[0.1, name, 3] == h.redundancy(layer(X_TEST))
         for dose, letter in {0: "B", 1: "C"}.items():
             assert table[dose, name, 3] == h.redundancy(early[letter, name, 3](X_TEST))
 
 
 def test_agreement_is_with_the_layer_whose_training_was_changed():
-    early = {(one, "on", 3): trained(ablation.loss_of(one), 3) for one in "BC"}
-    early |= {(one, "off", 3): trained(ablation.loss_of(one, False), 3) for one in "BC"}
-    table = ablation.agreements(early, X, X_TEST, 8, [3], 1).agreement
+    early = {(one, "on", 3): trained(ablation.ablation_loss(one), 3) for one in "BC"}
+    early |= {(one, "off", 3): trained(ablation.ablation_loss(one, False), 3) for one in "BC"}
+    table = ablation.agreement_after_changes(early, X, X_TEST, 8, [3], 1).agreement
     at_end = ablation.agreement_without_competition(early, X_TEST, [3]).agreement
     for letter in "BC":
         assert at_end[letter, 3] == pytest.approx(table["competition off", letter, 3])
-        loss, E = ablation.loss_of(letter), early[letter, "on", 3](X_TEST)
+        loss, E = ablation.ablation_loss(letter), early[letter, "on", 3](X_TEST)
         changed = {
             "competition off": early[letter, "off", 3],
             "0.1% of noise": ablation.train_layer(loss, X, 8, 3, 1, noise=0.001)[0],
@@ -152,7 +152,7 @@ def test_agreement_is_with_the_layer_whose_training_was_changed():
 
 
 def test_price_and_competition_are_the_parts_of_the_log_sum_exp():
-    whole = ablation.competition_without_price(E) + plane.lse_without_competition(E)
+    whole = ablation.loss_without_price(E) + plane.lse_without_competition(E)
     assert float(whole) == pytest.approx(float(h.decoder_free_loss(E)))
     keys = [("C", "on", 3), ("C", "off", 3), ("D", "on", 3)]
     early = {key: h.Encoder(64, 8, seed=i).requires_grad_(False) for i, key in enumerate(keys)}
@@ -160,16 +160,16 @@ def test_price_and_competition_are_the_parts_of_the_log_sum_exp():
     of = {key: h.l0(layer(X_TEST)) for key, layer in early.items()}
     on, off = table["price on"], table["price off"]
     assert (on["on", 3], on["off", 3]) == (of[keys[0]], of[keys[1]])
-    alone = h.l0(trained(ablation.competition_without_price, 3)(X_TEST))
+    alone = h.l0(trained(ablation.loss_without_price, 3)(X_TEST))
     assert (off["on", 3], off["off", 3]) == (alone, of[keys[2]])
 
 
 def test_a_layer_as_on_the_page_decodes_a_digit():
-    layer, digit, decoded = ablation.layer_of_the_page(X[:600], X_TEST, n_units=9)
+    layer, digit, decoded = ablation.layer_as_on_the_page(X[:600], X_TEST, n_units=9)
     assert digit.equal(X_TEST[4]) and layer.W.shape == (9, 64)
     own, best = decoded.values()
     assert_allclose(own, layer(digit) @ layer.W, rtol=1e-5, atol=1e-5)
-    expected = decoding.with_decoders(layer, X[:600])[1].reconstruct(digit[None])[0]
+    expected = decoding.with_own_and_best_decoder(layer, X[:600])[1].reconstruct(digit[None])[0]
     assert_allclose(best.detach(), expected.detach(), rtol=1e-4, atol=1e-4)
 
 
@@ -185,7 +185,7 @@ def test_shares_are_of_the_settings_that_are_said():
     table = ablation.shares_active(settings, X, X_TEST, 7, 1)
     assert [*table.index] == [("inputs", 8, 64, 1, 1, 7), ("units", 4, 32, 2, 0.5, 7)]
     for (_, units, inputs, variance, decorrelation, _), row in table.iterrows():
-        loss = ablation.loss_of("C", variance=variance, decorrelation=decorrelation)
+        loss = ablation.ablation_loss("C", variance=variance, decorrelation=decorrelation)
         layer = trained(loss, 7, n_units=units, batch_size=inputs)
         assert row["share active"] == pytest.approx(100 * h.l0(layer(X_TEST)) / units)
         assert row["formula"] == ablation.predicted_share_active(units, inputs, variance)
@@ -196,14 +196,16 @@ def test_settings_change_what_they_say():
     changes = {"units": {0}, "inputs": {1}, "weight of both": {2, 3}, "decorrelation alone": {3}}
     changes |= {"nothing": set(), "units, with weight N/2K": {0, 2, 3}}
     for name, which in changes.items():
-        for setting in ablation.BALANCE[name]:
+        for setting in ablation.BALANCE_SETTINGS[name]:
             assert {i for i in range(4) if setting[i] != at[i]} == which
-    for units, inputs, variance, decorrelation in ablation.BALANCE["units, with weight N/2K"]:
+    for units, inputs, variance, decorrelation in ablation.BALANCE_SETTINGS[
+        "units, with weight N/2K"
+    ]:
         assert variance == decorrelation == inputs / units / 2
 
 
 def test_pushes_are_gradients_by_the_bias_times_the_length_of_weights():
-    found = ablation.pushes_outward(LAYER, X, batch_size=100)
+    found = ablation.outward_pushes(LAYER, X, batch_size=100)
     terms = {"log-sum-exp": h.lse_loss, "decorrelation": h.decorrelation_loss}
     for name, term in (terms | {"variance": h.variance_loss}).items():
         b = LAYER.b.clone().requires_grad_()
@@ -214,14 +216,14 @@ def test_pushes_are_gradients_by_the_bias_times_the_length_of_weights():
 
 
 def test_strangers_have_the_pixels_of_digits():
-    inputs = ablation.strangers(X_TEST)
+    inputs = ablation.strange_inputs(X_TEST)
     for part in inputs.values():
         assert part.shape == X_TEST.shape and not part.equal(X_TEST)
         assert_allclose(part.flatten().sort().values, X_TEST.flatten().sort().values)
     order = inputs["pixels in another order"]
     assert_allclose(order.sum(1), X_TEST.sum(1), rtol=1e-5)
     assert inputs["mirrored"].view(-1, 8, 8).flip(2).flatten(1).equal(X_TEST)
-    losses = ablation.lse_losses(LAYER, {"digits": X_TEST} | inputs)
+    losses = ablation.lse_of_inputs(LAYER, {"digits": X_TEST} | inputs)
     assert_allclose(losses["digits"], -np.log(np.exp(-LAYER(X_TEST).numpy()).sum(1)), rtol=1e-4)
     table = ablation.auroc_of_strangers({("C", 0): losses}).AUROC
     for name in inputs:
@@ -323,7 +325,7 @@ def test_a_digit_is_as_dark_as_its_vote():
 
 def test_the_loss_is_drawn_over_the_count():
     energies = {letter: torch.relu(torch.randn(200, 8, generator=rng)) for letter in "BCD"}
-    a, b = figures.draw_count(energies).axes[:2]
+    a, b = figures.draw_loss_by_count(energies).axes[:2]
     curve, *dots = a.lines
     assert_allclose(curve.get_ydata(), -np.log(8 - curve.get_xdata()))
     for line, E in zip(dots, energies.values()):
@@ -334,7 +336,11 @@ def test_the_loss_is_drawn_over_the_count():
 
 def test_the_formula_is_drawn_through_its_own_numbers():
     names = ["changed", "units", "inputs", "variance", "decorrelation", "seed"]
-    rows = [(name, *setting, 0) for name, some in ablation.BALANCE.items() for setting in some[-1:]]
+    rows = [
+        (name, *setting, 0)
+        for name, some in ablation.BALANCE_SETTINGS.items()
+        for setting in some[-1:]
+    ]
     index = pd.MultiIndex.from_tuples(rows, names=names)
     fig = figures.draw_how_sparse(pd.DataFrame({"share active": np.arange(7.0) + 30}, index))
     a, b = fig.axes

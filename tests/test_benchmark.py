@@ -104,9 +104,9 @@ def test_principal_components_of_double_precision_and_of_few_pixels():
 
 def test_rates_fall_at_the_end_and_sgd_starts_slowly():
     for epochs, last in {1: 0, 2: 1, 6: 1, 8: 2, 100: 25}.items():
-        assert benchmark.lr_falls(epochs) == [1] * (epochs - last) + [0.1] * last
-    assert benchmark.lr_starts_low(4) == [0.05, 1, 1, 0.1]
-    assert benchmark.lr_starts_low(2) == [1, 0.1]
+        assert benchmark.falling_lr_factors(epochs) == [1] * (epochs - last) + [0.1] * last
+    assert benchmark.low_start_lr_factors(4) == [0.05, 1, 1, 0.1]
+    assert benchmark.low_start_lr_factors(2) == [1, 0.1]
 
 
 def test_options_that_are_not_a_methods_are_refused():
@@ -167,8 +167,7 @@ def test_a_strength_follows_the_number_of_active_units():
 STEERED = {name: METHODS[name] for name in (PAPER_ADAM, PAPER_DECAY, "tied SAE", "L1 SAE")}
 
 
-@pytest.mark.parametrize("scale", [0.1, 1])
-@pytest.mark.parametrize("name", STEERED)
+@pytest.mark.parametrize("name, scale", [*zip(STEERED, (1, 0.1, 0.1, 10))])
 def test_a_model_has_the_l0_asked_for_on_inputs_of_any_scale(name, scale):
     x = scale * DIGITS
     setting = {"n_units": 32, "target_l0": 8, "epochs": 40, "batch_size": 64}
@@ -177,15 +176,24 @@ def test_a_model_has_the_l0_asked_for_on_inputs_of_any_scale(name, scale):
 
 
 def test_what_is_given_to_training_overrides_the_options_of_a_method():
-    mine = replace(METHODS["tied SAE"], options={"lr": 9.0}, schedule=lambda epochs: [1.0, 0.3])
+    """But for the size of its minibatches."""
+    options = {"lr": 9.0, "batch_size": 64}
+    mine = replace(METHODS["tied SAE"], options=options, schedule=lambda epochs: [1.0, 0.3])
     setting = {"n_units": 5, "target_l0": 2, "epochs": 2, "batch_size": 64}
-    with_mine = benchmark.train(mine, 1, DIGITS, lr=0.01, **setting)
+    with_mine = benchmark.train(mine, 1, DIGITS, lr=0.01, **setting | {"batch_size": 32})
     method = METHODS["tied SAE"]
     plain = benchmark.train(method, 1, DIGITS, lr=0.01, lr_factors=[1.0, 0.3], **setting)
     close(with_mine.W, plain.W)
     assert not with_mine.W.allclose(benchmark.train(method, 1, DIGITS, lr=0.01, **setting).W)
 
 
+@pytest.fixture
+def one_after_the_other(monkeypatch):
+    """Processes take seconds to start; tests/test_parallel.py tests them."""
+    monkeypatch.setattr(benchmark, "run_in_parallel", lambda f, items, title: [*map(f, items)])
+
+
+@pytest.mark.usefixtures("one_after_the_other")
 @pytest.mark.filterwarnings("ignore:.*units are active")  # after one epoch
 def test_all_are_trained_and_named():
     compared = [METHODS[name] for name in (COMPONENTS, "TopK SAE", "L1 SAE")]
@@ -202,6 +210,7 @@ def test_all_are_trained_and_named():
     assert table.strength.isna().tolist() == [True, True, True, False, False]
 
 
+@pytest.mark.usefixtures("one_after_the_other")
 def test_a_method_that_is_not_steered_well_is_named():
     """It misses its target, or evades its penalty, or its decoder is worse than none."""
     top = METHODS["TopK SAE"]
@@ -263,6 +272,8 @@ UNUSABLE = {
     ),
     "cannot be pickled": replace(L1, new_model=new_for_test(NotSent)),
     "decode": replace(L1, new_model=new_for_test(Transposed)),
+    "must be A V": replace(L1, new_model=new_for_test(Transposed), losses=None),
+    "must depend on the model": replace(L1, losses=lambda model, x: (1.0, 2.0), steered=False),
 }
 
 
@@ -306,6 +317,7 @@ def test_names_and_seeds_that_stand_twice_are_refused(no_training):
 # --- How learning rates are chosen ----------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("one_after_the_other")
 def test_rates_are_tried_on_rows_that_were_not_trained_on():
     """A rate at which training diverges has a row, without numbers."""
     top = METHODS["TopK SAE"]
@@ -345,6 +357,11 @@ def test_the_best_rate_is_chosen_of_those_that_can_be_used():
     )
     expected = {PAPER_ADAM: 0.001, PAPER_SGD: 0.1, "SAE": 0.008}
     assert benchmark.choose_rates(table, 17) == expected
+
+
+def test_a_method_without_a_rate_that_can_be_used_is_left_out():
+    table = rates_table([(PAPER_ADAM, 0.001, 0, 50, 1, 30), (PAPER_SGD, 0.1, 0, 60, 1, 17)])
+    assert benchmark.choose_rates(table, 17) == {PAPER_SGD: 0.1}
 
 
 # --- Figures --------------------------------------------------------------------------------------
@@ -398,8 +415,8 @@ def test_the_gap_of_the_papers_loss_is_divided_at_the_best_decoder():
         a, _ = figures.draw_code_or_decoder(table, 17).axes
         spans = [(t.xyann[0], t.xy[0]) for t in a.texts if t.arrow_patch]
         assert [tuple(sorted(span)) for span in spans] == parts
-        said = [text.get_text().replace("\n", " ") for text in a.texts]
-        assert [name in said for name in ("the decoder's", "the code's")] == [True, len(parts) == 2]
+        said = [text.get_text() for text in a.texts]
+        assert [name in said for name in ("decoder", "code")] == [True, len(parts) == 2]
         band = a.patches[0].get_extents().transformed(a.transData.inverted())
         assert band.x0 == pytest.approx(70) and band.x1 == pytest.approx(80)
 

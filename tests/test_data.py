@@ -47,6 +47,7 @@ def test_images_of_a_user_are_pixels_and_labels(images, tmp_path):
         ("hardly differ", lambda X: {"x_train": 0 * X + 200}),
         ("hardly differ", lambda X: {"x_train": X // 255}),
         ("hardly differ", lambda X: {"x_train": X // 16}),
+        ("two classes", lambda X: {"y_train": np.zeros(9, int)}),
         ("two images", lambda X: {"y_test": np.array([0, 0, 1, 1, 1, 2])}),
     ],
 )

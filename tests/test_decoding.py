@@ -42,7 +42,7 @@ def test_decoders_are_least_squares(k, far):
     for p in (model.W.data, model.b.data):
         p[1], p[3] = 1e-4 * p[1], p[0] + 0.1 * p[3]
         p[2] = 1e-15 * p[2] + 9.1 * (p.dim() == 1)
-    A, (own, best) = model(x).detach(), decoding.with_decoders(model, x)
+    A, (own, best) = model(x).detach(), decoding.with_own_and_best_decoder(model, x)
     ones = torch.cat([A, torch.ones(len(A), 1)], 1)
     solution, *_ = np.linalg.lstsq(ones.numpy(), x.numpy(), rcond=None)
     close(A @ best.V + best.offset, ones.numpy() @ solution, 0, 1e-6 * x.std(0).min().item())
@@ -53,7 +53,7 @@ def test_decoders_are_least_squares(k, far):
     close(torch.cat(grad(error, (gain, offset))) / (1 + far**2), torch.zeros(7))  # the minimum
     close(V / V[0, 0], model.V / model.V[0, 0])
     for other, expected in ((best.V, best.V), (-3 * V, V)):  # of any decoder, whatever its size
-        close(decoding.with_rows(model, other, x).V, expected, 1e-5)
+        close(decoding.with_scaled_rows(model, other, x).V, expected, 1e-5)
 
 
 @double
@@ -61,7 +61,7 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
     x, model = normal(300, D), encoder()
     x[:, 0], x[9:, :2], model.W.data[:2], model.b.data[:2] = 0, -1, torch.eye(2, D), 0
     x[:9, 0], x[:10, 1] = 1 + x[:9, 2] ** 2, 1 + x[:10, 3] ** 2
-    (_, best), A = decoding.with_decoders(model, x), model(x).detach()
+    (_, best), A = decoding.with_own_and_best_decoder(model, x), model(x).detach()
     assert not best.V[0].any() and best.V[1:].all()
     close(best.reconstruct(x), LinearRegression().fit(A[:, 1:], x).predict(A[:, 1:]))
 
@@ -72,8 +72,8 @@ def test_units_active_on_fewer_than_ten_rows_are_not_decoded():
 def test_a_decoded_model_gives_inputs_as_they_are(new, which):
     """By hand, on centred inputs and with a model of centred inputs. Of dead units, the mean."""
     x, x_test, model = normal(200, D), normal(50, D, seed=1), new(mean=MEAN)
-    decoded = decoding.with_decoders(model, x + MEAN)[which]
-    centred = decoding.with_decoders(new(), x)[which]
+    decoded = decoding.with_own_and_best_decoder(model, x + MEAN)[which]
+    centred = decoding.with_own_and_best_decoder(new(), x)[which]
     expected = new()(x_test) @ centred.V + centred.offset + MEAN
     close(decoded.reconstruct(x_test + MEAN), expected)
     close(decoded(x_test + MEAN), new()(x_test))
@@ -81,7 +81,7 @@ def test_a_decoded_model_gives_inputs_as_they_are(new, which):
     share = r2_score(x, x_hat, multioutput="variance_weighted")
     assert decoding.variance_explained(x_hat, x) == pytest.approx(100 * share)
     model.b.data -= 1000
-    of_dead = decoding.with_decoders(model, x)[which].reconstruct(x_test)
+    of_dead = decoding.with_own_and_best_decoder(model, x)[which].reconstruct(x_test)
     close(of_dead, x.mean(0).expand(50, D), 1e-5, 1e-6)
 
 
@@ -94,9 +94,9 @@ def test_the_variance_explained_of_bytes_is_that_of_numbers():
 
 def test_decoders_are_fitted_to_so_many_rows(monkeypatch):
     x = normal(300, D)
-    expected = decoding.with_decoders(sae(), x[:250])
+    expected = decoding.with_own_and_best_decoder(sae(), x[:250])
     monkeypatch.setattr(decoding, "N_FIT_ROWS", 250)
-    for model, same in zip(decoding.with_decoders(sae(), x), expected):
+    for model, same in zip(decoding.with_own_and_best_decoder(sae(), x), expected):
         assert model.V.equal(same.V) and model.offset.equal(same.offset)
 
 
@@ -117,9 +117,9 @@ def test_a_decoder_that_is_not_the_one_in_use_is_refused():
     square, scaled = Transposed(D, D), Scaled(D, K)
     for model, said in ((wide, "must be"), (square, "decode"), (scaled, "decode")):
         with pytest.raises(ValueError, match=said):
-            decoding.with_decoders(model, normal(50, D))
+            decoding.with_own_and_best_decoder(model, normal(50, D))
     far = sae(mean=1000 + MEAN.float())  # whose offset rounds
-    decoding.with_decoders(far, normal(50, D) + 1000)
+    decoding.with_own_and_best_decoder(far, normal(50, D) + 1000)
 
 
 # --- Measures -------------------------------------------------------------------------------------
@@ -135,7 +135,9 @@ MODEL, SAE = encoder(mean=torch.ones(D), seed=1), sae(seed=1)
 def test_the_benchmark_fits_on_training_rows_and_judges_on_test_inputs(model, size):
     row = decoding.benchmark_scores(model, TRAIN, Y_TRAIN, TEST, Y_TEST)
     A, A_test = model(TRAIN).detach(), model(TEST).detach()
-    own, best = (one.reconstruct(TEST).detach() for one in decoding.with_decoders(model, TRAIN))
+    own, best = (
+        one.reconstruct(TEST).detach() for one in decoding.with_own_and_best_decoder(model, TRAIN)
+    )
     assert row["MSE"] == pytest.approx(float((own - TEST).square().sum()) / (200 * D))
     columns = {"variance explained": own, "variance explained by the best decoder": best}
     for column, x_hat in columns.items():
@@ -174,13 +176,13 @@ def test_predicted_rows_are_the_best_of_uncorrelated_units_without_a_relu():
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[:K]
     linear = encoder()
     linear.W.data, linear.b.data = axes, torch.full((K,), 99.0)  # all units are always active
-    _, best = decoding.with_decoders(linear, x)
+    _, best = decoding.with_own_and_best_decoder(linear, x)
     expected = decoding.variance_explained(best.reconstruct(TEST), TEST)
     found = decoding.explained_by_predicted_rows(linear, x, TEST)
     assert found == pytest.approx(expected, abs=1e-2)
     E, W = MODEL(TRAIN).detach().numpy(), MODEL.W.detach().numpy()
     rows = torch.tensor(W @ np.cov(TRAIN.T) / E.var(0)[:, None])
-    decoded = decoding.with_rows(MODEL, rows, TRAIN)
+    decoded = decoding.with_scaled_rows(MODEL, rows, TRAIN)
     expected = decoding.variance_explained(decoded.reconstruct(TEST).detach(), TEST)
     found = decoding.explained_by_predicted_rows(MODEL, TRAIN, TEST)
     assert found == pytest.approx(expected, abs=1e-2)

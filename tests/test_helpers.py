@@ -72,6 +72,8 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_of_several_layers_too():
     each = [2 * h.lse_loss(e) + 3 * h.variance_loss(e) + 5 * h.decorrelation_loss(e) for e in E]
     close(h.decoder_free_loss(E, lse=2, variance=3, decorrelation=5), sum(each))
     assert h.decoder_free_loss(E[0]) == h.decoder_free_loss(E[0], 1, 1, 1)
+    E[0, 0, 0] = math.inf
+    assert h.decoder_free_loss(E, variance=0, decorrelation=0) == h.lse_loss(E)  # not inf * 0
 
 
 def test_constant_units_have_no_correlation_and_gradients_stay_finite():

@@ -150,6 +150,8 @@ def test_links_of_the_site_lead_somewhere(copy, monkeypatch):
     site.make_site()
     files = [*site.SITE.rglob("*.html")]
     assert len(files) == 6
+    ablation = (site.SITE / "notebooks/2_ablation.html").read_text("utf-8")
+    assert "MEDIUM" in ablation and "import pandas" not in ablation
     links = {(file, link) for file in files for link in Links(file.read_text("utf-8")).found}
     here = {(file, link) for file, link in links if not link.startswith(("http", "data:", "#"))}
     assert len(here) > 10

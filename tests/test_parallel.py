@@ -59,9 +59,9 @@ def test_an_error_of_one_item_is_raised():
 
 
 def test_a_terminal_that_closes_ends_no_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(parallel, "BY_HAND", False)
+    monkeypatch.setattr(parallel, "RUN_BY_HAND", False)
     for terminal in ("", str(tmp_path / "gone" / "pts"), "/dev/full"):
-        monkeypatch.setattr(parallel, "TERMINAL", terminal)
+        monkeypatch.setattr(parallel, "PROGRESS_TERMINAL", terminal)
         assert parallel.run_in_parallel(abs, [-1, 2], "numbers") == [1, 2]
 
 
@@ -76,6 +76,6 @@ parallel.run_in_parallel(lambda k: time.sleep(60), range(9), "sleeping")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes) as process:
         assert process.stdout.readline() == "begun\n"
-        time.sleep(2)
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]

@@ -158,7 +158,7 @@ def test_shares_of_starts_are_those_of_each_start_alone():
     means = plane.starting_means(POINTS, 4, seed=1)
     found = [plane.fit_mixture(start, POINTS, n_steps=100) for start in means]
     share = 25 * sum(int(plane.means_find_all(end[None], CENTRES)) for end in found)
-    assert plane.search_by_mixtures(True, 1, 4) == {"find all": pytest.approx(share)}
+    assert plane.share_found_by_mixtures(True, 1, 4) == {"find all": pytest.approx(share)}
     points, cluster, _ = plane.make_clusters(7)
     found = {"find all": 0, "at a third": 0}
     for seed in (6, 7, 8):  # group 2 of three starts each
@@ -166,7 +166,7 @@ def test_shares_of_starts_are_those_of_each_start_alone():
         for name, bound in (("find all", 1 / 5), ("at a third", 1 / 3)):
             found[name] += int(plane.units_find_all(layer(points)[None], cluster, bound))
     assert found["find all"] != found["at a third"]
-    shares = plane.search_by_layers(True, 2, 3, clusters={"n": 7}, epochs=30, lse=2)
+    shares = plane.share_found_by_layers(True, 2, 3, clusters={"n": 7}, epochs=30, lse=2)
     assert shares == {name: pytest.approx(100 * n / 3) for name, n in found.items()}
 
 
@@ -181,8 +181,8 @@ def test_each_search_runs_as_its_row_says(monkeypatch):
 
         return share
 
-    monkeypatch.setattr(plane, "search_by_mixtures", remember("mixture"))
-    monkeypatch.setattr(plane, "search_by_layers", remember("layers"))
+    monkeypatch.setattr(plane, "share_found_by_mixtures", remember("mixture"))
+    monkeypatch.setattr(plane, "share_found_by_layers", remember("layers"))
     monkeypatch.setattr(plane, "run_in_parallel", lambda f, items, title: [*map(f, items)])
     table = plane.starts_that_find_all(LOSSES, [4, 5], 10, many_epochs=77)
     asked = {key: calls[number] for key, number in table["find all"].items()}
@@ -263,7 +263,7 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
         units = point.nonzero()[:, 0].tolist()
         expected = theorem.SEVERAL_ACTIVE if units else theorem.PALE
         if len(units) == 1:
-            expected = theorem.COLORS[units[0]]
+            expected = theorem.POINT_COLORS[units[0]]
         assert color == to_hex(expected)
     votes = plane.votes_without_competition(layer(POINTS))
     assert_allclose(axis.collections[0].get_sizes(), 4 * votes.clamp_min(0.1), rtol=1e-5)
@@ -275,17 +275,17 @@ def test_a_point_has_the_colour_of_its_unit_and_the_area_of_its_vote():
 
 
 def test_unexplained_points_and_perfectly_explained_ones_differ_in_colour():
-    assert to_hex(theorem.UNEXPLAINED) != to_hex(theorem.PALE)
+    assert to_hex(theorem.UNEXPLAINED_COLOR) != to_hex(theorem.PALE)
     _, axis = plt.subplots()
     means = CENTRES[[0, 1, 1, 1, 1]] + torch.linspace(0, 1e-3, 10).view(5, 2)
     theorem.add_mixture(axis, POINTS, means)
     squared = torch.cdist(POINTS, CENTRES[:2]).square()
     for distances, color in zip(squared, colors_of(axis)):
         far = distances.min() > 8  # less than e^-4
-        nearest = theorem.COLORS[int(distances.argmin())]
-        assert color == to_hex(theorem.UNEXPLAINED if far else nearest)
+        nearest = theorem.POINT_COLORS[int(distances.argmin())]
+        assert color == to_hex(theorem.UNEXPLAINED_COLOR if far else nearest)
     near_one = torch.cdist(POINTS, CENTRES[1:2])[:, 0] < 1  # of means in one place, the first
-    assert {c for c, near in zip(colors_of(axis), near_one) if near} == {theorem.COLORS[1]}
+    assert {c for c, near in zip(colors_of(axis), near_one) if near} == {theorem.POINT_COLORS[1]}
     places = torch.tensor([line.get_xydata()[0].tolist() for line in axis.lines])
     assert float(torch.pdist(places).min()) > 0.3  # means that have met are drawn side by side
     assert (places[1:].mean(0) - CENTRES[1]).norm() < 1e-2
@@ -325,7 +325,9 @@ def test_contours_of_a_unit_are_numbered_where_they_end():
         energy = float(layer.pre_activations(edge)[0])
         assert energy == pytest.approx(n, abs=1e-4) and str(n) in text.get_text()
     active = layer(POINTS)[:, 0] > 0
-    assert colors_of(axis) == [to_hex(theorem.COLORS[0] if on else theorem.PALE) for on in active]
+    assert colors_of(axis) == [
+        to_hex(theorem.POINT_COLORS[0] if on else theorem.PALE) for on in active
+    ]
 
 
 def test_the_ellipse_has_two_standard_deviations():

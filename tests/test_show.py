@@ -50,7 +50,7 @@ def test_ranges_and_crossed_tables_have_a_part_of_the_index_across(lines):
     table = pd.DataFrame({"L0": [1, 3, 5, 7, 9], "redundancy": [2, 4, 6, 8, 10]}, index)
     show.show_ranges("loss", table, "L0", 0)
     assert lines[0] == ["|loss|on|off|", lines[0][1], "|C|1to3|9|", "|B|5|7|"]
-    show.show_crossed("loss", table, {"redundancy": ("red", 0), "L0": ("L0", 0)})
+    show.show_two_way("loss", table, {"redundancy": ("red", 0), "L0": ("L0", 0)})
     assert lines[1][2:] == ["|C:red|3±1|10|", "|C:L0|2±1|9|", "|B:red|6|8|", "|B:L0|5|7|"]
 
 
@@ -60,6 +60,6 @@ def test_a_page_is_whole_where_it_may_load_no_other_files(monkeypatch):
     shown = []
     monkeypatch.setattr(show, "display", lambda content, raw: shown.append(content["text/html"]))
     for by_hand in (True, False):
-        monkeypatch.setattr(show, "BY_HAND", by_hand)
+        monkeypatch.setattr(show, "RUN_BY_HAND", by_hand)
         show.show_page("on_digits.html", 900)
     assert "const DIGITS" in shown[0] and 'src="on_digits.html"' in shown[1]

@@ -7,13 +7,13 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.stats import gaussian_kde
 
 import helpers as h
-from lab.ablation import LOSSES, predicted_share_active, share_without_vote
+from lab.ablation import LOSSES, inputs_without_vote, predicted_share_active
 from lab.figures.style import BLUE, GREEN, GREY, ORANGE, TWO_COLUMNS, bare, label, tiles
 from lab.show import lowest_to_highest
 
 LOSS_COLORS = dict(zip(LOSSES, (GREY, GREEN, ORANGE, BLUE)))
-DECORRELATION = {"C": "with decorrelation", "B": "without decorrelation"}
-MARKERS = {  # of what is changed in `lab.ablation.BALANCE`
+DECORRELATION_NAMES = {"C": "with decorrelation", "B": "without decorrelation"}
+MARKERS = {  # of what is changed in `lab.ablation.BALANCE_SETTINGS`
     "nothing": "P",
     "units": "X",
     "inputs": "s",
@@ -21,7 +21,7 @@ MARKERS = {  # of what is changed in `lab.ablation.BALANCE`
     "units, with weight N/2K": "D",
     "512 units, no decorrelation": "o",
 }
-COMPETITION = {"on": "with competition", "off": "without competition"}
+COMPETITION_NAMES = {"on": "with competition", "off": "without competition"}
 
 
 def draw_ablation(layers):
@@ -96,8 +96,8 @@ def draw_two_by_two(layers):
     """Draw weights of the first 36 units of B and C, with competition and without. layers:
     {(letter, "on" or "off"): (energies (N, K), weights (K, D))}."""
     fig, axes = plt.subplots(2, 2, figsize=(0.8 * TWO_COLUMNS, 0.88 * TWO_COLUMNS))
-    for row, (letter, decorrelation) in zip(axes, DECORRELATION.items()):
-        for axis, (competition, name) in zip(row, COMPETITION.items()):
+    for row, (letter, decorrelation) in zip(axes, DECORRELATION_NAMES.items()):
+        for axis, (competition, name) in zip(row, COMPETITION_NAMES.items()):
             E, W = layers[letter, competition]
             tiles(axis, W[:36], 6)
             axis.set_xlabel(f"redundancy {h.redundancy(E):,.0f}", fontsize=9)
@@ -116,23 +116,25 @@ def draw_dose(table):
     competition and seed."""
     fig, axis = plt.subplots(figsize=(0.62 * TWO_COLUMNS, 2.5))
     doses = [*table.index.unique("decorrelation")]
-    styles = {"on": ("0.1", "-", (-4, -30)), "off": ("0.5", "--", (10, 7))}
-    for competition, (color, line, shift) in styles.items():
+    styles = {
+        "on": ("0.1", "-", "0.1", "min", (-50, -17)),
+        "off": ("0.45", "--", "w", "max", (-10, 8)),
+    }
+    for competition, (color, line, face, end, shift) in styles.items():
         of_one = table.redundancy.xs(competition, level="competition")
         means = of_one.groupby("decorrelation").mean()
         axis.plot(range(len(doses)), means, line, color=color, lw=1.4)
         at = of_one.index.get_level_values("decorrelation").map(doses.index)
-        axis.plot(at, of_one, "o", color=color, ms=3.5, mew=0)
-        first = (
-            0,
-            of_one.groupby("decorrelation").agg("max" if competition == "off" else "min").iloc[0],
-        )
-        label(axis, COMPETITION[competition], first, shift, ha="left", color=color, fontsize=8.5)
+        axis.plot(at, of_one, "o", color=color, mfc=face, ms=4, mew=0.9)
+        second = 1, of_one.groupby("decorrelation").agg(end).iloc[1]
+        style = {"ha": "left", "color": color, "fontsize": 8.5}
+        label(axis, COMPETITION_NAMES[competition], second, shift, **style)
     names = [f"{dose:g}" for dose in doses]
     names[0], names[-1] = "0\n(B)", "1\n(C)"
     axis.set_xticks(range(len(doses)), names)
     axis.set(yscale="log", xlabel="weight of decorrelation", ylabel="redundancy")
     axis.set_xlim(-0.35, len(doses) - 0.65)
+    axis.set_ylim(top=1.8 * table.redundancy.max())
     ticks = [30, 100, 300, 1000, 3000]
     axis.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
@@ -147,7 +149,7 @@ def draw_votes(digits, votes):
     for axis, (title, (of_drawn, of_all)) in zip(axes[0], votes.items()):
         tiles(axis, digits * of_drawn.clamp(max=1)[:, None], 10, signed=False, scale=1)
         axis.set_title(title, loc="center")
-        axis.set_xlabel(f"less than a tenth of a vote: {share_without_vote(of_all):.0f}%")
+        axis.set_xlabel(f"less than a tenth of a vote: {inputs_without_vote(of_all):.0f}%")
         axis.spines[:].set_visible(True)
     fig.alt = (
         f"A hundred digits, each as dark as its vote without competition, in {', '.join(votes)}."
@@ -190,19 +192,19 @@ def draw_one_digit(digit, layers):
     return fig
 
 
-def draw_count(energies):
+def draw_loss_by_count(energies):
     """Draw losses of digits against their active units, and how many digits have so many. energies:
     {letter: E (N, K)}, of B, C and D."""
     K = energies["C"].shape[1]
     size = {"figsize": (0.8 * TWO_COLUMNS, 3.6), "height_ratios": [2, 1], "sharex": True}
     fig, (a, b) = plt.subplots(2, 1, **size)
     n = np.linspace(0, K - 1, 400)
-    a.plot(n, -np.log(K - n), color="0.3", lw=1.2, zorder=3)
+    a.plot(n, -np.log(K - n), color="0.8", lw=4, zorder=0)
     for letter, E in energies.items():
         color = LOSS_COLORS[letter]
         active = (E > 0).sum(1)
         loss = -torch.logsumexp(-E, 1)
-        style = {"ms": 3, "mew": 0, "alpha": 0.7, "rasterized": True}
+        style = {"ms": 4, "mew": 0, "alpha": 0.7, "rasterized": True}
         a.plot(active[::20], loss[::20], ".", color=color, **style)
         share = 100 * torch.bincount(active, minlength=K + 1) / len(E)
         b.fill_between(np.arange(K + 1), share, step="mid", color=color, alpha=0.5, lw=0)
@@ -245,10 +247,10 @@ def draw_strangers(losses):
             color, line = styles[name]
             heights = gaussian_kde(values, 0.3)(at)
             axis.plot(at, heights, line, color=color, lw=1.5, label=name)
-        axis.legend(loc="upper right")
         axis.set(yticks=[], ylim=(0, 1.3 * axis.dataLim.y1), title=title)
         axis.set_xlabel("log-sum-exp loss")
         axis.spines["left"].set_visible(False)
+    axes[0, 0].legend(loc="upper right")
     fig.alt = (
         "Densities of the log-sum-exp loss of digits, and of inputs of other kinds, in each of: "
         f"{'; '.join(losses)}."
@@ -313,7 +315,9 @@ def add_shares(axis, table):
         face = "w" if marker == "o" else ORANGE
         style = {"ls": "", "mec": ORANGE, "mfc": face, "ms": 5, "label": changed}
         axis.plot(*np.transpose(marks or [(np.nan, np.nan)]), marker=marker, **style)
-    axis.plot(2.3, 100 * 17.2 / 64, "*", color="k", ms=8, mec="w", zorder=4, label="the paper")
+    axis.plot(2.3, 100 * 17.2 / 64, "*", color="k", ms=9, mec="w", zorder=4, label="the paper")
+    axis.plot([1.3, 1.3, 2.5, 2.5], [21, 19, 19, 21], color="0.45", lw=0.8)
+    label(axis, "all at 2", (1.8, 19), (0, -6), color="0.45")
     handles = [line for line in axis.lines if line.get_label()[0] != "_"]
     handles = [line for line in handles if "no decorrelation" not in line.get_label()]
     axis.legend(handles=handles, loc="upper right", title="changed", alignment="left")

@@ -7,12 +7,12 @@ from lab.benchmark import PAPER_ADAM, PAPER_DECAY, PAPER_SGD, misses_target
 from lab.figures.style import BLUE, GREY, ORANGE, PINK, TWO_COLUMNS, label, name_rows, tiles
 
 SAES = ["tied SAE", "L1 SAE", "TopK SAE"]
-DARK = "0.3"
+DARK_GREY = "0.3"
 METHOD_COLORS = {  # others are pink
     **dict.fromkeys(["the paper's model", PAPER_ADAM, PAPER_SGD, PAPER_DECAY], ORANGE),
     **dict.fromkeys([*SAES, "tuned tied SAE"], BLUE),
     "the paper's SAE": GREY,
-    "principal components": DARK,
+    "principal components": DARK_GREY,
 }
 SHORT_NAMES = {
     PAPER_ADAM: "the paper's loss, Adam",
@@ -61,8 +61,8 @@ def draw_benchmark(table, pixels):
 
 
 def add_pixels(axis, pixels, top, bottom):
-    axis.plot([pixels, pixels], [top, bottom], color=DARK, ls=":", lw=1, zorder=0)
-    label(axis, "pixels", (pixels, top), (0, 2), va="bottom", color=DARK)
+    axis.plot([pixels, pixels], [top, bottom], color=DARK_GREY, ls=":", lw=1, zorder=0)
+    label(axis, "pixels", (pixels, top), (0, 2), va="bottom", color=DARK_GREY)
 
 
 def draw_decoded(digits, rows, framed, same_code):
@@ -89,12 +89,14 @@ def draw_decoded(digits, rows, framed, same_code):
         for x, number in zip((0.885, 0.96), numbers):
             fig.text(x, middle(row), number, ha="center", va="center", fontsize=8)
     for x, head in {0.885: "active\nunits", 0.96: "variance\nexplained"}.items():
-        fig.text(x, middle(0), head, ha="center", va="center", fontsize=7.5, color=DARK)
+        fig.text(x, middle(0), head, ha="center", va="center", fontsize=7.5, color=DARK_GREY)
     top, bottom = middle(same_code[0]) + 0.12 / height, middle(same_code[1]) - 0.12 / height
     x = 0.032
-    line = plt.Line2D([x + 0.008, x, x, x + 0.008], [top, top, bottom, bottom], color=DARK, lw=0.9)
+    line = plt.Line2D(
+        [x + 0.008, x, x, x + 0.008], [top, top, bottom, bottom], color=DARK_GREY, lw=0.9
+    )
     fig.add_artist(line)
-    style = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 7.5, "color": DARK}
+    style = {"rotation": 90, "ha": "right", "va": "center", "fontsize": 7.5, "color": DARK_GREY}
     fig.text(x - 0.006, (top + bottom) / 2, "same code", **style)
     fig.alt = f"{len(digits)} test images, and the same, decoded by: {'; '.join(rows)}."
     return fig
@@ -131,7 +133,7 @@ def draw_code_or_decoder(table, target_l0, pixels=None, second=CLASSIFIER_PANEL)
     add_methods(a, rows, OWN, ".0f")
     add_methods(b, rows, column, form)
     lowest = table[[OWN, BEST]].min(axis=None)
-    if add_band_and_gap(a, table):
+    if add_saes_and_gap(a, table):
         top, left = -2.1, min(0, lowest - 10)
     else:
         top, left = -1.1, lowest - 0.14 * (100 - lowest)
@@ -180,7 +182,7 @@ def add_methods(axis, rows, column, form):
         label(axis, format(high, form), (right, y), (6, 0), ha="left", **style)
 
 
-def add_band_and_gap(axis, table):
+def add_saes_and_gap(axis, table):
     """Shade what SAEs explain, and divide what the paper's loss with Adam lacks of it, drawn in the
     first row, into the decoder's part and the code's. Return whether there are both."""
     means = table[[OWN, BEST]].groupby("method", sort=False).mean()
@@ -188,13 +190,13 @@ def add_band_and_gap(axis, table):
     if saes.empty or PAPER_ADAM not in means.index:
         return False
     axis.axvspan(saes.min(), saes.max(), color=BLUE, alpha=0.13, lw=0, zorder=0)
-    label(axis, "SAEs", (saes.mean(), -1.75), color=BLUE)
+    label(axis, "SAEs", (saes.mean(), -1.65), color=BLUE)
     own, best = means.loc[PAPER_ADAM]
-    bar = {"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": DARK, "lw": 0.8}
+    bar = {"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": DARK_GREY, "lw": 0.8}
     bar |= {"shrinkA": 0, "shrinkB": 0}
     for name, start, end in (("decoder", own, best), ("code", best, saes.min())):
         if end > start:
             axis.annotate("", (start, -0.62), (end, -0.62), arrowprops=bar)
             middle = (start + end) / 2, -0.72
-            label(axis, f"the\n{name}'s", middle, (0, 1), va="bottom", color=DARK)
+            label(axis, name, middle, (0, 1), va="bottom", color=DARK_GREY)
     return True

@@ -6,13 +6,13 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 
 from lab.figures.style import GREY, TWO_COLUMNS, UNIT_COLORS, bare, label
-from lab.plane import energies, votes_without_competition
+from lab.plane import mixture_energies, votes_without_competition
 
 HALF_SIDE = 6  # half of the side of the plane that is drawn
-COLORS = [*UNIT_COLORS, "#56b4e9"]  # and a sixth, of the same palette
-UNEXPLAINED = "0.6"  # a point that is far from all means
+POINT_COLORS = [*UNIT_COLORS, "#56b4e9"]  # and a sixth, of the same palette
+UNEXPLAINED_COLOR = "0.6"  # a point that is far from all means
 PALE, SEVERAL_ACTIVE = "#e0d8c2", "0.2"  # a point on which no unit is active, or several
-NAMES = {"mixture": "a mixture", "B": "B: without decorrelation", "C": "C: the paper's loss"}
+MODEL_NAMES = {"mixture": "a mixture", "B": "B: without decorrelation", "C": "C: the paper's loss"}
 
 
 # --- The theorem ----------------------------------------------------------------------------------
@@ -23,17 +23,20 @@ def draw_theorem(compared):
     random energies and of a layer."""
     fig, axis = plt.subplots(figsize=(2.5, 2.4))
     axis.axline((0.1, 0.1), (0.2, 0.2), color=GREY, lw=0.8, zorder=0)
-    inside = {"xycoords": "axes fraction", "fontsize": 8}
-    styles = ("o", "0.65", "0.4", 5, (0.63, 0.9)), ("+", "0.1", "0.1", 3.5, (0.6, 0.25))
-    for (name, (r, gradient)), (marker, color, ink, size, at) in zip(compared.items(), styles):
+    styles = (
+        ("o", "0.65", "0.4", 5, "max", "right", -14),
+        ("+", "0.1", "0.1", 3.5, "min", "left", 8),
+    )
+    for (name, (r, gradient)), (marker, color, ink, size, *at) in zip(compared.items(), styles):
         marks = {"marker": marker, "ls": "", "ms": size, "mew": 0.6, "color": color}
         axis.plot(r.flatten(), gradient.flatten(), **marks, mfc="none", rasterized=True)
-        label(axis, name, at, color=ink, **inside)
-    label(axis, "gradient =\nresponsibility", (0.03, 0.63), ha="left", color="0.4", **inside)
-    smallest = min(float(r.min()) for r, _ in compared.values())
-    ticks = 10.0 ** np.arange(2 * np.floor(np.log10(smallest) / 2), 1, 2)
+        end, side, shift = at
+        place = [float(getattr(r, end)())] * 2
+        label(axis, name, place, (shift, 0), ha=side, color=ink, fontsize=8)
+    least = min(float(r.min()) for r, _ in compared.values()) / 4
+    ticks = 10.0 ** np.arange(2 * np.ceil(np.log10(least) / 2), 1, 2)
     axis.set(xlabel="responsibility", ylabel="gradient", xscale="log", yscale="log")
-    axis.set(xlim=(ticks[0], 3), ylim=(ticks[0], 3), xticks=ticks, yticks=ticks, aspect="equal")
+    axis.set(xlim=(least, 3), ylim=(least, 3), xticks=ticks, yticks=ticks, aspect="equal")
     axis.minorticks_off()
     fig.alt = (
         "Gradient against responsibility on logarithmic axes, for random energies and for a layer, "
@@ -57,17 +60,17 @@ def add_points(axis, points, colors, votes=None, area=4):
 def add_mixture(axis, points, means, competition=True, area=4):
     """Draw points, in the colour of the mean that fits them best, and means (5, 2); of means in one
     place, each is moved a little, so that all can be seen."""
-    E = energies(means.to(points), points)
+    E = mixture_energies(means.to(points), points)
     together = torch.cdist(means, means) < 0.5
     first = together.int().argmax(1)  # of those in one place
-    colors = [COLORS[first[j]] if e < 4 else UNEXPLAINED for e, j in zip(*E.min(1))]
+    colors = [POINT_COLORS[first[j]] if e < 4 else UNEXPLAINED_COLOR for e, j in zip(*E.min(1))]
     add_points(axis, points, colors, None if competition else votes_without_competition(E), area)
     for j, mean in enumerate(means):
         place = int(together[j, :j].sum())
         turn = 2 * np.pi * place / int(together[j].sum())
         out = 0.45 if together[j].sum() > 1 else 0
         at = mean[0] + out * np.cos(turn), mean[1] + out * np.sin(turn)
-        axis.plot(*at, "o", color=COLORS[j], ms=8, mec="w", mew=1.2, zorder=4)
+        axis.plot(*at, "o", color=POINT_COLORS[j], ms=8, mec="w", mew=1.2, zorder=4)
 
 
 def add_layer(axis, points, layer, competition=True, start=None, area=4):
@@ -84,14 +87,14 @@ def add_layer(axis, points, layer, competition=True, start=None, area=4):
     for units in active:
         which = units.nonzero()[:, 0].tolist()
         colors.append(
-            PALE if not which else COLORS[which[0]] if len(which) == 1 else SEVERAL_ACTIVE
+            PALE if not which else POINT_COLORS[which[0]] if len(which) == 1 else SEVERAL_ACTIVE
         )
     votes = None if competition else votes_without_competition(torch.relu(pre))
     add_points(axis, points, colors, votes, area)
     for w, offset in zip(start.W, start.b) if start else ():
         axis.plot(*line_of_unit(w, offset)[1].T, color="0.6", lw=0.9, zorder=2.5)
     drawn = []
-    for j, color in enumerate(COLORS[: len(W)]):
+    for j, color in enumerate(POINT_COLORS[: len(W)]):
         foot, ends = line_of_unit(W[j], b[j])
         side = torch.cat([ends, ends.flip(0) + 99 * W[j] / W[j].norm()])
         axis.fill(*side.T, color=color, alpha=0.1, lw=0, zorder=1)
@@ -123,7 +126,7 @@ def draw_layer(points, layer, title, start=None):
 def draw_unit(points, layer, unit):
     """Draw one unit of a layer, whose line is nearly level: the points on which it is active, in
     its colour, and lines of equal energy, numbered on the right."""
-    w, b, color = layer.W[unit], layer.b[unit], COLORS[unit]
+    w, b, color = layer.W[unit], layer.b[unit], POINT_COLORS[unit]
     fig, axis = plt.subplots(figsize=(3.5, 3.2))
     colors = [color if z > 0 else PALE for z in points @ w + b]
     add_points(axis, points, colors)
@@ -167,7 +170,7 @@ def draw_competition(points, ends, shares):
     fig, axes = plt.subplots(2, 3, figsize=(TWO_COLUMNS, 0.71 * TWO_COLUMNS))
     for row, (switch, side) in enumerate({"on": "with competition", "off": "without"}.items()):
         axes[row, 0].set_ylabel(side, fontsize=9, weight="bold")
-        for axis, (model, name) in zip(axes[row], NAMES.items()):
+        for axis, (model, name) in zip(axes[row], MODEL_NAMES.items()):
             add = add_mixture if model == "mixture" else add_layer
             add(axis, points, ends[model, switch], switch == "on", area=3)
             title = f"{shares.loc[model, switch]:.0f}% of starts find all"
