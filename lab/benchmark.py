@@ -263,7 +263,7 @@ def train_all(methods, seeds, x, title, *, target_l0, beside=(), **setting):
 
     models = dict(zip(keys, run_in_parallel(train_one, keys, title)))
     for (name, seed), model in models.items():
-        if by_name[name].steered and by_name[name].losses:
+        if hasattr(model, "strength"):
             with torch.no_grad():
                 warn_of_steering(f"{name}, seed {seed}", model, h.l0(model(x[:10_000])), target_l0)
     return models
@@ -295,10 +295,10 @@ def try_method(method, x, *, n_units, target_l0, epochs, batch_size=128):
 
 def try_losses(method, model, x, target_l0):
     pair = method.losses(model, x)
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ValueError("losses(model, x) must be a pair, a penalty and the rest")
-    value = loss_to_minimise(method, target_l0, 1)(model, x)
-    if not torch.is_tensor(value):
+    if not isinstance(pair, (tuple, list)) or [torch.as_tensor(p).dim() for p in pair] != [0, 0]:
+        raise ValueError("losses(model, x) must be a pair of numbers, a penalty and the rest")
+    value = torch.as_tensor(loss_to_minimise(method, target_l0, 1)(model, x))
+    if not value.requires_grad:
         raise ValueError("its losses must depend on the model")
     value.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

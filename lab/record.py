@@ -208,7 +208,9 @@ def means_over_seeds(record):
     parts = []
     for title, table in tables.items():
         keys = [name for name in table.index.names if name != "seed"]
-        which = ["" if not keys else ", ".join(map(str, key)) for key in _rows(table, keys)]
+        which = [
+            ", ".join(map(str, key)) for key in table.reset_index()[keys].itertuples(index=False)
+        ]
         values = table.reset_index(drop=True).assign(which=which).melt("which", var_name="column")
         parts.append(values.dropna().assign(table=title))
     every = pd.concat(parts)
@@ -217,10 +219,6 @@ def means_over_seeds(record):
         raise ValueError(f"lab/record.py has no tolerance for {sorted(unknown)}")
     every["value"] = every["value"].astype(float)
     return every.groupby(["table", "which", "column"])["value"].agg(["mean", "std", "count"])
-
-
-def _rows(table, keys):
-    return table.reset_index()[keys].itertuples(index=False) if keys else [()] * len(table)
 
 
 def differences_from_record(record, run):

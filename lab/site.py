@@ -31,7 +31,7 @@ def with_links(page, folder, repository):
             url = repository and f"{repository}/blob/HEAD/{path}"
         return f"{start}{url}{end}{text}</a>" if url else text
 
-    return re.sub(r'(?s)(<a [^>]*?href=")([^":#]+)([^>]*>)(.*?)</a>', link, page)
+    return re.sub(r'(?s)(<a [^>]*?href=")([^":#]+)(["#][^>]*>)(.*?)</a>', link, page)
 
 
 def describe_images(notebook):

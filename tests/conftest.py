@@ -25,3 +25,12 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def one_after_the_other(monkeypatch):
+    """Processes take seconds to start; tests/test_parallel.py tests them."""
+    from lab import ablation, benchmark, parallel, plane
+
+    for module in (ablation, benchmark, parallel, plane):
+        monkeypatch.setattr(module, "run_in_parallel", lambda f, items, title: [*map(f, items)])

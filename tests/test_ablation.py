@@ -33,10 +33,7 @@ def trained(loss, seed=0, epochs=1, n_units=8, **options):
 LAYER = trained(h.decoder_free_loss, epochs=20, lr=0.01)
 
 
-@pytest.fixture(autouse=True)
-def one_after_the_other(monkeypatch):
-    """Processes take seconds to start; tests/test_parallel.py tests them."""
-    monkeypatch.setattr(ablation, "run_in_parallel", lambda f, items, title: [f(i) for i in items])
+pytestmark = pytest.mark.usefixtures("one_after_the_other")
 
 
 def test_losses_have_the_terms_that_their_names_say():
@@ -378,8 +375,12 @@ def test_responsibilities_and_active_units_are_drawn_as_on_the_page():
 
 
 def test_the_worst_fit_is_what_a_unit_is_most_active_on():
-    energies = LAYER(X).double()
-    fig = figures.draw_two_units(X, LAYER.W, energies)
-    assert len(fig.axes) == 3 and "10^{" in fig.axes[1].get_title(loc="center")
-    r = 1 / float(fig.axes[2].get_title(loc="center").split("1/")[1])
-    assert 1 / 8 <= r <= 1 / 3
+    """Of two units, one is active on four digits, the other on five others."""
+    energies = torch.zeros(9, 2, dtype=torch.float64)
+    energies[:4, 1], energies[4:, 0] = torch.arange(5.0, 9), torch.arange(5.0, 10)
+    digits = torch.eye(9).repeat(1, 4)[:, :16]
+    _, on, off = figures.draw_two_units(digits, torch.ones(2, 16), energies).axes
+    assert "r<10^{-2}" in on.get_title(loc="center")  # at most 1 / (1 + e^6)
+    assert "$r$ = 1/1" in off.get_title(loc="center")
+    drawn = [on.images[0].get_array()[i : i + 4, 1:5].flatten() for i in (1, 7)]
+    assert_allclose(drawn, digits[[1, 6]])  # of three each, sorted

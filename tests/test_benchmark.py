@@ -91,14 +91,7 @@ def test_principal_components_of_both_signs_have_one_threshold():
     assert model.W[:2].equal(-model.W[2:]) and odd.W[:2].equal(-odd.W[3:])
     wide = benchmark.new_principal_components(x, 32, 1.5, 0)  # more units than components
     assert wide.W.shape == (12, 6) and h.l0(wide(x)) == pytest.approx(1.5, abs=0.01)
-
-
-def test_principal_components_of_double_precision_and_of_few_pixels():
-    """Of few pixels there are fewer units than shall be active: nearly all of them are."""
-    x = normal(300, 6) + 7
-    model = benchmark.new_principal_components(x, 6, 2, 0)
-    assert h.l0(model(x)) == pytest.approx(2, abs=0.01)
-    few = benchmark.new_principal_components(x.float(), 64, 17, 0)
+    few = benchmark.new_principal_components(x.float(), 64, 17, 0)  # fewer than shall be active
     assert h.l0(few(x)) == pytest.approx(12, abs=0.01)
 
 
@@ -107,6 +100,8 @@ def test_rates_fall_at_the_end_and_sgd_starts_slowly():
         assert benchmark.falling_lr_factors(epochs) == [1] * (epochs - last) + [0.1] * last
     assert benchmark.low_start_lr_factors(4) == [0.05, 1, 1, 0.1]
     assert benchmark.low_start_lr_factors(2) == [1, 0.1]
+    schedules = [METHODS[name].schedule for name in (PAPER_SGD, PAPER_ADAM, "the paper's model")]
+    assert schedules == [benchmark.low_start_lr_factors, benchmark.falling_lr_factors, None]
 
 
 def test_options_that_are_not_a_methods_are_refused():
@@ -118,18 +113,6 @@ def test_options_that_are_not_a_methods_are_refused():
 
 
 # --- Training -------------------------------------------------------------------------------------
-
-
-def test_sgd_starts_slowly_and_others_do_not(monkeypatch):
-    asked = []
-    monkeypatch.setattr(h, "fit", lambda *_, **options: asked.append(options))
-    for name in (PAPER_SGD, PAPER_ADAM, "the paper's model"):
-        method = replace(METHODS[name], steered=False)
-        benchmark.train(method, 7, DIGITS, n_units=5, target_l0=2, epochs=4)
-    factors = [options["lr_factors"] for options in asked]
-    assert factors == [[0.05, 1, 1, 0.1], [1, 1, 1, 0.1], None]
-    assert [options["order_seed"] for options in asked] == [7, 7, 7]
-    assert [options["batch_size"] for options in asked] == [128] * 3  # the paper's
 
 
 def strengths(counts, target_l0):
@@ -185,12 +168,6 @@ def test_what_is_given_to_training_overrides_the_options_of_a_method():
     plain = benchmark.train(method, 1, DIGITS, lr=0.01, lr_factors=[1.0, 0.3], **setting)
     close(with_mine.W, plain.W)
     assert not with_mine.W.allclose(benchmark.train(method, 1, DIGITS, lr=0.01, **setting).W)
-
-
-@pytest.fixture
-def one_after_the_other(monkeypatch):
-    """Processes take seconds to start; tests/test_parallel.py tests them."""
-    monkeypatch.setattr(benchmark, "run_in_parallel", lambda f, items, title: [*map(f, items)])
 
 
 @pytest.mark.usefixtures("one_after_the_other")
@@ -261,7 +238,8 @@ def root_of_zero(model, x):  # whose gradient is not finite
 L1, LOSSES = METHODS["L1 SAE"], benchmark.l1_sae_losses
 UNUSABLE = {
     "must be a pair": replace(L1, losses=lambda model, x: sum(LOSSES(model, x))),
-    "pair, a penalty": replace(L1, losses=lambda model, x: (*LOSSES(model, x), 0)),
+    "pair of numbers": replace(L1, losses=lambda model, x: (model(x).sum(1), LOSSES(model, x)[1])),
+    "penalty and the rest": replace(L1, losses=lambda model, x: (*LOSSES(model, x), 0)),
     "are not finite": replace(
         L1, losses=lambda model, x: (model(x).sum(), math.nan * model.W[0, 0])
     ),
@@ -274,6 +252,9 @@ UNUSABLE = {
     "decode": replace(L1, new_model=new_for_test(Transposed)),
     "must be A V": replace(L1, new_model=new_for_test(Transposed), losses=None),
     "must depend on the model": replace(L1, losses=lambda model, x: (1.0, 2.0), steered=False),
+    "depend on the model": replace(
+        L1, losses=lambda model, x: (0, model(x).detach().sum()), steered=False
+    ),
 }
 
 

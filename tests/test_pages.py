@@ -48,18 +48,11 @@ def as_js(value):
     return json.dumps(value.tolist() if hasattr(value, "tolist") else value)
 
 
-def loss_of(E, weights, competition):
-    weights = {term: weights.get(term, 0) for term in TERMS}
-    if competition:
-        return h.decoder_free_loss(E, **weights)
-    lse = weights.pop("lse")
-    return lse * plane.lse_without_competition(E) + h.decoder_free_loss(E, lse=0, **weights)
-
-
 def gradients(W, b, x, weights, competition):
     """Return the gradients of W and b of the loss of relu(x W^T + b)."""
     W, b = W.clone().requires_grad_(), b.clone().requires_grad_()
-    loss = loss_of(torch.relu(x @ W.T + b), weights, competition)
+    weights = {term: weights.get(term, 0) for term in TERMS}
+    loss = plane.loss_of_energies(torch.relu(x @ W.T + b), competition, **weights)
     return torch.autograd.grad(loss, (W, b))
 
 
@@ -165,7 +158,7 @@ def test_energies_and_steps_on_digits_are_those_of_the_layer_and_of_adam(on_digi
     adam = torch.optim.Adam((W, b), lr=on_digits("RATE"))
     for _ in range(3):
         adam.zero_grad()
-        loss_of(torch.relu(x @ W.T + b), WEIGHTS[3], True).backward()
+        plane.loss_of_energies(torch.relu(x @ W.T + b), **WEIGHTS[3]).backward()
         adam.step()
     expected = torch.cat([W.T.flatten(), b]).detach()
     assert_allclose(of_page, expected, atol=3e-5)  # a step is some 4e-3

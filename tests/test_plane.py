@@ -170,6 +170,7 @@ def test_shares_of_starts_are_those_of_each_start_alone():
     assert shares == {name: pytest.approx(100 * n / 3) for name, n in found.items()}
 
 
+@pytest.mark.usefixtures("one_after_the_other")
 def test_each_search_runs_as_its_row_says(monkeypatch):
     """Rows are told apart by what was asked of the functions that search."""
     calls = {}
@@ -183,7 +184,6 @@ def test_each_search_runs_as_its_row_says(monkeypatch):
 
     monkeypatch.setattr(plane, "share_found_by_mixtures", remember("mixture"))
     monkeypatch.setattr(plane, "share_found_by_layers", remember("layers"))
-    monkeypatch.setattr(plane, "run_in_parallel", lambda f, items, title: [*map(f, items)])
     table = plane.starts_that_find_all(LOSSES, [4, 5], 10, many_epochs=77)
     asked = {key: calls[number] for key, number in table["find all"].items()}
     assert len(asked) == len(calls) == 12 + 2 + 2 * (1 + len(plane.OTHER_CLUSTERS) + 1)

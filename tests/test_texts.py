@@ -187,8 +187,8 @@ def said_on_the_front_page(criteria, ablation, benchmark, language):
         f"({model.classifier:.1f}% against {sae.classifier:.1f}; raw pixels {pixels:.1f})",
         f"with half the error and {tuned.classifier:.1f}%",
         f"{formula:.1f} of 64, where {L0['C', 'on'].mean():.1f} are",
-        f"{L0['C', 'on'].mean():.1f} units are active on a digit, and "
-        f"{L0['C', 'off'].mean():.1f} without competition",
+        f"{L0['C', 'on'].mean():.1f} units are active on a digit, {L0['C', 'off'].mean():.1f} "
+        f"without competition, and {L0['D', 'on'].mean():.1f} without the log-sum-exp",
         f"from {model[own]:.0f}% to {model[best]:.0f} (the tuned SAE: {tuned[own]:.0f})",
         f"layer's {language.loc[PAPER_ADAM, own]:.0f}% to {language.loc[PAPER_ADAM, best]:.0f}; "
         f"an L1 SAE explains {language.loc['L1 SAE', own]:.0f}, and TopK "

@@ -313,14 +313,13 @@ def add_shares(axis, table):
                 name = "512 units,\nno decorrelation" if marker == "o" else "512 units"
                 label(axis, name, marks[-1], (8, 0), ha="left")
         face = "w" if marker == "o" else ORANGE
-        style = {"ls": "", "mec": ORANGE, "mfc": face, "ms": 5, "label": changed}
+        name = "_" if marker == "o" else changed  # it has a label of its own
+        style = {"ls": "", "mec": ORANGE, "mfc": face, "ms": 5, "label": name}
         axis.plot(*np.transpose(marks or [(np.nan, np.nan)]), marker=marker, **style)
     axis.plot(2.3, 100 * 17.2 / 64, "*", color="k", ms=9, mec="w", zorder=4, label="the paper")
     axis.plot([1.3, 1.3, 2.5, 2.5], [21, 19, 19, 21], color="0.45", lw=0.8)
     label(axis, "all at 2", (1.8, 19), (0, -6), color="0.45")
-    handles = [line for line in axis.lines if line.get_label()[0] != "_"]
-    handles = [line for line in handles if "no decorrelation" not in line.get_label()]
-    axis.legend(handles=handles, loc="upper right", title="changed", alignment="left")
+    axis.legend(loc="upper right", title="changed", alignment="left")
     axis.set_xscale("log", base=2)
     ticks = [2.0**k for k in range(-3, 5)]
     axis.set_xticks(ticks, [f"1/{round(1 / t)}" if t < 1 else f"{t:g}" for t in ticks])
