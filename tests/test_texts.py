@@ -132,8 +132,8 @@ def said_in_notebook_3(tables, language):
         f"{span(own[SAES])}%; the best linear decoder finds {best[PAPER_ADAM]:.0f}%",
         f"SGD brings $W^\\top$ to {own[PAPER_SGD]:.0f}%, and weight decay to "
         f"{own[PAPER_DECAY]:.0f}%",
-        f"explain {best[COMPONENTS]:.0f}% with their best decoder and no gradient descent, where "
-        f"the layer's code has {span(best[LAYERS])}%",
+        f"explain {own[COMPONENTS]:.0f}% by their transpose and {best[COMPONENTS]:.0f}% with their "
+        f"best decoder, where the layer's code has {span(best[LAYERS])}%",
         f"It explains {own['an SAE that counts']:.0f}% of the variance, where L1 explains "
         f"{own['L1 SAE']:.0f} and TopK {own['TopK SAE']:.0f}",
         f"log-sum-exp ends at {span(scores.strength[LAYERS], '.1f')} times",
@@ -161,9 +161,9 @@ def said_of_the_language_model(language):
         f"ending at {span(scores.L0)}, and",
         f"Principal components explain {best[COMPONENTS]:.0f}%",
         f"{own[PAPER_ADAM]:.0f}% of the variance, and {best[PAPER_ADAM]:.0f}% with a fitted one. "
-        f"That is close to an L1 SAE ({own['L1 SAE']:.0f}%; fitted, {best['L1 SAE']:.0f}), less "
-        f"than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of the tied "
-        "SAE",
+        f"The latter is close to an L1 SAE ({own['L1 SAE']:.0f}%; fitted, {best['L1 SAE']:.0f}), "
+        f"less than TopK's {own['TopK SAE']:.0f}%, and more than the {own['tied SAE']:.0f}% of "
+        "the tied SAE",
         f"Weight decay brings $W^\\top$ to {own[PAPER_DECAY]:.0f}%",
         f"On a small language model $W^\\top$ explains {span(own[LAYERS])}%",
         f"{loss['by nothing']:.2f} nats a token with nothing replaced, and "
@@ -187,7 +187,7 @@ def said_on_the_front_page(criteria, ablation, benchmark, language):
         f"agrees to a relative ${digits}\\cdot10^{{-{int(power)}}}$",
         f"({model.classifier:.1f}% against {sae.classifier:.1f}; raw pixels {pixels:.1f})",
         f"with half the error and {tuned.classifier:.1f}%",
-        f"{formula:.1f} of 64, where {L0['C', 'on'].mean():.1f} are",
+        f"{formula:.1f} of 64; we count {L0['C', 'on'].mean():.1f}",
         f"{L0['C', 'on'].mean():.1f} units are active on a digit, {L0['C', 'off'].mean():.1f} "
         f"without competition, and {L0['D', 'on'].mean():.1f} without the log-sum-exp",
         f"from {model[own]:.0f}% to {model[best]:.0f} (the tuned SAE: {tuned[own]:.0f})",
