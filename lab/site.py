@@ -15,7 +15,8 @@ SITE = ROOT / "build/site"
 COPIED = ("figures/*.png", "notebooks/*.html", "notebooks/*.js")
 CONVERTED = {f"notebooks/{name}.ipynb": f"notebooks/{name}.html" for name in NOTEBOOKS}
 CONVERTED["README.md"] = "index.html"
-STYLE = "<style>main { max-width: 60rem; margin: auto } img { max-width: 100% }</style>"
+STYLE = """<style>main { max-width: 60rem; margin: auto } img { max-width: 100% }
+.highlight pre { font-family: var(--jp-code-font-family, monospace) }</style>"""
 
 
 def with_links(page, folder, repository):
