@@ -192,8 +192,13 @@ def add_saes_and_gap(axis, table):
     axis.axvspan(saes.min(), saes.max(), color=BLUE, alpha=0.13, lw=0, zorder=0)
     label(axis, "SAEs", (saes.mean(), -1.65), color=BLUE)
     own, best = means.loc[PAPER_ADAM]
-    bar = {"arrowstyle": "|-|,widthA=0.2,widthB=0.2", "color": DARK_GREY, "lw": 0.8}
-    bar |= {"shrinkA": 0, "shrinkB": 0}
+    bar = {
+        "arrowstyle": "|-|,widthA=0.2,widthB=0.2",
+        "color": DARK_GREY,
+        "lw": 0.8,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     for name, start, end in (("decoder", own, best), ("code", best, saes.min())):
         if end > start:
             axis.annotate("", (start, -0.62), (end, -0.62), arrowprops=bar)
