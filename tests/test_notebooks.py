@@ -1,0 +1,241 @@
+"""What tables and figures of the plan's notebooks, and of `competition`, say of a run on a few
+hundred digits, held against models that are trained here, one by one."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+import helpers as h
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(path, monkeypatch, **parameters):
+    """Run the code of a notebook in its folder, with other parameters; return its variables."""
+    monkeypatch.chdir((ROOT / path).parent)
+    notebook = json.loads((ROOT / path).read_text("utf-8"))
+    variables = {"display": print}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            exec("".join(s for s in source.splitlines(True) if not s.startswith("%")), variables)
+            if "parameters" in cell["metadata"].get("tags", []):
+                assert parameters.keys() <= variables.keys()
+                variables.update(parameters)
+    return variables
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    plt.close("all")
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A few hundred digits, in a file like MNIST's."""
+    with np.load(ROOT / "data/mnist.npz") as file:
+        part = {name: file[name][: 640 if "train" in name else 400] for name in file}
+    np.savez(tmp_path / "digits.npz", **part)
+    return tmp_path / "digits.npz"
+
+
+# --- 1 ------------------------------------------------------------------------------------------
+
+
+def test_theorem(monkeypatch, tmp_path):
+    found = run("notebooks/1_theorem.ipynb", monkeypatch, STARTS=3, EPOCHS=4, FIGURES=str(tmp_path))
+    E, r = found["CASES"]["five Gaussians"]
+    torch.testing.assert_close(r, torch.softmax(-E, 1))  # r is computed from densities
+    for axis in plt.figure(1).axes:  # Figure 1
+        line, dots = (np.stack(part.get_data()) for part in axis.get_lines())
+        assert (line[0] == line[1]).all()
+        name = axis.get_title()
+        np.testing.assert_allclose(dots[0], found["CASES"][name][1].flatten())
+        np.testing.assert_allclose(dots[1], dots[0], rtol=1e-9)
+    expected = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
+    points, table = found["points"], found["ends"]
+    cluster = torch.arange(len(points)) % 5
+    for axis, name in zip(plt.figure(2).axes, found["CONFIGS"]):  # Figure 1a
+        layer = trained(2, 5, 0, expected[name[0]], points, 4, lr=0.03)
+        assert axis.get_title() == name
+        drawn = np.array([line.get_ydata() for line in axis.get_lines()])
+        W, b = layer.W.detach()[0], layer.b.detach()[0]
+        edge = axis.get_lines()[0].get_xdata()
+        for y, w, offset in zip(drawn, W, b):
+            assert abs(float(w[0]) * edge + float(w[1]) * y + float(offset)).max() < 0.05
+        for seed in range(3):
+            E = trained(2, 5, seed, expected[name[0]], points, 4, lr=0.03)(points)[0].detach()
+            active = np.stack([(E[cluster == c] > 0).float().mean(0) for c in range(5)]) > 0.2
+            own = (active.sum(0) == 1).all() and (active.sum(1) == 1).all()
+            R = np.corrcoef(E.T.numpy() + 1e-9 * np.random.rand(5, len(points))) - np.eye(5)
+            row = table[(table["loss"] == name) & (table["seed"] == seed)].iloc[0]
+            assert row["all units are dead"] == bool((E == 0).all())
+            assert row["two units are alike"] == bool((R > 0.9).any())
+            assert row["each cluster has a unit of its own"] == own
+
+
+def trained(n_inputs, n_units, seed, weights, x, epochs, lr=0.001):
+    layer = h.Encoder(n_inputs, n_units, [seed])
+    adam = torch.optim.Adam(layer.parameters(), lr=lr)
+    h.fit(layer, lambda layer, x: h.loss(layer(x), *weights), x, epochs, adam)
+    return layer
+
+
+# --- 2 ------------------------------------------------------------------------------------------
+
+
+def test_ablation(monkeypatch, tmp_path, digits):
+    parameters = {"EPOCHS": 3, "SEEDS": [5, 6], "DATA": digits, "FIGURES": str(tmp_path)}
+    found = run("notebooks/2_ablation.ipynb", monkeypatch, K=16, **parameters)
+    x, y, x_test, y_test = h.load_images(digits)
+    titles = [axis.get_title() for axis in found["axes"][0]]
+    assert [title[0] for title in titles] == ["A", "B", "C", "D"]
+    expected = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
+    words = ["log-sum-exp", "+ variance", "+ decorrelation", "no log-sum-exp"]
+    assert [title[2:] for title in titles] == words
+    for i, (letter, weights) in enumerate(expected.items()):
+        similarity, used, pictures = found["axes"][:, i]
+        for seed in (5, 6):
+            layer = trained(784, 16, seed, weights, x, 3)
+            with torch.no_grad():
+                E_train, E = layer(x)[0], layer(x_test)[0]
+            row = found["table"].query("loss == @letter and seed == @seed").iloc[0]
+            R = np.nan_to_num(np.corrcoef(E.T))  # of dead units: 0
+            assert row["redundancy"] == pytest.approx((R**2).sum() - np.trace(R), rel=1e-3)
+            assert row["L0"] == pytest.approx(float((E > 0).sum() / 400), rel=1e-5)
+            assert row["dead units"] == int((E == 0).all(0).sum())
+            r = torch.exp(-E) / torch.exp(-E).sum(1, keepdim=True)
+            assert row["entropy"] == pytest.approx(float(-(r * r.log()).sum(1).mean()), rel=1e-4)
+            assert row["probe, %"] == h.probe(E_train, y, E, y_test)
+            if seed == 5:  # drawn
+                shown = np.sort(similarity.get_images()[0].get_array().ravel())
+                np.testing.assert_allclose(shown, np.sort(abs(R).ravel()), atol=1e-4)
+                heights = [bar.get_height() for bar in used.patches]
+                usage = (E > 0).float().mean(0).sort(descending=True).values
+                np.testing.assert_allclose(heights, usage, rtol=1e-5)
+                assert used.get_xlabel() == f"L0 {row['L0']:.1f}"
+                if letter != "A":  # whose units are dead
+                    assert similarity.get_xlabel() == f"redundancy {row['redundancy']:,.0f}"
+                tile = pictures.get_images()[0].get_array()[1:29, 1:29]
+                W = layer.W.detach()[0].view(-1, 28, 28)
+                nearest = [np.corrcoef(tile.ravel(), w.ravel())[0, 1] for w in W]
+                assert max(nearest) > 0.99
+    paper = {  # §4.2 and §4.3
+        "A": {"dead units": "64", "entropy": "4.16"},
+        "B": {"dead units": "0", "redundancy": "1875", "entropy": "3.77"},
+        "C": {"dead units": "0", "redundancy": "29", "entropy": "3.85", "L0": "17.2"},
+        "D": {"dead units": "0", "redundancy": "28", "entropy": "1.99"},
+    }
+    paper["C"]["probe, %"] = "93.4"
+    brackets_are(found, "loss", paper)
+
+
+def brackets_are(found, by, paper):
+    """Check that the last table has the means of seeds, and in brackets the paper's numbers."""
+    text = h.summary(found["table"], by, found["decimals"], found["paper"])
+    for row, cells in text.iterrows():
+        for column, cell in cells.items():
+            number = paper.get(row, {}).get(column)
+            assert ("(" in cell) == (number is not None), (row, column)
+            assert not number or cell.endswith(f"({number})")
+            mean = found["table"][found["table"][by] == row][column].mean()
+            assert float(cell.split()[0].replace(",", "")) == pytest.approx(mean, rel=0.1, abs=0.6)
+
+
+# --- 3 ------------------------------------------------------------------------------------------
+
+
+def test_benchmark(monkeypatch, tmp_path, digits):
+    parameters = {"EPOCHS": 2, "SEEDS": [3, 4], "DATA": digits, "FIGURES": str(tmp_path)}
+    found = run("notebooks/3_benchmark.ipynb", monkeypatch, K=16, **parameters)
+    x, y, x_test, y_test = h.load_images(digits)
+    table, models = found["table"], found["MODELS"]
+    assert [*models] == ["the paper's layer", "the paper's SAE", "layer, tuned", "SAE, tuned"]
+    D, K = 784, 16
+    sizes = [K * D + K, 2 * K * D + K + D, K * D + K, K * D + K + D]
+    for (name, (model, losses, *_)), size in zip(models.items(), sizes):
+        for i, seed in enumerate((3, 4)):
+            with torch.no_grad():
+                A, A_test = torch.relu(model(x)[i]), torch.relu(model(x_test)[i])
+            V = (model.V if "SAE" in name else model.W).detach()[i]
+            decoded, decoded_test = (A @ V).numpy(), (A_test @ V).numpy()
+            C = decoded - decoded.mean(0)
+            gain = np.linalg.lstsq(C.reshape(-1, 1), (x - x.mean(0)).numpy().ravel())[0][0]
+            x_hat = x.mean(0).numpy() + gain * (decoded_test - decoded.mean(0))
+            row = table.query("model == @name and seed == @seed").iloc[0]
+            assert row["MSE"] == pytest.approx(((x_hat - x_test.numpy()) ** 2).mean(), rel=1e-3)
+            assert row["parameters"] == size
+            assert row["L0"] == pytest.approx(float((A_test > 0).sum() / len(x_test)), rel=1e-5)
+            assert row["dead units"] == int((A_test == 0).all(0).sum())
+            assert row["probe, %"] == h.probe(A, y, A_test, y_test)
+        A = model(x[:50])
+        rest = (model.decode(A) - x[:50]).square()
+        expected = {
+            "the paper's layer": h.loss(A),
+            "the paper's SAE": rest.mean((1, 2)) + 0.01 * A.mean((1, 2)),
+        }
+        if name in expected:
+            torch.testing.assert_close(losses(model, x[:50]), expected[name])
+    plt.figure(1).canvas.draw()
+    labels = [label.get_text() for label in plt.figure(1).axes[0].get_yticklabels()]
+    assert labels == [*models]
+    measures = ["parameters", "L0", "MSE", "probe, %"]
+    for axis, measure in zip(plt.figure(1).axes, measures):  # Figure 3
+        assert axis.get_title() == measure
+        widths = [bar.get_width() for bars in axis.containers for bar in bars]
+        means = table.groupby("model", sort=False)[measure].mean()
+        np.testing.assert_allclose(widths, means)
+        texts = [label.get_text() for label in axis.texts]
+        assert [float(t.replace(",", "")) for t in texts] == pytest.approx([*means], rel=0.1)
+        axis_min, axis_max = axis.get_xlim()
+        assert axis_min in (0, 88) and axis_max > 0
+    for axis, (name, (model, *_)) in zip(plt.figure(2).axes, models.items()):  # Figure 3a
+        assert axis.get_title() == name
+        most_used = int((model(x_test)[0] > 0).sum(0).argmax())
+        tile = axis.get_images()[0].get_array()[1:29, 1:29]
+        w = model.W.detach()[0, most_used]
+        assert np.corrcoef(tile.ravel(), w)[0, 1] > 0.95
+    paper = {
+        "the paper's layer": {"parameters": "50,240", "L0": "17.2", "probe, %": "93.4"},
+        "the paper's SAE": {"parameters": "101,200", "L0": "32.2", "probe, %": "90.3"},
+    }
+    brackets_are(found, "model", paper)
+
+
+# --- competition --------------------------------------------------------------------------------
+
+
+def test_competition(monkeypatch, tmp_path, digits):
+    load_images = h.load_images
+    monkeypatch.setattr(h, "load_images", lambda: load_images(digits))
+    epochs = {"EPOCHS": 2, "MEDIUM": 1, "SHORT": 1, "STARTS": 2}
+    parameters = {**epochs, "SEEDS": [7], "FIGURES": str(tmp_path)}
+    found = run("questions/competition.ipynb", monkeypatch, **parameters)
+    x, y, x_test, y_test = h.load_images()
+    axes = plt.figure(1).axes
+    assert [axis.get_title() for axis in axes] == ["with competition", "without", "", ""]
+    names = ["C, with decorrelation", "", "B, without decorrelation", ""]
+    assert [axis.get_ylabel() for axis in axes] == names
+    cases = [("C", "on"), ("C", "off"), ("B", "on"), ("B", "off")]
+    for axis, (letter, switch) in zip(axes, cases):
+        layer = h.Encoder(784, 64, [7])
+
+        def losses(layer, x, letter=letter, switch=switch):
+            E = layer(x)
+            e = torch.exp(-E)
+            lse = -e.sum(-1).log().sum(-1)
+            if switch == "off":
+                lse = -len(x) * e.sum(-1).mean(-1).log()
+            return lse + h.loss(E, 0, 1, letter == "C")
+
+        h.fit(layer, losses, x, 2)
+        E = layer(x_test).detach()
+        row = found["table"].query("loss == @letter and competition == @switch").iloc[0]
+        redundancy = float(h.decorrelation_loss(E))
+        assert row["redundancy"] == pytest.approx(redundancy, rel=1e-3)
+        assert axis.get_xlabel() == f"redundancy {redundancy:,.0f}"
+        assert row["L0"] == pytest.approx(float(h.l0(E)), rel=1e-3)

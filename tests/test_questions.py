@@ -1,0 +1,207 @@
+"""questions/common.py and questions/tune.py against plain loops, NumPy and scikit-learn."""
+
+import math
+from functools import partial
+from itertools import permutations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
+
+import common
+import helpers as h
+import tune
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def close(actual, expected, rtol=1e-9, atol=1e-9):
+    pair = (v.detach() if torch.is_tensor(v) else v for v in (actual, expected))
+    np.testing.assert_allclose(*pair, rtol=rtol, atol=atol)
+
+
+# --- Competition ----------------------------------------------------------------------------------
+
+
+def test_without_competition_all_inputs_have_one_denominator():
+    E = (3 * normal(2, 7, 4)).requires_grad_()
+    found = common.lse_without_competition(E)
+    Z = np.array([[sum(math.exp(-e) for e in row) for row in model] for model in E.tolist()])
+    close(found, -7 * np.log(Z.mean(1)))
+    found.sum().backward()
+    close(E.grad, np.exp(-E.detach().numpy()) / Z.mean(1).reshape(2, 1, 1))
+    assert (h.lse_loss(E) > found).all()  # Jensen's inequality
+    same = torch.stack([E[0, 0].roll(i) for i in range(4)])
+    close(h.lse_loss(same), common.lse_without_competition(same))
+
+
+def test_the_same_units_are_those_of_the_best_permutation():
+    A, B = normal(50, 4).relu(), normal(50, 4, seed=1).relu()
+    R = np.corrcoef(A.T, B.T)[:4, 4:]
+    best = max(np.mean([R[i, j] for i, j in enumerate(order)]) for order in permutations(range(4)))
+    assert common.same_units(A, B) == pytest.approx(best)
+    assert common.same_units(A, A[:, [2, 0, 3, 1]] * torch.arange(1, 5)) == pytest.approx(1)
+
+
+# --- Methods --------------------------------------------------------------------------------------
+
+
+def loss_by_loops(name, strength, x, W, b, V, c, mean):
+    """That of one model, of method `name`."""
+    E = (x - mean) @ W.T + b
+    A = np.where(E > 0, E, 0)
+    if name == "layer":
+        Z = np.exp(-A).sum(1)
+        variance, R = A.var(0, ddof=1), np.corrcoef(A.T)
+        energy = -strength * np.log(Z).sum() - np.log(variance + 1e-6).sum()
+        return energy + np.square(R - np.eye(len(R))).sum() + 0.4 * np.square(W).sum()
+    if name == "top_k_sae":
+        for row in A:
+            row[np.argsort(row)[: -int(strength)]] = 0
+    error = np.square(A @ V + c - x).sum()
+    norms = {"l1_sae": np.sqrt(np.square(V).sum(1)), "tied_sae": np.ones(len(V)), "top_k_sae": 0}
+    return error + strength * (A * norms[name]).sum()
+
+
+@pytest.mark.parametrize("name", ["layer", "tied_sae", "l1_sae", "top_k_sae"])
+def test_losses_of_a_stack_are_those_of_loops_at_each_strength(name):
+    x, strengths = normal(30, 6) + 2, [2.0, 3.0, 1.0]
+    method = partial(common.layer, decay=0.4) if name == "layer" else getattr(common, name)
+    model, losses = method(x, 5, torch.tensor(strengths), [0, 1, 2])
+    model.b.data += 2 if name == "layer" else 0.5  # no unit is dead
+    for i, strength in enumerate(strengths):
+        V, c = (model.W, model.W) if name == "layer" else (model.V, model.c)
+        parameters = [p[i].detach().numpy() for p in (model.W, model.b, V, c)]
+        mean = 0 if name == "layer" else x.numpy().mean(0)
+        expected = loss_by_loops(name, strength, x.numpy(), *parameters, mean)
+        assert losses(model, x)[i].item() == pytest.approx(expected)
+        assert (V is model.W) == (name in ("layer", "tied_sae"))
+
+
+def test_top_k_keeps_k_positive_activations_of_each_input():
+    x = normal(50, 6)
+    model, _ = common.top_k_sae(x, 8, torch.tensor([1.0, 3.0, 8.0]), [0, 0, 0])
+    E = h.SparseAutoencoder(6, 8, mean=x.mean(0))(x)[0]
+    for A, k in zip(model(x), (1, 3, 8)):
+        assert ((A > 0).sum(1) == (E > 0).sum(1).clamp(max=k)).all()
+        close(A, E.where(A > 0, 0))
+        close(A.amax(1), E.amax(1))
+
+
+def test_principal_components_are_cut_at_so_many_active_units():
+    x = normal(500, 6) @ normal(6, 6, seed=1) + 3
+    model = common.principal_components(x, 8, [2, 3])
+    close(h.l0(model(x)), [2, 3], 0.01)
+    components = torch.tensor(PCA(4).fit(x).components_)
+    for W in model.W.detach():
+        close(W[:4] @ W[:4].T, np.eye(4))
+        close((W[:4].flip(0) @ components.T).abs(), np.eye(4))
+        close(W[4:], -W[:4])
+    A = (x - x.mean(0)) @ model.W[0].T + model.b[0, 0]
+    close(model(x)[0], A.relu())
+
+
+@pytest.mark.parametrize("method", [common.layer, common.l1_sae, common.top_k_sae])
+def test_each_strength_is_trained_with_each_seed(method):
+    x, options = normal(64, 6), {"lr": 0.01, "epochs": 4, "batch_size": 16}
+    stack = common.train(method, x, 5, [1.0, 3.0], [7, 8, 9], **options)
+    assert not any(p.requires_grad for p in stack.parameters())
+    for i, (strength, seed) in enumerate([(s, seed) for s in (1.0, 3.0) for seed in (7, 8, 9)]):
+        alone = common.train(method, x, 5, [strength], [seed], **options)
+        close(stack.W[i], alone.W[0], 1e-6)
+
+
+def test_the_rate_is_a_tenth_in_the_last_quarter():
+    """Of a constant gradient, each step of Adam is as long as the rate. Two steps in an epoch."""
+
+    def descent(x, n_units, strengths, seeds):
+        return h.Encoder(6, n_units, seeds), lambda model, x: model.W.sum((1, 2))
+
+    model = common.train(descent, normal(40, 6), 5, [1.0], [0], lr=0.01, epochs=8, batch_size=20)
+    close(h.Encoder(6, 5).W - model.W, torch.full((1, 5, 6), 0.01 * 2 * (6 + 0.1 * 2)), 1e-5)
+
+
+# --- Decoders -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack():
+    """Of two SAEs, with inputs to fit decoders to, and others; unit 0 of the second is dead."""
+    x, x_test = normal(200, 6) + 5, 2 * normal(90, 6, seed=1) + 5.5
+    model = h.SparseAutoencoder(6, 4, [0, 1], mean=x.mean(0)).requires_grad_(False)
+    model.b[1, 0] = -100
+    return model, x, x_test
+
+
+def test_decoders_are_least_squares(stack):
+    model, x, x_test = stack
+    A, A_test = codes = model(x), model(x_test)
+    for i in range(2):
+        own, best = common.own_decoder(model, i, A[i], x), common.best_decoder(A[i], x)
+        columns, columns_test = (np.pad(a[i], ((0, 0), (0, 1)), constant_values=1) for a in codes)
+        solution, *_ = np.linalg.lstsq(columns, x.numpy(), rcond=None)
+        close(best(A_test[i]), columns_test @ solution, 1e-3, 1e-3)  # a small ridge
+        decoded = model.decode(A)[i]
+        C = decoded - decoded.mean(0)
+        gain, *_ = np.linalg.lstsq(C.reshape(-1, 1), (x - x.mean(0)).flatten(), rcond=None)
+        expected = (model.decode(A_test)[i] - decoded.mean(0)) * gain[0] + x.mean(0)
+        close(own(A_test[i]), expected)
+        assert common.explained(best(A[i]), x) > common.explained(own(A[i]), x)
+    nothing = torch.zeros(200, 4)
+    close(common.best_decoder(nothing, x)(nothing), x.mean(0).expand(200, 6))
+
+
+def test_what_is_measured_of_each_model(stack):
+    model, x, x_test = stack
+    table = common.measure(model, x, x_test)
+    assert len(table) == 2 and table["dead units"].tolist() == [0, 1]
+    for i, row in table.iterrows():
+        A, A_test = model(x)[i], model(x_test)[i]
+        own, best = common.own_decoder(model, i, A, x), common.best_decoder(A, x)
+        assert row["L0"] == pytest.approx(np.mean([(code > 0).sum() for code in A_test.numpy()]))
+        for name, decode in {"own decoder": own, "best decoder": best}.items():
+            share = r2_score(x_test, decode(A_test), multioutput="variance_weighted")
+            assert row[name] == pytest.approx(100 * share)
+
+
+# --- Learning rates -------------------------------------------------------------------------------
+
+
+def test_between_strengths_values_are_interpolated_in_the_logarithm():
+    rows = pd.DataFrame({"L0": [40, 0, 10, 20], "explained": [50, -999, 10, 30]})
+    for n_active, expected in {10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
+        assert tune.at_active(rows, "explained", n_active) == pytest.approx(expected)
+
+
+def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
+    runs = [
+        (method, lr, seed, L0, base + 10 * seed + 100 * lr + L0)
+        for method, base in (("b", 5), ("a", 0))
+        for lr in (0.1, 0.2)
+        for seed in (0, 1, 2)
+        for L0 in (4, 16)
+    ]
+    table = pd.DataFrame(runs, columns=["method", "lr", "seed", "L0", "own decoder"])
+    scores = tune.scores(table, 8)
+    for method, base in (("b", 5), ("a", 0)):
+        close(scores.loc[method, [0.1, 0.2]], [base + 30, base + 40])
+
+
+def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
+    x, held_out = normal(64, 6), normal(30, 6, seed=1)
+    options = {"n_units": 5, "epochs": 1, "batch_size": 16}
+    methods = {"layer": (common.layer, [1.0, 2.0]), "L1": (common.l1_sae, [0.5])}
+    table = tune.search(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
+    assert len(table) == 2 * (2 + 1) * 2
+    for _, row in table.iterrows():
+        method, strength, seed = methods[row["method"]][0], row["strength"], row["seed"]
+        model = common.train(method, x, strengths=[strength], seeds=[seed], lr=row["lr"], **options)
+        expected = common.measure(model, x, held_out).iloc[0]
+        close(row[[*expected.index]].astype(float), expected, 1e-6)
