@@ -45,8 +45,9 @@ quick-questions/competition: SMALL = $(ONE) -p EPOCHS 1 -p MEDIUM 1 -p SHORT 1 -
 quick-questions/sparsity: SMALL = $(ONE) -p EPOCHS 2 -p MEDIUM 1 -p SHORT 1
 quick-questions/decoder: SMALL = $(ONE) -p EPOCHS 1
 quick-questions/scale: SMALL = $(ONE) -p EPOCHS 1 -p HELD 1
-.PHONY: $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)
-quick-%: %.ipynb | $(INSTALLED)
+QUICK := $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)
+.PHONY: $(QUICK)
+$(QUICK): quick-%: %.ipynb | $(INSTALLED)
 	@mkdir -p build/quick && echo "$< has begun"
 	@$(RUN) -p FIGURES "$(CURDIR)/build/quick" $(SMALL) $< build/quick/$(<F)
 	@echo "$< has ended"

@@ -210,8 +210,8 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
     """
     try:
         with np.load(path) as file:
-            x, x_test = (torch.tensor(file[k] / np.float32(255)) for k in ("x_train", "x_test"))
-            y, y_test = (torch.tensor(file[k].astype(int)) for k in ("y_train", "y_test"))
+            x, x_test = (torch.from_numpy(file[k] / np.float32(255)) for k in ("x_train", "x_test"))
+            y, y_test = (torch.from_numpy(file[k].astype(int)) for k in ("y_train", "y_test"))
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
         raise ValueError(
             f"{path} is missing or damaged, or has no x_train, y_train, x_test and y_test "

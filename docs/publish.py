@@ -28,9 +28,10 @@ def main(repository):
     url, page = f"https://github.com/{repository}", f"https://{owner.lower()}.github.io/{name}/"
     folders = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("questions/*.ipynb")]
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in folders)
+    opened = badges(repository, notebooks)
     link = f'<a class="repository" href="{url}">The repository</a>'
     for path, pattern, new in [
-        ("README.md", r"(?s)(?<=<!-- badges -->).*?(?=<!-- /badges -->)", badges(repository, notebooks)),
+        ("README.md", r"(?s)(?<=<!-- badges -->).*?(?=<!-- /badges -->)", opened),
         ("README.md", r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page),
         ("docs/index.html", r"(?s)(?<=<!-- address -->).*?(?=<!-- /address -->)", link),
         ("CITATION.cff", r'(?m)^(# )?repository-code: ".*"', f'repository-code: "{url}"'),

@@ -2,10 +2,11 @@ import os
 import sys
 from pathlib import Path
 
+os.environ.update(MPLBACKEND="Agg", HF_HUB_OFFLINE="1", TQDM_DISABLE="1")  # before torch's tqdm
+
 import pytest
 import torch
 
-os.environ |= {"MPLBACKEND": "Agg", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "questions")]
 torch.set_num_threads(1)  # the tensors are small: on a busy machine threads wait for each other

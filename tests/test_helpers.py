@@ -255,7 +255,8 @@ def test_divergence_of_one_model_is_an_error_that_names_the_epoch():
 
 def test_usage_dead_units_and_l0():
     A = normal(2, 40, 4).relu() * torch.tensor([1, 3, 0, 0.1])
-    A[1, :, 0] = 0
+    A[1, :, 0], A[:, 1:, 3] = 0, 0  # unit 3 is active on one input
+    A[:, 0, 3] = 0.1
     close(h.usage(A), [[np.mean(unit > 0) for unit in a.T] for a in A.numpy()], atol=1e-7)
     assert h.dead_units(A).tolist() == [1, 2] and h.dead_units(A[0]) == 1
     close(h.l0(A), [np.mean([(row > 0).sum() for row in a]) for a in A.numpy()], atol=1e-6)
@@ -282,7 +283,7 @@ def test_a_dead_model_is_decoded_as_the_mean(value):
 def test_the_probe_is_a_linear_classifier_judged_on_test_codes():
     """Codes of three classes, of very different scales, that are easy to tell apart."""
     y = np.arange(600) % 3
-    A = (np.eye(3)[y] + 0.2 * normal(600, 3).numpy()) * [1e-4, 1, 1e4]
+    A = (np.eye(3)[y] + 0.2 * normal(600, 3).numpy()) * [1e-4, 1e-4, 1e4]
     wrong = np.random.default_rng(0).permutation(y[:300])
     assert h.probe(A[:300], y[:300], A[300:], y[300:]) > 97
     assert h.probe(A[:300], wrong, A[300:], y[300:]) < 60
@@ -293,15 +294,22 @@ def test_the_probe_is_a_linear_classifier_judged_on_test_codes():
 
 
 def test_a_summary_has_deviations_of_several_seeds_and_the_papers_numbers_in_their_cells():
-    runs = [("b", 10, 0.5), ("b", 20, 0.25), ("a", 1234.5, 3), ("c", 7, 1), ("c", 7, 2)]
+    runs = [
+        ("b", 10, 0.5),
+        ("b", 20, 0.25),
+        ("b", 60, 0.3),
+        ("a", 1234.5, 3),
+        ("c", 7, 1),
+        ("c", 7, 2),
+    ]
     table = pd.DataFrame(runs, columns=["name", "L0", "loss"])
     paper = {"L0": {"a": "17", "absent": "1"}, "loss": {"b": "0.4"}}
     text = h.summary(table, "name", {"L0": 0, "loss": 2}, paper)
     assert text.index.tolist() == ["b", "a", "c"] and [*text] == ["L0", "loss"]
-    assert text["L0"].tolist() == ["15 ± 7", "1,234 (17)", "7"]
-    assert text["loss"].tolist() == ["0.38 ± 0.18 (0.4)", "3.00", "1.50 ± 0.71"]
+    assert text["L0"].tolist() == ["30 ± 26", "1,234 (17)", "7"]
+    assert text["loss"].tolist() == ["0.35 ± 0.13 (0.4)", "3.00", "1.50 ± 0.71"]
     two = h.summary(table.assign(k=1), ["name", "k"], {"L0": 1}, {"L0": {("c", 1): "6"}})
-    assert two["L0"].tolist() == ["15.0 ± 7.1", "1,234.5", "7.0 (6)"]
+    assert two["L0"].tolist() == ["30.0 ± 26.5", "1,234.5", "7.0 (6)"]
 
 
 @pytest.fixture

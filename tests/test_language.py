@@ -1,32 +1,37 @@
 """questions/language.py on tiny Llama and GPT-2 networks with random weights, not downloaded."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 import torch
+import transformers
 
 import common
 import helpers as h
 import language
 
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
-
 
 @pytest.fixture(params=["llama", "gpt2"])
-def folder(request, tmp_path):
-    """That of a network in half precision, and of a tokenizer of a word for each letter."""
+def folder(request, tmp_path, monkeypatch):
+    """That of a network in half precision, and of a tokenizer whose words are letters. The corpus
+    is 40 documents of random letters."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 72, "intermediate_size": 32, "vocab_size": 64, "num_hidden_layers": 4}
     sizes |= {"num_attention_heads": 4, "initializer_range": 0.2}
     config = transformers.AutoConfig.for_model(request.param, **sizes)
     network = transformers.AutoModelForCausalLM.from_config(config).half()
-    words = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({"?": 0} | {chr(96 + i): i for i in range(1, 27)}, "?")
-    )
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words)
+    words = {letter: i for i, letter in enumerate("?abcdefghijklmnopqrstuvwxyz")}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     for part in (network, tokenizer):
         part.save_pretrained(tmp_path / request.param)
+    (tmp_path / "data").mkdir()
+    letters = np.random.default_rng(0).integers(97, 123, (40, 200), np.uint8)
+    text = "<|endoftext|>".join(row.tobytes().decode() for row in letters)
+    (tmp_path / "data/corpus.txt").write_text(text, "utf-8")
+    monkeypatch.setattr(language, "__file__", str(tmp_path / "questions/language.py"))
     return tmp_path / request.param
 
 
@@ -53,7 +58,7 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
                 losses += [-log_p[i, ids[i + 1]] for i in range(1, len(ids) - 1)]
         return float(sum(losses) / len(losses))
 
-    for replace in (lambda x: x, lambda x: 10 * x.roll(1)):
+    for replace in (lambda x: x, lambda x: 10 * x.roll(1, 1)):
         found = language.loss_with(replace, network, mlp, sequences)
         assert found == pytest.approx(plain_loss(replace), rel=1e-9)
     assert not mlp._forward_hooks
@@ -90,16 +95,30 @@ def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
 
 
 @pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
-def test_rows_are_in_units_of_their_deviation_without_massive_ones(folder, monkeypatch):
+def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
+    folder, monkeypatch
+):
     monkeypatch.setattr(language, "MASSIVE", 1.2)
     x, x_test, loss = language.read(str(folder), 2560)
-    assert x.std() == pytest.approx(1, abs=0.05) and x_test.std() == pytest.approx(1, abs=0.1)
-    whole = loss(lambda rows: rows)
-    assert loss(lambda rows: x.mean(0).expand_as(rows)) != pytest.approx(whole, abs=1e-3)
-    seen = []
-    loss(lambda rows: seen.append(rows) or rows)
-    print(len(x), len(x_test), x.norm(dim=1).max(), len(torch.cat(seen)))
-    0 / 0
+    tokenizer, network = language.load_network(str(folder))
+    mlp = language.find_mlp(network)
+    texts = (folder.parent / "data/corpus.txt").read_text("utf-8").split("<|endoftext|>")
+    sequences = language.split_documents([tokenizer(text)["input_ids"] for text in texts], 2560)
+    rows, test_rows = (language.read_activations(network, mlp, part) for part in sequences)
+    limit = 1.2 * rows.norm(dim=1).median()
+    kept, test_kept = (part[part.norm(dim=1) <= limit] for part in (rows, test_rows))
+    scale = kept.std()
+    assert len(kept) < len(rows) and len(test_kept) < len(test_rows)
+    torch.testing.assert_close(x.sort(0).values, kept.sort(0).values / scale)
+    assert not x.allclose(kept / scale)
+    torch.testing.assert_close(x_test, test_kept / scale)
+
+    def replace(rows):
+        usual = rows.norm(dim=1, keepdim=True) <= limit
+        return torch.where(usual, 2 * rows + scale, rows)
+
+    expected = language.loss_with(replace, network, mlp, sequences[1])
+    assert loss(lambda rows: 2 * rows + 1) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -127,19 +146,34 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models):
 
 
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
-def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monkeypatch, capsys):
+def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(language, "EPOCHS", 1)
-    options = ["--model", str(folder), "--tokens", "4000", "--figures", str(tmp_path / "new/out")]
+    options = ["--model", str(folder), "--tokens", "2560", "--figures", str(tmp_path / "new/out")]
     for more in ([], ["--tune"]):
         monkeypatch.setattr("sys.argv", ["language.py", *options, *more])
         language.main()
-    table = pd.read_csv(tmp_path / "new/out/language.csv")
-    assert len(table) == 4 * 6 and {*language.METHODS} < {*table["method"]}
-    assert not table.isna().any(axis=None)
-    print(table.to_string())
+    table = pd.read_csv(tmp_path / "new/out/language.csv").set_index(["method", "strength"])
+    for name, (_, strengths, _) in language.METHODS.items():
+        assert table.loc[name].index.tolist() == strengths
+    for name in ("TopK SAE", "principal components"):
+        assert table.loc[name]["L0"][:3].tolist() == pytest.approx([6, 12, 24], rel=0.1)
+    assert not table.isna().any(axis=None) and table["best decoder"].between(0, 100).all()
     searched = pd.read_csv(tmp_path / "new/out/tuning_language.csv")
-    assert len(searched) == 5 * 3 * 2 and {*searched["method"]} == {*language.METHODS}
-    0/0
+    rates = searched.groupby("method")["lr"].median()
+    assert rates.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
+
+
+def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
+    seen, x = [], torch.arange(100.0).view(50, 2)
+
+    def search(methods, rates, x, x_held_out, **setting):
+        seen.append((x, x_held_out))
+        return pd.DataFrame({"method": [*methods]})
+
+    monkeypatch.setattr(language, "search", search)
+    assert language.tune(x)["method"].tolist() == [*language.METHODS]
+    for parts in seen:
+        assert [len(part) for part in parts] == [45, 5] and torch.equal(torch.cat(parts), x)
 
 
 def test_help_writes_nothing(tmp_path, monkeypatch, capsys):

