@@ -1,7 +1,7 @@
 """Error against sparsity, on the output of an MLP of a language model: `make language`.
 
 It writes language.csv: for each method and strength the sparsity, and in percent the variance
-explained, and the loss of the language model recovered, by the own and by the best decoder.
+explained by the own and by the best decoder, and the loss of the language model recovered.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common import (
     FITTED,
-    best_decoder,
     l1_sae,
     layer,
     measure,
@@ -156,14 +155,14 @@ def read(name, n_tokens):
 @torch.no_grad()
 def recovered(model, x, loss, zero, whole):
     """Return how much of the language model's loss each model of a stack recovers, in percent, by
-    its own decoder and by the best. The loss is whole with the rows, and zero with their mean."""
+    its own decoder. The loss is whole with the rows, and zero with their mean."""
     A = model(x[:FITTED])
-    rows = []
+    shares = []
     for i in tqdm(range(len(A)), "loss recovered", leave=False):
-        own, best = own_decoder(model, i, A[i], x[:FITTED]), best_decoder(A[i], x[:FITTED])
-        losses = [loss(lambda rows, d=decode, i=i: d(model(rows)[i])) for decode in (own, best)]
-        rows.append([100 * (zero - each) / (zero - whole) for each in losses])
-    return rows
+        decode = own_decoder(model, i, A[i], x[:FITTED])
+        loss_of_model = loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
+        shares.append(100 * (zero - loss_of_model) / (zero - whole))
+    return shares
 
 
 def compare(x, x_test, loss):
@@ -178,8 +177,7 @@ def compare(x, x_test, loss):
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
         table = table.join(measure(model, x, x_test))
-        both = ["loss recovered", "loss recovered by the best"]
-        table[both] = recovered(model, x, loss, zero, whole)
+        table["loss recovered"] = recovered(model, x, loss, zero, whole)
         table[["loss with rows", "loss with mean"]] = whole, zero
         print(table.round(1).to_string())
         tables.append(table)

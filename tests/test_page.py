@@ -167,14 +167,15 @@ def test_the_largest_group_is_found_among_many_units(page):
     assert page(f"largestGroup({array(R)}, {n_units})") == [5, 6, 7, 8]
 
 
-def test_the_fitted_decoder_is_that_of_least_squares(page, layer):
-    W, b, x = layer
-    A = torch.relu(x @ W.T + b)
-    of_page = np.array(page(f"fitDecoder({array(A)}, {images(x)}, {K}).map(row => [...row])"))
-    with_one = np.hstack([A.numpy(), np.ones((N, 1))])
-    S = with_one.T @ with_one
-    S += np.diag(1e-4 * np.diag(S) + 1e-9)
-    assert_allclose(of_page, np.linalg.solve(S, with_one.T @ x.numpy()), atol=1e-6)
+def test_the_answer_follows_from_the_counts(page):
+    sizes = [1, 2, 3, 8, 11, 16]
+    counts = list(itertools.product(sizes, repeat=4))
+    answers = page(f"{json.dumps(counts)}.map(counts => answer(...counts))")
+    for (b, b0, c, c0), text in zip(counts, answers):
+        of_b, of_c = text.split(" C ")
+        assert ("needs it: more" in of_b) == (b0 > b + 1) and f"({b} → {b0})" in of_b
+        assert ("keeps its units apart" in of_c) == (max(c, c0) < 3)
+        assert ("needs it: more" in of_c) == (c0 > c + 1 and c0 > 2)
 
 
 def test_digits_are_those_that_the_script_beside_them_makes():

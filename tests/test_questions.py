@@ -173,24 +173,27 @@ def test_what_is_measured_of_each_model(stack):
 # --- Learning rates -------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")  # such as that of log(0)
 def test_between_strengths_values_are_interpolated_in_the_logarithm():
     rows = pd.DataFrame({"L0": [40, 0, 10, 20], "explained": [50, -999, 10, 30]})
-    for n_active, expected in {10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
+    for n_active, expected in {5: 10, 10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
         assert tune.at_active(rows, "explained", n_active) == pytest.approx(expected)
 
 
 def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
+    """Scores are linear in the logarithm of L0, with a slope for each seed."""
     runs = [
-        (method, lr, seed, L0, base + 10 * seed + 100 * lr + L0)
+        (method, lr, seed, L0, base + 100 * lr + 10 * seed * math.log(L0))
         for method, base in (("b", 5), ("a", 0))
         for lr in (0.1, 0.2)
-        for seed in (0, 1, 2)
-        for L0 in (4, 16)
+        for seed in (1, 2, 6)
+        for L0 in (4 + seed, 16 + seed)
     ]
     table = pd.DataFrame(runs, columns=["method", "lr", "seed", "L0", "own decoder"])
-    scores = tune.scores(table, 8)
+    scores = tune.scores(table, 12)
     for method, base in (("b", 5), ("a", 0)):
-        close(scores.loc[method, [0.1, 0.2]], [base + 30, base + 40])
+        expected = base + 100 * np.array([0.1, 0.2]) + 30 * math.log(12)
+        close(scores.loc[method, [0.1, 0.2]], expected)
 
 
 def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
