@@ -66,6 +66,33 @@ LAYER, SAE, TUNED, TUNED_SAE = (
 )
 
 
+ENDS = "each cluster has a unit of its own"
+
+
+def ends(letter, column):
+    return float(read("1_theorem").query("loss.str[0] == @letter")[column].mean())
+
+
+def ablation(column, letter):
+    return mean("2_ablation", column, loss=letter)
+
+
+def two_by_two(column, letter, switch):
+    return mean("competition", column, loss=letter, competition=switch)
+
+
+def distance(change):
+    return mean("competition_energies", "redundancy", loss="C", energy="|z|", change=change)
+
+
+def clusters(model, switch):
+    return 100 * mean("competition_plane", "finds all", model=model, competition=switch)
+
+
+def costs(column):
+    return mean("competition_costs", column, loss="C", competition="on")
+
+
 def benchmark(column, model):
     return mean("3_benchmark", column, **model)
 
@@ -87,7 +114,58 @@ def scaled_ends():
     return ends[["loss", "scaled loss", "dead units"]].mean()
 
 
-NUMBERS = []
+NUMBERS = [
+    (
+        THEOREM,
+        r"from (\d+) of 100 starts two units",
+        lambda: [100 * ends("B", "two units are alike")],
+    ),
+    (THEOREM, r"from (\d+) of 100 each takes", lambda: [100 * ends("C", ENDS)]),
+    (
+        ABLATION,
+        r"redundancy of some (1,800), .* brings it down to (\d+)",
+        lambda: [round(ablation("redundancy", "B"), -2), ablation("redundancy", "C")],
+    ),
+    (ABLATION, r"but (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
+    (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
+    (
+        README,
+        r"(\d+) of 64 are active on a digit, in C ([\d.]+\d)",
+        lambda: [ablation("L0", "D"), ablation("L0", "C")],
+    ),
+    (
+        COMPETITION,
+        r"correlate by ([\d.]+) in C, and by ([\d.]+) in B",
+        lambda: [two_by_two("same units", "C", "off"), two_by_two("same units", "B", "off")],
+    ),
+    (
+        COMPETITION,
+        r"rises a little, from (\d+) to (\d+)",
+        lambda: [distance("none"), distance("competition off")],
+    ),
+    (
+        COMPETITION,
+        r"succeeds from ([\d.]+)% .*? (\d+)% of the starts of a layer .* and (\d+)% without"
+        r".* from ([\d.]+)% and from (\d+)%",
+        lambda: [
+            clusters("five Gaussians", "off"),
+            clusters("C", "on"),
+            clusters("C", "off"),
+            clusters("B", "on"),
+            clusters("B", "off"),
+        ],
+    ),
+    (
+        COMPETITION,
+        r"competition costs ([\d.]+) of .* decorrelation (\d+),",
+        lambda: [costs("competition costs"), costs("decorrelation costs")],
+    ),
+    (
+        README,
+        r"raises the redundancy from ([\d,]+) to ([\d,]+)",
+        lambda: [two_by_two("redundancy", "B", "on"), two_by_two("redundancy", "B", "off")],
+    ),
+]
 
 
 @pytest.mark.parametrize("place, pattern, values", NUMBERS)
