@@ -129,6 +129,38 @@ NUMBERS = [
     (ABLATION, r"but (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
+        BENCHMARK,
+        r"better classifier \(([\d.]+)% against ([\d.]+)%.*? ([\d.]+) times by the MSE here",
+        lambda: [
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
+        ],
+    ),
+    (BENCHMARK, r"(\d+) of its 64 units are dead", lambda: [benchmark("dead units", SAE)]),
+    (
+        BENCHMARK,
+        r"classifiers have ([\d.]+) and ([\d.]+)%, and the layer's error is ([\d.]+) times",
+        lambda: [
+            benchmark("probe, %", TUNED),
+            benchmark("probe, %", TUNED_SAE),
+            error_of(TUNED, over=TUNED_SAE),
+        ],
+    ),
+    (
+        README,
+        r"linear probe \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* it trails: ([\d.]+)% "
+        r"against ([\d.]+)%, ([\d.]+) times",
+        lambda: [
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
+            benchmark("probe, %", TUNED),
+            benchmark("probe, %", TUNED_SAE),
+            error_of(TUNED, over=TUNED_SAE),
+        ],
+    ),
+    (
         README,
         r"(\d+) of 64 are active on a digit, in C ([\d.]+\d)",
         lambda: [ablation("L0", "D"), ablation("L0", "C")],
