@@ -35,11 +35,11 @@ CONTEXT = 128  # tokens of a sequence
 N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
-METHODS = {  # strengths between which one unit in 36 is active, and rates that --tune chose
-    "layer": (layer, [2, 6, 18, 54], 0.004),
-    "layer, weight decay": (partial(layer, decay=1.0), [2, 6, 18, 54], 0.032),
-    "tied SAE": (tied_sae, [0.5, 1, 2, 4], 0.008),
-    "L1 SAE": (l1_sae, [0.5, 1, 2, 4], 0.008),
+METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
+    "layer": (layer, [5, 14, 28, 56], 0.004),
+    "layer, weight decay": (partial(layer, decay=1.0), [2.5, 5, 10, 25], 0.064),
+    "tied SAE": (tied_sae, [1.5, 1.8, 2.0, 2.3], 0.008),
+    "L1 SAE": (l1_sae, [2, 3, 4.5, 6.5], 0.008),
     "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.004),
 }
 COMPONENTS = [6, 12, 24, 48]  # active units

@@ -73,9 +73,10 @@ def test_theorem(monkeypatch, tmp_path):
             own = (active.sum(0) == 1).all() and (active.sum(1) == 1).all()
             R = np.corrcoef(E.T.numpy() + 1e-9 * np.random.rand(5, len(points))) - np.eye(5)
             row = table[(table["loss"] == name) & (table["seed"] == seed)].iloc[0]
-            assert row["all units are dead"] == bool((E == 0).all())
-            assert row["two units are alike"] == bool((R > 0.9).any())
-            assert row["each cluster has a unit of its own"] == own
+            assert row["dead units"] == int((E == 0).all(0).sum())
+            assert row["L0"] == pytest.approx(float((E > 0).sum() / len(E)))
+            assert row["two alike, %"] == 100 * (R > 0.9).any()
+            assert row["a cluster each, %"] == 100 * own
 
 
 def trained(n_inputs, n_units, seed, weights, x, epochs, lr=0.001):
@@ -154,7 +155,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
     found = run("notebooks/3_benchmark.ipynb", monkeypatch, K=16, **parameters)
     x, y, x_test, y_test = h.load_images(digits)
     table, models = found["table"], found["MODELS"]
-    assert [*models] == ["the paper's layer", "the paper's SAE", "layer, tuned", "SAE, tuned"]
+    assert [*models] == ["the paper's layer", "the paper's SAE", "layer, tuned", "tied SAE, tuned"]
     D, K = 784, 16
     sizes = [K * D + K, 2 * K * D + K + D, K * D + K, K * D + K + D]
     for (name, (model, losses, *_)), size in zip(models.items(), sizes):

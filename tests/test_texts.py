@@ -62,11 +62,8 @@ COMPETITION, SPARSITY, DECODER, SCALE = (
 )
 LAYER, SAE, TUNED, TUNED_SAE = (
     {"model": name}
-    for name in ("the paper's layer", "the paper's SAE", "layer, tuned", "SAE, tuned")
+    for name in ("the paper's layer", "the paper's SAE", "layer, tuned", "tied SAE, tuned")
 )
-
-
-ENDS = "each cluster has a unit of its own"
 
 
 def ends(letter, column):
@@ -118,9 +115,9 @@ NUMBERS = [
     (
         THEOREM,
         r"from (\d+) of 100 starts two units",
-        lambda: [100 * ends("B", "two units are alike")],
+        lambda: [ends("B", "two alike, %")],
     ),
-    (THEOREM, r"from (\d+) of 100 each takes", lambda: [100 * ends("C", ENDS)]),
+    (THEOREM, r"from (\d+) of 100 each takes", lambda: [ends("C", "a cluster each, %")]),
     (
         ABLATION,
         r"redundancy of some (1,800), .* brings it down to (\d+)",
