@@ -87,7 +87,7 @@ def principal_components(x, n_units, active):
     model.b.data[:] = 0
     scores = model(x[:FITTED])[0].detach().flatten().sort(descending=True).values
     model.b.data -= scores[[n * len(x[:FITTED]) for n in active]].unsqueeze(1)
-    return model
+    return model.requires_grad_(False)
 
 
 def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
@@ -116,7 +116,7 @@ def best_decoder(A, x):
     """Return decode(A): the best linear decoder of codes A (N, K) of x (N, D), by least squares."""
     mean = A.mean(0)
     C = (A - mean).double()
-    ridge = 1e-6 * C.square().sum(0).mean().clamp(min=1e-30) * torch.eye(C.shape[1]).double()
+    ridge = torch.diag(1e-6 * C.square().sum(0).clamp(min=1e-30))  # a dead unit decodes to nothing
     V = torch.linalg.solve(C.T @ C + ridge, C.T @ x.double()).to(x.dtype)
     return lambda A: x.mean(0) + (A - mean) @ V
 

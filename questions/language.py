@@ -71,7 +71,8 @@ def find_mlp(network):
 def split_documents(documents, n_tokens):
     """Return training and test sequences of token ids, each (n, CONTEXT). Every tenth document is
     for the test, which gets a tenth of n_tokens. Raises ValueError if documents have too few."""
-    parts = [], []
+    none = torch.empty(0, CONTEXT, dtype=torch.long)
+    parts = [none], [none]
     for i, document in enumerate(documents):
         ids = torch.tensor(document[: len(document) // CONTEXT * CONTEXT])
         parts[i % 10 == 9].append(ids.view(-1, CONTEXT).long())
@@ -209,9 +210,10 @@ def main():
     if args.tune:
         table = tune(x)
         print(scores(table, x.shape[1] / 36).round(1).to_string())
-        table.round(4).to_csv(args.figures / "tuning_language.csv", index=False)
+        table.to_csv(args.figures / "tuning_language.csv", index=False, float_format="%.6g")
     else:
-        compare(x, x_test, loss).round(4).to_csv(args.figures / "language.csv", index=False)
+        table = compare(x, x_test, loss)
+        table.to_csv(args.figures / "language.csv", index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def main():
         table = pd.concat([table, tuned], ignore_index=True)
         print(f"{name}: strength {at_active(tuned, 'strength', ACTIVE):.3g} at {many} epochs")
     args.figures.mkdir(parents=True, exist_ok=True)
-    table.round(4).to_csv(args.figures / "tuning.csv", index=False)
+    table.to_csv(args.figures / "tuning.csv", index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

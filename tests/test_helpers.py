@@ -329,12 +329,6 @@ def test_images_are_rows_of_pixels_and_labels(images, tmp_path):
         assert part.tolist() == images[name].tolist() and part.dtype == torch.int64
 
 
-def test_mnist_is_there():
-    x, y, x_test, y_test = h.load_images()
-    assert x.shape == (60000, 784) and x_test.shape == (10000, 784) and y_test.shape == (10000,)
-    assert y.bincount(minlength=10).min() > 5000 and y[:5].tolist() == [5, 0, 4, 1, 9]
-
-
 @pytest.mark.parametrize("damage", ["missing", "truncated", "without y_test"])
 def test_a_damaged_file_is_named(damage, images, tmp_path):
     path = tmp_path / "mine.npz"
