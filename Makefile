@@ -17,9 +17,9 @@ help:  ## list these commands
 
 quick: $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)  ## run all on a small scale, into build/quick: two minutes
 
-figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: eight minutes
+figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: ten minutes
 
-questions: $(QUESTIONS:%=build/%.ipynb)  ## the same for the questions: twenty minutes
+questions: $(QUESTIONS:%=build/%.ipynb)  ## the same for the questions: half an hour
 
 # A notebook runs again if it, or what it imports, has changed. What it draws is moved to figures/
 # when it has ended, so that a run that is stopped changes nothing there.

@@ -44,6 +44,7 @@ def text_of(place):
 
 
 def agrees(said, value):
+    said = {"ten": "10"}.get(said, said)
     digits = len(said.partition(".")[2])
     said = float(said.replace(",", "").replace("\N{MINUS SIGN}", "-"))
     return math.isclose(said, round(value, digits), abs_tol=1e-9) or (
@@ -78,8 +79,8 @@ def two_by_two(column, letter, switch):
     return mean("competition", column, loss=letter, competition=switch)
 
 
-def distance(change):
-    return mean("competition_energies", "redundancy", loss="C", energy="|z|", change=change)
+def distance(statistic, change):
+    return statistic("competition_energies", "redundancy", loss="C", energy="|z|", change=change)
 
 
 def clusters(model, switch):
@@ -104,6 +105,32 @@ def at_20(method, decoder):
 
 def at_16(method, column):
     return mean("decoder_at_16", column, method=method)
+
+
+def fall(column, rate=0.001, first=10, last=40):
+    of_adam = {"optimizer": "Adam", "rate": rate}
+    before = mean("scale", column, **of_adam, epoch=first)
+    return before - mean("scale", column, **of_adam, epoch=last)
+
+
+def held(column, rate, sizes="held"):
+    return mean("scale_held", column, optimizer=f"Adam, {sizes}", rate=rate)
+
+
+def falls_from_rate_to_rate():
+    return [*-scaled_ends().loc["SGD", "loss"].diff().dropna()]
+
+
+WITH_WEIGHTS = "changed == 'units, both weights N / 2K'"
+
+
+def shares(column, units):
+    return mean("sparsity_formula", column, units=units, changed="units")
+
+
+def farthest_from_formula():
+    table = read("sparsity_formula").query("units <= 256")
+    return float((table["active, %"] - table["formula, %"]).abs().max())
 
 
 def scaled_ends():
@@ -169,8 +196,13 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"rises a little, from (\d+) to (\d+)",
-        lambda: [distance("none"), distance("competition off")],
+        r"it rises from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+\d)",
+        lambda: [
+            distance(mean, "none"),
+            distance(deviation, "none"),
+            distance(mean, "competition off"),
+            distance(deviation, "competition off"),
+        ],
     ),
     (
         COMPETITION,
@@ -194,6 +226,81 @@ NUMBERS = [
         r"raises the redundancy from ([\d,]+) to ([\d,]+)",
         lambda: [two_by_two("redundancy", "B", "on"), two_by_two("redundancy", "B", "off")],
     ),
+    (
+        SPARSITY,
+        r"within some (ten) percentage points",
+        lambda: [farthest_from_formula()],
+    ),
+    (
+        SPARSITY,
+        r"it fails: (\d+)% of 512 are active, and the formula says (\d+)\.",
+        lambda: [shares("active, %", 512), shares("formula, %", 512)],
+    ),
+    (
+        SPARSITY,
+        r"keep the share between (\d+) and (\d+)% as",
+        lambda: [
+            read("sparsity_formula").query(WITH_WEIGHTS)["active, %"].min(),
+            read("sparsity_formula").query(WITH_WEIGHTS)["active, %"].max(),
+        ],
+    ),
+    (
+        SPARSITY,
+        r"Inactive units hold ([\d.]+)%",
+        lambda: [mean("sparsity_reach", "inactive, %", loss="C")],
+    ),
+    (
+        SPARSITY,
+        r"without it (\d+) units and more .* when C has (\d+) active",
+        lambda: [
+            mean("sparsity_parts", "L0", price="off", competition="on"),
+            mean("sparsity_parts", "L0", price="on", competition="on"),
+        ],
+    ),
+    (README, r"it missed by up to (ten) percentage points", lambda: [farthest_from_formula()]),
+    (
+        SCALE,
+        r"losses end between (-\d+) and (-[\d,]+\d), in the paper"
+        r".* between (-\d+) and (-[\d,]+\d)\.",
+        lambda: [
+            scaled_ends()["loss"].max(),
+            scaled_ends()["loss"].min(),
+            scaled_ends()["scaled loss"].max(),
+            scaled_ends()["scaled loss"].min(),
+        ],
+    ),
+    (
+        README,
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d),",
+        lambda: [
+            scaled_ends()["loss"].max(),
+            scaled_ends()["loss"].min(),
+            scaled_ends()["scaled loss"].max(),
+            scaled_ends()["scaled loss"].min(),
+        ],
+    ),
+    (
+        SCALE,
+        r"lowers the loss by (\d+), and .* falls by (\d+)\.",
+        lambda: [fall("loss"), -2 * fall("log size")],
+    ),
+    (SCALE, r"still falls by (\d+) until", lambda: [fall("scaled loss", 0.0001, 1)]),
+    (
+        SCALE,
+        r"ends at (-\d+) and (-\d+), .* by ([\d.]+) points at .001 and by ([\d.]+\d) at .01",
+        lambda: [
+            held("loss", 0.001),
+            held("loss", 0.01),
+            held("probe, %", 0.001) - held("probe, %", 0.001, "free"),
+            held("probe, %", 0.01) - held("probe, %", 0.01, "free"),
+        ],
+    ),
+    (
+        SCALE,
+        r"mean loss of an epoch by ([\d.]+);",
+        lambda: [mean("scale_law", "fall from epoch 10 to 40", rate=0.001)],
+    ),
+    (SCALE, r"here (\d+), (\d+) and (\d+)\.", lambda: falls_from_rate_to_rate()),
 ]
 
 
