@@ -133,6 +133,10 @@ def farthest_from_formula():
     return float((table["active, %"] - table["formula, %"]).abs().max())
 
 
+def account(column):
+    return mean("decoder_account", column) - mean("decoder_account", "own decoder")
+
+
 def scaled_ends():
     ends = read("scale_ends").groupby(["optimizer", "rate"])
     return ends[["loss", "scaled loss", "dead units"]].mean()
@@ -257,7 +261,47 @@ NUMBERS = [
             mean("sparsity_parts", "L0", price="on", competition="on"),
         ],
     ),
-    (README, r"it missed by up to (ten) percentage points", lambda: [farthest_from_formula()]),
+    (README, r"active units by up to (ten) percentage points", lambda: [farthest_from_formula()]),
+    (
+        DECODER,
+        r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
+        r" (\d+)%.* both: (\d+) and (\d+)% at 20",
+        lambda: [
+            at_20("layer", "own"),
+            at_20("layer", "best"),
+            at_20("L1 SAE", "own"),
+            at_20("layer, weight decay", "own"),
+            at_20("layer, weight decay", "best"),
+        ],
+    ),
+    (
+        DECODER,
+        r"gain (\d+) of the (\d+) points",
+        lambda: [account("W, smoothed"), account("best decoder")],
+    ),
+    (
+        DECODER,
+        r"from (\d+) to (\d+)%\. .* is ([\d.]+) nats .* and ([\d.]+) more",
+        lambda: [
+            at_16("layer", "own decoder"),
+            at_16("layer", "best decoder"),
+            mean("language", "loss with rows"),
+            mean("language", "loss with mean") - mean("language", "loss with rows"),
+        ],
+    ),
+    (
+        README,
+        r"from (\d+) to (\d+)%, where an L1 SAE has (\d+)%, at 20 .* from (\d+) to (\d+)%, where"
+        r" an L1 SAE has (\d+)%",
+        lambda: [
+            at_20("layer", "own"),
+            at_20("layer", "best"),
+            at_20("L1 SAE", "own"),
+            at_16("layer", "own decoder"),
+            at_16("layer", "best decoder"),
+            at_16("L1 SAE", "own decoder"),
+        ],
+    ),
     (
         SCALE,
         r"losses end between (-\d+) and (-[\d,]+\d), in the paper"
