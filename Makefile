@@ -15,7 +15,7 @@ export MALLOC_TRIM_THRESHOLD_ = 268435456
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-quick: $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)  ## run all on a small scale, into build/quick: two minutes
+quick: $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)  ## run all on a small scale, into build/quick: three minutes
 
 figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: ten minutes
 
