@@ -74,7 +74,7 @@ def test_theorem(monkeypatch, tmp_path):
             R = np.corrcoef(E.T.numpy() + 1e-9 * np.random.rand(5, len(points))) - np.eye(5)
             row = table[(table["loss"] == name) & (table["seed"] == seed)].iloc[0]
             assert row["dead units"] == int((E == 0).all(0).sum())
-            assert row["L0"] == pytest.approx(float((E > 0).sum() / len(E)))
+            assert row["L0"] == pytest.approx(float((E > 0).sum() / len(E)), abs=0.02)
             assert row["two alike, %"] == 100 * (R > 0.9).any()
             assert row["a cluster each, %"] == 100 * own
 
