@@ -98,7 +98,8 @@ class SparseAutoencoder(Encoder):
         self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
 
     def decode(self, A, models=slice(None)):
-        return A @ self.V[models] + self.c[models]
+        V, c = self.V[models], self.c[models]
+        return torch.baddbmm(c, A, V) if A.dim() == 3 else torch.addmm(c, A, V)
 
 
 # --- Training ------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def best_gain(decoded, x):
     nearest to x (N, D), by least squares."""
     offset = decoded.mean(0)
     C = decoded - offset
-    gain = (C * (x - x.mean(0))).sum() / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
+    gain = (C * x).sum() / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
     return gain, x.mean(0) - gain * offset
 
 

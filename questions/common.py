@@ -3,11 +3,14 @@ methods that trade error for sparsity, with their decoders."""
 
 import math
 
+import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 
 import helpers as h
+
+FITTED = 60_000  # rows to which decoders are fitted
 
 # --- Competition ---------------------------------------------------------------------------------
 
@@ -28,7 +31,9 @@ def same_units(A, B):
     return float(R[units, partners].mean())
 
 
-# --- Methods: of inputs, n_units, strengths (M,) and M seeds, the models and their loss ----------
+# --- Methods -------------------------------------------------------------------------------------
+# method(x, n_units, strengths, seeds) returns an untrained stack of M models, of strengths (M,) and
+# M seeds, and losses(model, minibatch), a number for each model.
 
 
 def layer(x, n_units, strengths, seeds, decay=0.0):
@@ -47,11 +52,12 @@ def tied_sae(x, n_units, strengths, seeds):
         A = model(x)
         return squared_error(model, A, x) + strengths * A.sum((1, 2))
 
-    return h.SparseAutoencoder(x.shape[1], n_units, seeds, True, mean=x.mean(0)), losses
+    return h.SparseAutoencoder(x.shape[1], n_units, seeds, tied=True, mean=x.mean(0)), losses
 
 
 def l1_sae(x, n_units, strengths, seeds):
-    """Activations are weighed by the norms of V, or they would shrink while V grows."""
+    """An SAE with an L1 penalty. Activations are weighed by the norms of V, or they would shrink
+    while V grows."""
 
     def losses(model, x):
         A = model(x)
@@ -91,8 +97,8 @@ def principal_components(x, n_units, active):
 
 
 def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
-    """Return a stack: for each strength, a model for each seed. In the last quarter of the epochs,
-    the learning rate is a tenth."""
+    """Return a stack: for each strength, a model for each seed. After three quarters of the epochs,
+    rounded down, the learning rate is a tenth."""
     each = torch.tensor(strengths).repeat_interleave(len(seeds))
     model, losses = method(x, n_units, each, [*seeds] * len(strengths))
     adam = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
@@ -102,8 +108,6 @@ def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
 
 
 # --- Decoders ------------------------------------------------------------------------------------
-
-FITTED = 20_000  # rows to which decoders are fitted
 
 
 def own_decoder(model, i, A, x):
@@ -144,3 +148,11 @@ def measure(model, x, x_test):
             }
         )
     return pd.DataFrame(rows)
+
+
+def at_active(rows, column, n_active):
+    """Return a column of rows, one for each strength, interpolated at a number of active units; NaN
+    if no strength has as few, or none as many."""
+    rows = rows[rows["L0"] > 0].sort_values("L0")
+    log_l0 = np.log(rows["L0"])
+    return float(np.interp(np.log(n_active), log_l0, rows[column], left=np.nan, right=np.nan))

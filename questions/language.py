@@ -36,9 +36,9 @@ N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
 METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
-    "layer": (layer, [5, 14, 28, 56], 0.004),
-    "layer, weight decay": (partial(layer, decay=1.0), [2.5, 5, 10, 25], 0.064),
-    "tied SAE": (tied_sae, [1.5, 1.8, 2.0, 2.3], 0.008),
+    "layer": (layer, [5, 14, 28, 56], 0.008),
+    "layer, weight decay": (partial(layer, decay=1.0), [3, 8, 16, 40], 0.032),
+    "tied SAE": (tied_sae, [1.2, 1.5, 1.8, 2.2], 0.008),
     "L1 SAE": (l1_sae, [2, 3, 4.5, 6.5], 0.008),
     "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.004),
 }
@@ -186,15 +186,14 @@ def compare(x, x_test, loss):
 
 
 def tune(x):
-    """Return a search of learning rates on held-out tokens, a tenth of the rows x (N, D), as in
-    tune.py: at half and at twice the rate of METHODS, too."""
+    """Return a search of learning rates, as in tune.py: half, once and twice the rate of METHODS,
+    on half of the rows x (N, D), with a tenth of them held out."""
     n_units, held_out = x.shape[1], len(x) // 10
     setting = {"n_units": n_units, "seeds": [0], "epochs": EPOCHS, "batch_size": 2 * n_units}
     tables = []
     for name, (method, strengths, lr) in METHODS.items():
-        middle = {name: (method, strengths[1:3])}
-        rates = [lr / 2, lr, 2 * lr]
-        tables.append(search(middle, rates, x[:-held_out], x[-held_out:], **setting))
+        only, rates = {name: (method, strengths)}, [lr / 2, lr, 2 * lr]
+        tables.append(search(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 import helpers as h
-from common import l1_sae, layer, measure, tied_sae, top_k_sae, train
+from common import at_active, l1_sae, layer, measure, tied_sae, top_k_sae, train
 
 RATES = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
 ACTIVE = 17  # units, of 64, as in the paper's layer
@@ -31,12 +31,6 @@ METHODS = {  # and the strengths between which 17 active units are found
     "L1 SAE": (l1_sae, [0.2, 0.4, 0.8, 1.6]),
     "TopK SAE": (top_k_sae, [ACTIVE]),
 }
-
-
-def at_active(rows, column, n_active):
-    """Return a column of rows, one for each strength, interpolated at a number of active units."""
-    rows = rows[rows["L0"] > 0].sort_values("L0")
-    return float(np.interp(np.log(n_active), np.log(rows["L0"]), rows[column]))
 
 
 def search(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):

@@ -6,10 +6,12 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from conftest import ROOT
 
 import common
 import helpers as h
 import language
+import tune
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -178,8 +180,13 @@ def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
 
     monkeypatch.setattr(language, "search", search)
     assert language.tune(x)["method"].tolist() == [*language.METHODS]
-    for parts in seen:
-        assert [len(part) for part in parts] == [45, 5] and torch.equal(torch.cat(parts), x)
+    for part, held_out in seen:
+        assert torch.equal(part, x[:25]) and torch.equal(held_out, x[45:])
+
+
+def test_rates_are_those_that_the_search_chose():
+    best = tune.scores(pd.read_csv(ROOT / "figures/tuning_language.csv"), 576 / 36).idxmax(axis=1)
+    assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
 
 
 def test_help_writes_nothing(tmp_path, monkeypatch, capsys):

@@ -1,15 +1,19 @@
-"""What tables and figures of the plan's notebooks, and of `competition`, say of a run on a few
-hundred digits, held against models that are trained here, one by one."""
+"""What tables and figures of notebooks say of a run on a few hundred digits, held against models
+that are trained here, one by one."""
 
+import itertools
 import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+import common
 import helpers as h
+import tune
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,6 +79,8 @@ def test_theorem(monkeypatch, tmp_path):
             row = table[(table["loss"] == name) & (table["seed"] == seed)].iloc[0]
             assert row["dead units"] == int((E == 0).all(0).sum())
             assert row["L0"] == pytest.approx(float((E > 0).sum() / len(E)), abs=0.02)
+            several = 100 * float(((E > 0).sum(1) > 1).float().mean())
+            assert row["on several, %"] == pytest.approx(several, abs=0.5)
             assert row["two alike, %"] == 100 * (R > 0.9).any()
             assert row["a cluster each, %"] == 100 * own
 
@@ -150,12 +156,20 @@ def brackets_are(found, by, paper):
 # --- 3 ------------------------------------------------------------------------------------------
 
 
+def best_rates():
+    """Return the learning rates that the search chose, by method."""
+    table = pd.read_csv(ROOT / "figures/tuning.csv").query("epochs == 12")
+    return tune.scores(table, tune.ACTIVE).idxmax(axis=1)
+
+
 def test_benchmark(monkeypatch, tmp_path, digits):
     parameters = {"EPOCHS": 2, "SEEDS": [3, 4], "DATA": digits, "FIGURES": str(tmp_path)}
     found = run("notebooks/3_benchmark.ipynb", monkeypatch, K=16, **parameters)
     x, y, x_test, y_test = h.load_images(digits)
     table, models = found["table"], found["MODELS"]
     assert [*models] == ["the paper's layer", "the paper's SAE", "layer, tuned", "tied SAE, tuned"]
+    assert models["layer, tuned"][2] == best_rates()["layer, decay 0.8"]
+    assert models["tied SAE, tuned"][2] == best_rates()["tied SAE"]
     D, K = 784, 16
     sizes = [K * D + K, 2 * K * D + K + D, K * D + K, K * D + K + D]
     for (name, (model, losses, *_)), size in zip(models.items(), sizes):
@@ -198,7 +212,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
         assert axis.get_title() == name
         most_used = int((model(x_test)[0] > 0).sum(0).argmax())
         tile = axis.get_images()[0].get_array()[1:29, 1:29]
-        w = model.W.detach()[0, most_used]
+        w = model.W.detach()[0, most_used] * x.std(0)
         assert np.corrcoef(tile.ravel(), w)[0, 1] > 0.95
     paper = {
         "the paper's layer": {"parameters": "50,240", "L0": "17.2", "probe, %": "93.4"},
@@ -211,12 +225,10 @@ def test_benchmark(monkeypatch, tmp_path, digits):
 
 
 def test_competition(monkeypatch, tmp_path, digits):
-    load_images = h.load_images
-    monkeypatch.setattr(h, "load_images", lambda: load_images(digits))
     epochs = {"EPOCHS": 2, "MEDIUM": 1, "SHORT": 1, "STARTS": 2}
-    parameters = {**epochs, "SEEDS": [7], "FIGURES": str(tmp_path)}
+    parameters = {**epochs, "SEEDS": [7], "DATA": digits, "FIGURES": str(tmp_path)}
     found = run("questions/competition.ipynb", monkeypatch, **parameters)
-    x, y, x_test, y_test = h.load_images()
+    x, y, x_test, y_test = h.load_images(digits)
     axes = plt.figure(1).axes
     assert [axis.get_title() for axis in axes] == ["with competition", "without", "", ""]
     names = ["C, with decorrelation", "", "B, without decorrelation", ""]
@@ -240,3 +252,69 @@ def test_competition(monkeypatch, tmp_path, digits):
         assert row["redundancy"] == pytest.approx(redundancy, rel=1e-3)
         assert axis.get_xlabel() == f"redundancy {redundancy:,.0f}"
         assert row["L0"] == pytest.approx(float(h.l0(E)), rel=1e-3)
+
+
+# --- decoder --------------------------------------------------------------------------------------
+
+
+def test_decoder(monkeypatch, tmp_path, digits):
+    parameters = {"EPOCHS": 2, "SEEDS": [5, 6], "DATA": digits, "FIGURES": str(tmp_path)}
+    found = run("questions/decoder.ipynb", monkeypatch, **parameters)
+    x, _, x_test, _ = h.load_images(digits)
+    for name, (method, strengths, lr) in found["METHODS"].items():
+        assert lr == best_rates()[name.replace("weight decay", "decay 0.8")]
+        row = found["curves"].query("method == @name and seed == 6").iloc[2]
+        model = common.train(method, x, 64, strengths[2:3], [6], lr, 2)
+        assert row["strength"] == strengths[2]
+        for column, number in common.measure(model, x, x_test).iloc[0].items():
+            assert row[column] == pytest.approx(number, rel=0.02, abs=0.2), (name, column)
+    layer = common.train(common.layer, x, 64, [1], [6], found["METHODS"]["layer"][2], 2)
+    E, E_test, W = layer(x)[0].numpy(), layer(x_test)[0].numpy(), layer.W[0].numpy()
+    row = found["account"].query("seed == 6").iloc[0]
+    divided = W / E.var(0, ddof=1)[:, None]
+    for name, V in {"divided": divided, "and smoothed": divided @ np.cov(x.numpy().T)}.items():
+        C, mean = E @ V - (E @ V).mean(0), x.numpy().mean(0)
+        gain = (C * (x.numpy() - mean)).sum() / (C**2).sum()
+        rest = x_test.numpy() - mean - gain * (E_test @ V - (E @ V).mean(0))
+        of_mean = x_test.numpy() - x_test.numpy().mean(0)
+        explained = 100 - 100 * (rest**2).sum() / (of_mean**2).sum()
+        assert row[name] == pytest.approx(explained, abs=0.2)
+    plt.figure(1).canvas.draw()
+    for axis, column in zip(plt.figure(1).axes, ["own decoder", "best decoder"]):  # Figure 1
+        assert axis.get_title() == column
+        curve = next(line for line in axis.get_lines() if line.get_label() == "TopK SAE")
+        means = found["curves"].query("method == 'TopK SAE'").groupby("strength")
+        np.testing.assert_allclose(curve.get_ydata(), means[["L0", column]].mean()[column])
+
+
+# --- scale ----------------------------------------------------------------------------------------
+
+
+def test_scale(monkeypatch, tmp_path, digits):
+    parameters = {"EPOCHS": 6, "HELD": 4, "SEEDS": [7], "DATA": digits, "FIGURES": str(tmp_path)}
+    found = run("questions/scale.ipynb", monkeypatch, **parameters)
+    x = h.load_images(digits)[0]
+    for kind, rate in itertools.product(("SGD", "Adam"), found["RATES"]):
+        layer = h.Encoder(784, 64, [7])
+        optimizer = getattr(torch.optim, kind)(layer.parameters(), lr=rate)
+        h.fit(layer, lambda layer, x: h.loss(layer(x)), x, 2, optimizer)
+        with torch.no_grad():
+            E = layer(x)[0]
+            varies = E.std(0) > 1e-6
+            scaled = torch.where(varies, 100 * E / E.std(0), E)
+            losses = [
+                sum(float(h.loss(part[rows])) for rows in found["minibatches"])
+                for part in (E, scaled)
+            ]
+            size = torch.cat([layer.W[0], layer.b[0, :, None]], 1).norm(dim=1).log().sum()
+        query = "optimizer == @kind and rate == @rate and epoch == 2"
+        row = found["table"].query(query).iloc[0]
+        number = len(found["minibatches"])
+        assert row["loss"] == pytest.approx(losses[0] / number, abs=0.5), (kind, rate)
+        assert row["scaled loss"] == pytest.approx(losses[1] / number, abs=0.5), (kind, rate)
+        assert row["log size"] == pytest.approx(float(size), abs=0.1), (kind, rate)
+    held = found["model"](x).std(1)[0]  # Adam at .01, after 20 steps
+    np.testing.assert_allclose(held[held > 0.1].detach(), 3, rtol=1e-3)
+    law = found["law"].set_index("rate")["loss"]
+    ends = found["weighted"][-1] / found["rates"]
+    np.testing.assert_allclose(law, ends, rtol=1e-5)

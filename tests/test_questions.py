@@ -176,8 +176,10 @@ def test_what_is_measured_of_each_model(stack):
 @pytest.mark.filterwarnings("error")  # such as that of log(0)
 def test_between_strengths_values_are_interpolated_in_the_logarithm():
     rows = pd.DataFrame({"L0": [40, 0, 10, 20], "explained": [50, -999, 10, 30]})
-    for n_active, expected in {5: 10, 10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
-        assert tune.at_active(rows, "explained", n_active) == pytest.approx(expected)
+    for n_active, expected in {10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
+        assert common.at_active(rows, "explained", n_active) == pytest.approx(expected)
+    for n_active in (5, 50):
+        assert math.isnan(common.at_active(rows, "explained", n_active))
 
 
 def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():

@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from common import at_active
+
 
 @cache
 def read(name):
@@ -137,6 +139,29 @@ def account(column):
     return mean("decoder_account", column) - mean("decoder_account", "own decoder")
 
 
+def untrained():
+    cells = json.loads((ROOT / SCALE).read_text("utf-8"))["cells"]
+    printed = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+    return float(re.search(r"an untrained layer, scaled: (-\d+)", printed)[1])
+
+
+def farthest_from_growth():
+    ends = read("scale_ends").groupby(["optimizer", "rate"])[["late fall", "by sizes"]].mean()
+    return float((ends["by sizes"] / ends["late fall"] - 1).abs().max())
+
+
+def tuned(method, lr, decoder="own"):
+    """What a decoder explains of held-out digits at 17 active units, after 12 epochs."""
+    table = read("tuning").query("method == @method and lr == @lr and epochs == 12")
+    seeds = table.groupby("seed")[[*table]]
+    return float(seeds.apply(at_active, f"{decoder} decoder", 17).mean())
+
+
+def dead(method):
+    """How many units are dead, on average, in the sparsest models of a method."""
+    return read("decoder").query("method == @method").groupby("strength")["dead units"].mean().max()
+
+
 def scaled_ends():
     ends = read("scale_ends").groupby(["optimizer", "rate"])
     return ends[["loss", "scaled loss", "dead units"]].mean()
@@ -168,7 +193,7 @@ NUMBERS = [
     (BENCHMARK, r"(\d+) of its 64 units are dead", lambda: [benchmark("dead units", SAE)]),
     (
         BENCHMARK,
-        r"classifiers have ([\d.]+) and ([\d.]+)%, and the layer's error is ([\d.]+) times",
+        r"with ([\d.]+)% against ([\d.]+)%, and clearly in the error, with ([\d.]+) times",
         lambda: [
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
@@ -177,15 +202,29 @@ NUMBERS = [
     ),
     (
         README,
-        r"linear probe \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* it trails: ([\d.]+)% "
-        r"against ([\d.]+)%, ([\d.]+) times",
+        r"with (\d+) of its 64 .* better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times"
+        r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
+            benchmark("dead units", SAE),
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
+        ],
+    ),
+    (
+        BENCHMARK,
+        r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
+        r" The tied SAE explains (\d+)%, .* own (\d+)% as well, and a TopK SAE (\d+)%",
+        lambda: [
+            tuned("layer", 0.001),
+            tuned("layer", 0.002),
+            tuned("layer, decay 0.8", 0.008),
+            tuned("tied SAE", 0.016),
+            tuned("L1 SAE", 0.008),
+            tuned("TopK SAE", 0.004),
         ],
     ),
     (
@@ -237,8 +276,12 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"it fails: (\d+)% of 512 are active, and the formula says (\d+)\.",
-        lambda: [shares("active, %", 512), shares("formula, %", 512)],
+        r"fails: (\d+)% of 512 are active, and the formula says (\d+)\. .* without it, (\d+)% of",
+        lambda: [
+            shares("active, %", 512),
+            shares("formula, %", 512),
+            mean("sparsity_formula", "active, %", changed="units, no decorrelation"),
+        ],
     ),
     (
         SPARSITY,
@@ -261,7 +304,11 @@ NUMBERS = [
             mean("sparsity_parts", "L0", price="on", competition="on"),
         ],
     ),
-    (README, r"active units by up to (ten) percentage points", lambda: [farthest_from_formula()]),
+    (
+        README,
+        r"active units by up to (ten) percentage points .* and by (\d+) for 512",
+        lambda: [farthest_from_formula(), shares("formula, %", 512) - shares("active, %", 512)],
+    ),
     (
         DECODER,
         r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
@@ -276,8 +323,26 @@ NUMBERS = [
     ),
     (
         DECODER,
+        r"on average (\d+) of 64 with weight decay, and (\d+) in the tied SAE",
+        lambda: [dead("layer, weight decay"), dead("tied SAE")],
+    ),
+    (
+        DECODER,
+        r"explains (\d+)% at the rate chosen, .002, and (\d+)% at .016\. There, weight decay at"
+        r" .002 gives (\d+) and (\d+)%, where the layer without it has (\d+) and (\d+)%",
+        lambda: [
+            tuned("layer", 0.002, "best"),
+            tuned("layer", 0.016, "best"),
+            tuned("layer, decay 0.8", 0.002),
+            tuned("layer, decay 0.8", 0.002, "best"),
+            tuned("layer", 0.002),
+            tuned("layer", 0.002, "best"),
+        ],
+    ),
+    (
+        DECODER,
         r"gain (\d+) of the (\d+) points",
-        lambda: [account("W, smoothed"), account("best decoder")],
+        lambda: [account("and smoothed"), account("best decoder")],
     ),
     (
         DECODER,
@@ -291,8 +356,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"from (\d+) to (\d+)%, where an L1 SAE has (\d+)%, at 20 .* from (\d+) to (\d+)%, where"
-        r" an L1 SAE has (\d+)%",
+        r"explained from (\d+) to (\d+)%, where an L1 SAE has (\d+)%\. .* from (\d+) to (\d+)%, "
+        r"where an L1 SAE has (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -305,7 +370,7 @@ NUMBERS = [
     (
         SCALE,
         r"losses end between (-\d+) and (-[\d,]+\d), in the paper"
-        r".* between (-\d+) and (-[\d,]+\d)\.",
+        r".* end between (-\d+) and (-[\d,]+\d), and an",
         lambda: [
             scaled_ends()["loss"].max(),
             scaled_ends()["loss"].min(),
@@ -315,36 +380,33 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d),",
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d), where .* at"
+        r" (-\d+)",
         lambda: [
             scaled_ends()["loss"].max(),
             scaled_ends()["loss"].min(),
             scaled_ends()["scaled loss"].max(),
             scaled_ends()["scaled loss"].min(),
+            untrained(),
         ],
     ),
+    (SCALE, r"an untrained layer is at (-\d+)", lambda: [untrained()]),
+    (SCALE, r"is within (\d+)% of", lambda: [100 * farthest_from_growth()]),
+    (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
         SCALE,
-        r"lowers the loss by (\d+), and .* falls by (\d+)\.",
-        lambda: [fall("loss"), -2 * fall("log size")],
+        r"ends at (-\d+) and (-\d+), ",
+        lambda: [held("loss", 0.001), held("loss", 0.01)],
     ),
-    (SCALE, r"still falls by (\d+) until", lambda: [fall("scaled loss", 0.0001, 1)]),
     (
         SCALE,
-        r"ends at (-\d+) and (-\d+), .* by ([\d.]+) points at .001 and by ([\d.]+\d) at .01",
+        r"it falls by ([\d.]+), ([\d.]+) and ([\d.]+); at \.0001, .* smallest, by ([\d.]+\d)",
         lambda: [
-            held("loss", 0.001),
-            held("loss", 0.01),
-            held("probe, %", 0.001) - held("probe, %", 0.001, "free"),
-            held("probe, %", 0.01) - held("probe, %", 0.01, "free"),
+            mean("scale_law", "fall from epoch 10 to 40", rate=rate)
+            for rate in (0.001, 0.01, 0.1, 0.0001)
         ],
     ),
-    (
-        SCALE,
-        r"mean loss of an epoch by ([\d.]+);",
-        lambda: [mean("scale_law", "fall from epoch 10 to 40", rate=0.001)],
-    ),
-    (SCALE, r"here (\d+), (\d+) and (\d+)\.", lambda: falls_from_rate_to_rate()),
+    (SCALE, r"it falls by (\d+), (\d+) and (\d+), in", lambda: falls_from_rate_to_rate()),
 ]
 
 
