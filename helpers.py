@@ -167,7 +167,8 @@ def best_gain(decoded, x):
     nearest to x (N, D), by least squares."""
     offset = decoded.mean(0)
     C = decoded - offset
-    gain = (C * x).sum() / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
+    with_x = (C * x).sum() - C.sum(0) @ x.mean(0)  # that of x - x.mean(0), in less memory
+    gain = with_x / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
     return gain, x.mean(0) - gain * offset
 
 

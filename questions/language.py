@@ -38,9 +38,9 @@ MASSIVE = 10  # times the median norm; longer rows, massive activations, are lef
 METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
     "layer": (layer, [5, 14, 28, 56], 0.008),
     "layer, weight decay": (partial(layer, decay=1.0), [3, 8, 16, 40], 0.032),
-    "tied SAE": (tied_sae, [1.2, 1.5, 1.8, 2.2], 0.008),
+    "tied SAE": (tied_sae, [1.5, 2.0, 2.5, 3.2], 0.004),
     "L1 SAE": (l1_sae, [2, 3, 4.5, 6.5], 0.008),
-    "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.004),
+    "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.008),
 }
 COMPONENTS = [6, 12, 24, 48]  # active units
 
