@@ -83,9 +83,9 @@ class Encoder(nn.Module):
         z = linear(x - self.mean, self.W.flatten(0, 1), self.b.flatten())  # as of one wide layer
         return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
 
-    def decode(self, E, models=slice(None)):
+    def decode(self, E, model=slice(None)):
         """Return the reconstruction of codes (M, N, K), or (N, K) of the model with this index."""
-        return E @ self.W[models]
+        return E @ self.W[model]
 
 
 class SparseAutoencoder(Encoder):
@@ -97,8 +97,8 @@ class SparseAutoencoder(Encoder):
         self.V = self.W if tied else self.uniform(n_units, n_inputs, fan_in=n_units)
         self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
 
-    def decode(self, A, models=slice(None)):
-        V, c = self.V[models], self.c[models]
+    def decode(self, A, model=slice(None)):
+        V, c = self.V[model], self.c[model]
         return torch.baddbmm(c, A, V) if A.dim() == 3 else torch.addmm(c, A, V)
 
 
