@@ -98,8 +98,7 @@ class SparseAutoencoder(Encoder):
         self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
 
     def decode(self, A, model=slice(None)):
-        V, c = self.V[model], self.c[model]
-        return torch.baddbmm(c, A, V) if A.dim() == 3 else torch.addmm(c, A, V)
+        return A @ self.V[model] + self.c[model]
 
 
 # --- Training ------------------------------------------------------------------------------------
