@@ -19,7 +19,7 @@ help:  ## list these commands
 
 quick: $(QUICK)  ## run all on a sixth of the digits, into build/quick: @2@ minutes
 
-figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: ten minutes
+figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: eleven minutes
 
 questions: $(QUESTIONS:%=build/%.ipynb)  ## the same for the questions: half an hour
 
@@ -57,7 +57,7 @@ build/quick/digits.npz: data/mnist.npz | $(INSTALLED)
 	@$(PYTHON) -c "import numpy as np; data = np.load('$<'); \
 	  np.savez('$@', **{name: data[name][::6] for name in data})"
 
-language: $(WEIGHTS)  ## the curves of `decoder` on a language model: 25 minutes; ARGS=--help says more
+language: $(WEIGHTS)  ## the curves of `decoder` on a language model: 15 minutes; ARGS=--help says more
 	$(PYTHON) questions/language.py --figures build $(ARGS)
 	$(if $(ARGS),,mv build/language.csv figures/)
 
@@ -70,7 +70,8 @@ check: $(INSTALLED)  ## compare figures/*.csv with those of the last commit
 test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 
-STRIP = $(PYTHON) -m nbstripout --keep-output --keep-count --keep-id --extra-keys \
+STRIP = $(PYTHON) -m nbstripout --keep-output --keep-count --keep-id \
+  --drop-tagged-cells injected-parameters --extra-keys \
   "metadata.papermill metadata.language_info.version cell.metadata.papermill cell.metadata.execution"
 record: figures questions  ## put the executed notebooks into their places
 	for f in $(PLAN:%=notebooks/%.ipynb) $(QUESTIONS:%=questions/%.ipynb); do \

@@ -341,12 +341,16 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"gain (\d+) of the (\d+) points",
-        lambda: [account("and smoothed"), account("best decoder")],
+        r"explain less, (\d+)%\. .* gain (\d+) of the (\d+) points",
+        lambda: [
+            mean("decoder_account", "divided"),
+            account("and smoothed"),
+            account("best decoder"),
+        ],
     ),
     (
         DECODER,
-        r"from (\d+) to (\d+)%\. .* is ([\d.]+) nats .* and ([\d.]+) more",
+        r"from (\d+) to (\d+)%, and .* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -392,6 +396,16 @@ NUMBERS = [
     ),
     (SCALE, r"an untrained layer is at (-\d+)", lambda: [untrained()]),
     (SCALE, r"is within (\d+)% of", lambda: [100 * farthest_from_growth()]),
+    (
+        SCALE,
+        r"probe goes from ([\d.]+) to ([\d.]+)%, .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
+        lambda: [
+            read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().min(),
+            read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().max(),
+            mean("scale_ends", "loss", optimizer="SGD", rate=0.01),
+            mean("scale_ends", "loss", optimizer="Adam", rate=0.01),
+        ],
+    ),
     (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
         SCALE,
