@@ -17,7 +17,7 @@ export MALLOC_TRIM_THRESHOLD_ = 268435456
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-quick: $(QUICK)  ## run all on a sixth of the digits, into build/quick: @2@ minutes
+quick: $(QUICK)  ## run all on a sixth of the digits, into build/quick: two minutes
 
 figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: eleven minutes
 
