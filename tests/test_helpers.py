@@ -273,6 +273,12 @@ def test_the_best_gain_is_that_of_least_squares(far):
     close(torch.cat([gain.view(1), offset]), expected)
 
 
+def test_a_unit_that_is_active_once_is_not_dead():
+    E = torch.zeros(500, 2)
+    E[7, 1] = 1e-6
+    assert h.dead_units(E) == 1
+
+
 @pytest.mark.parametrize("value", [0, 0.1])
 def test_a_dead_model_is_decoded_as_the_mean(value):
     x, decoded = normal(30, 3) + 5, torch.full((30, 3), float(value))
