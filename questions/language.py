@@ -177,7 +177,7 @@ def compare(x, x_test, loss):
     tables = []
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
-        table = table.join(measure(model, x, x_test))
+        table = table.join(measure(model, x, x_test).drop(columns="dead units"))
         table["loss recovered"] = recovered(model, x, loss, zero, whole)
         table[["loss with rows", "loss with mean"]] = whole, zero
         print(table.round(1).to_string())
