@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, mse_loss
 from tqdm import trange
 
 # --- The loss: of energies (..., N, K), a number for each model ----------------------------------
@@ -22,8 +22,7 @@ from tqdm import trange
 
 def loss(E, lse=1, variance=1, decorrelation=1):
     """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,)."""
-    terms = lse_loss(E), variance_loss(E), decorrelation_loss(E)
-    return lse * terms[0] + variance * terms[1] + decorrelation * terms[2]
+    return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
 
 
 def lse_loss(E):
@@ -53,6 +52,7 @@ def correlation(E):
     """Return the correlations of units, (..., K, K); those of a constant unit are zero."""
     C = E - E.mean(-2, keepdim=True)
     squares = C.square().sum(-2, keepdim=True)
+    # the mean of a constant unit is rounded, so that its C is not exactly zero
     rounding = (10 * torch.finfo(E.dtype).eps) ** 2 * E.square().sum(-2, keepdim=True)
     varies = squares > rounding
     C = C / squares.where(varies, torch.inf).sqrt()
@@ -125,17 +125,18 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
         raise ValueError("x has entries that are not finite numbers")
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = torch.Generator().manual_seed(seed)
+    n_batches = len(x) // batch_size
     history = []
     for epoch in trange(epochs, unit="epoch", leave=False):
         order = torch.randperm(len(x), generator=rng).to(x.device)
         total = 0
-        for rows in order.split(batch_size)[: len(x) // batch_size]:
+        for rows in order[: n_batches * batch_size].view(n_batches, batch_size):
             of_models = losses(model, x.index_select(0, rows))
             optimizer.zero_grad()
             of_models.sum().backward()  # no model sees another's loss
             optimizer.step()
             total += of_models.detach()
-        history.append(total / (len(x) // batch_size))
+        history.append(total / n_batches)
         if not history[-1].isfinite().all():
             raise FloatingPointError(f"losses after epoch {epoch + 1}: {history[-1].tolist()}")
         if after_epoch:
@@ -144,6 +145,12 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
 
 
 # --- Measures, for each model --------------------------------------------------------------------
+
+
+def squared_error(decoded, x):
+    """Return the squared error of reconstructions (M, N, D) of x (N, D), summed over inputs."""
+    x = x.expand_as(decoded)
+    return mse_loss(decoded, x, reduction="none").sum((-2, -1))  # less to store than a square
 
 
 def usage(E):
@@ -161,17 +168,20 @@ def l0(E):
     return usage(E).sum(-1)
 
 
-def best_gain(decoded, x):
+def gain_and_offset(decoded, x):
     """Return the gain, a number, and the offset, (D,), with which gain * decoded + offset is
     nearest to x (N, D), by least squares."""
-    offset = decoded.mean(0)
-    C = decoded - offset
-    with_x = (C * x).sum() - C.sum(0) @ x.mean(0)  # that of x - x.mean(0), in less memory
-    gain = with_x / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
-    return gain, x.mean(0) - gain * offset
+    centre, mean = decoded.mean(0), x.mean(0)
+    with_x = squares = 0
+    for part, x_part in zip(decoded.split(4096), x.split(4096)):  # it saves memory
+        C = part - centre
+        with_x += (C * (x_part - mean)).sum()
+        squares += C.square().sum()
+    gain = with_x / squares.clamp(min=1e-30)  # a dead model has C = 0
+    return gain, mean - gain * centre
 
 
-def probe(A, y, A_test, y_test):
+def probe_accuracy(A, y, A_test, y_test):
     """Return the test accuracy, in percent, of a linear classifier on codes A (N, K)."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -184,7 +194,7 @@ def probe(A, y, A_test, y_test):
 # --- For notebooks -------------------------------------------------------------------------------
 
 
-def summary(table, by, decimals, paper=None):
+def mean_table(table, by, decimals, paper=None):
     """Return means ± standard deviations over seeds, as text, and the paper's numbers in brackets.
 
     table : a DataFrame with a row for each seed; by : the column, or columns, that name its rows
@@ -211,6 +221,8 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
     """
     try:
         with np.load(path) as file:
+            if file["x_train"].dtype != np.uint8:
+                raise TypeError("x_train is not of bytes, from 0 to 255")
             x, x_test = (torch.from_numpy(file[k] / np.float32(255)) for k in ("x_train", "x_test"))
             y, y_test = (torch.from_numpy(file[k].astype(int)) for k in ("y_train", "y_test"))
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
@@ -221,7 +233,7 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
     return x.flatten(1), y, x_test.flatten(1), y_test
 
 
-def tiles(images, columns):
+def tile_images(images, columns):
     """Return square images (n, D), each on its own scale, side by side in one picture."""
     side = round(images.shape[1] ** 0.5)
     images = images / images.abs().quantile(0.99, dim=1, keepdim=True).clamp(min=1e-12)

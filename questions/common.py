@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 import helpers as h
 
-FITTED = 60_000  # rows to which decoders are fitted
+N_FITTED = 60_000  # rows to which decoders are fitted, at most: it saves memory
 
 # --- Competition ---------------------------------------------------------------------------------
 
@@ -22,7 +22,7 @@ def lse_without_competition(E):
     return -N * (torch.logsumexp(-E, (-2, -1)) - math.log(N))
 
 
-def same_units(A, B):
+def matched_correlation(A, B):
     """Pair the units of A (N, K) one to one with those of B, so that they correlate best on
     average, and return this average."""
     K = A.shape[1]
@@ -36,7 +36,7 @@ def same_units(A, B):
 # M seeds, and losses(model, minibatch), a number for each model.
 
 
-def layer(x, n_units, strengths, seeds, decay=0.0):
+def paper_layer(x, n_units, strengths, seeds, decay=0.0):
     """The paper's, with a weight of the log-sum-exp, and weight decay or none."""
 
     def losses(model, x):
@@ -50,7 +50,7 @@ def tied_sae(x, n_units, strengths, seeds):
 
     def losses(model, x):
         A = model(x)
-        return squared_error(model, A, x) + strengths * A.sum((1, 2))
+        return h.squared_error(model.decode(A), x) + strengths * A.sum((1, 2))
 
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, tied=True, mean=x.mean(0)), losses
 
@@ -62,7 +62,7 @@ def l1_sae(x, n_units, strengths, seeds):
     def losses(model, x):
         A = model(x)
         size = model.V.norm(dim=-1).unsqueeze(1)
-        return squared_error(model, A, x) + strengths * (A * size).sum((1, 2))
+        return h.squared_error(model.decode(A), x) + strengths * (A * size).sum((1, 2))
 
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0)), losses
 
@@ -77,11 +77,7 @@ def top_k_sae(x, n_units, strengths, seeds):
         return z.relu() * (z >= kth)
 
     model = h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0), activation=top_k)
-    return model, lambda model, x: squared_error(model, model(x), x)
-
-
-def squared_error(model, A, x):
-    return (model.decode(A) - x).square().sum((1, 2))
+    return model, lambda model, x: h.squared_error(model.decode(model(x)), x)
 
 
 def principal_components(x, n_units, active):
@@ -91,12 +87,13 @@ def principal_components(x, n_units, active):
     model = h.Encoder(x.shape[1], len(axes) * 2, [0] * len(active), mean=x.mean(0))
     model.W.data[:] = torch.cat([axes, -axes])
     model.b.data[:] = 0
-    scores = model(x[:FITTED])[0].detach().flatten().sort(descending=True).values
-    model.b.data -= scores[[n * len(x[:FITTED]) for n in active]].unsqueeze(1)
+    x = x[:N_FITTED]
+    scores = model(x)[0].detach().flatten().sort(descending=True).values
+    model.b.data -= scores[[n * len(x) for n in active]].unsqueeze(1)
     return model.requires_grad_(False)
 
 
-def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
+def train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
     """Return a stack: for each strength, a model for each seed. After three quarters of the epochs,
     rounded down, the learning rate is a tenth."""
     each = torch.tensor(strengths).repeat_interleave(len(seeds))
@@ -112,7 +109,7 @@ def train(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
 
 def own_decoder(model, i, A, x):
     """Return decode(A): that of model i, with the gain and offset that suit x (N, D) best."""
-    gain, offset = h.best_gain(model.decode(A, i), x)
+    gain, offset = h.gain_and_offset(model.decode(A, i), x)
     return lambda A: gain * model.decode(A, i) + offset
 
 
@@ -126,33 +123,33 @@ def best_decoder(A, x):
     return lambda A: x.mean(0) + (A - mean) @ V
 
 
-def explained(x_hat, x):
+def variance_explained(x_hat, x):
     """Return the variance of x (N, D) that x_hat explains, 1 - FVU, in percent."""
     return 100 * float(1 - (x_hat - x).square().sum() / (x - x.mean(0)).square().sum())
 
 
-def measure(model, x, x_test):
+def measure_stack(model, x, x_test):
     """Return a DataFrame with a row for each model of a stack: its sparsity and, in percent, the
-    variance of x_test that its own decoder and the best one explain."""
-    A, A_test = model(x[:FITTED]), model(x_test)
+    variance of x_test that its own decoder and the best one explain, as fitted to x."""
+    x = x[:N_FITTED]
+    A, A_test = model(x), model(x_test)
     rows = []
     for i in range(len(A)):
-        own = own_decoder(model, i, A[i], x[:FITTED])
-        best = best_decoder(A[i], x[:FITTED])
+        own, best = own_decoder(model, i, A[i], x), best_decoder(A[i], x)
         rows.append(
             {
                 "L0": float(h.l0(A_test[i])),
                 "dead units": int(h.dead_units(A_test[i])),
-                "own decoder": explained(own(A_test[i]), x_test),
-                "best decoder": explained(best(A_test[i]), x_test),
+                "own decoder": variance_explained(own(A_test[i]), x_test),
+                "best decoder": variance_explained(best(A_test[i]), x_test),
             }
         )
     return pd.DataFrame(rows)
 
 
-def at_active(rows, column, n_active):
+def interpolate_at_l0(rows, column, l0):
     """Return a column of rows, one for each strength, interpolated at a number of active units; NaN
     if no strength has as few, or none as many."""
     rows = rows[rows["L0"] > 0].sort_values("L0")
     log_l0 = np.log(rows["L0"])
-    return float(np.interp(np.log(n_active), log_l0, rows[column], left=np.nan, right=np.nan))
+    return float(np.interp(np.log(l0), log_l0, rows[column], left=np.nan, right=np.nan))

@@ -19,25 +19,25 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common import (
-    FITTED,
+    N_FITTED,
     l1_sae,
-    layer,
-    measure,
+    measure_stack,
     own_decoder,
+    paper_layer,
     principal_components,
     tied_sae,
     top_k_sae,
-    train,
+    train_strengths,
 )
-from tune import scores, search
+from tune import scores_by_rate, search_rates
 
 CONTEXT = 128  # tokens of a sequence
 N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
 METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
-    "layer": (layer, [5, 14, 28, 56], 0.008),
-    "layer, weight decay": (partial(layer, decay=1.0), [3, 8, 16, 40], 0.032),
+    "layer": (paper_layer, [5, 14, 28, 56], 0.008),
+    "layer, weight decay": (partial(paper_layer, decay=1.0), [3, 8, 16, 40], 0.032),
     "tied SAE": (tied_sae, [1.5, 2.0, 2.5, 3.2], 0.004),
     "L1 SAE": (l1_sae, [2, 3, 4.5, 6.5], 0.008),
     "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.008),
@@ -105,7 +105,7 @@ def read_activations(network, mlp, sequences):
 
 
 @torch.no_grad()
-def loss_with(replacement, network, mlp, sequences):
+def loss_if_replaced(replacement, network, mlp, sequences):
     """Return the mean loss of a token if replacement(rows) takes the place of rows of the MLP's
     output."""
     losses = []
@@ -121,7 +121,7 @@ def loss_with(replacement, network, mlp, sequences):
     return float(torch.cat(losses).mean())
 
 
-def in_scale(replacement, scale, limit):
+def rescaled(replacement, scale, limit):
     """Return the replacement of rows, given that of rows / scale; rows longer than limit stay."""
 
     def scaled(rows):
@@ -131,9 +131,10 @@ def in_scale(replacement, scale, limit):
     return scaled
 
 
-def read(name, n_tokens):
-    """Return rows for training (N, D) and test, both in units of the standard deviation of the
-    former, and loss(replacement), the language model's if replacement(rows) stands for its rows."""
+def load_activations(name, n_tokens):
+    """Return activations for training, rows (N, D), and for the test, both in units of the standard
+    deviation of the former; and lm_loss(replacement), the loss of the language model if
+    replacement(rows) takes the place of its rows."""
     tokenizer, network = load_network(name)
     mlp = find_mlp(network)
     corpus = Path(__file__).resolve().parent.parent / "data/corpus.txt"
@@ -146,46 +147,47 @@ def read(name, n_tokens):
     scale = x.std()
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
 
-    def loss(replacement):
-        scaled = in_scale(replacement, scale, limit)
-        return loss_with(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
+    def lm_loss(replacement):
+        scaled = rescaled(replacement, scale, limit)
+        return loss_if_replaced(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
 
-    return x / scale, x_test / scale, loss
+    return x / scale, x_test / scale, lm_loss
 
 
 @torch.no_grad()
-def recovered(model, x, loss, zero, whole):
+def loss_recovered(model, x, lm_loss, zero, whole):
     """Return how much of the language model's loss each model of a stack recovers, in percent, by
     its own decoder. The loss is whole with the rows, and zero with their mean."""
-    A = model(x[:FITTED])
+    x = x[:N_FITTED]
+    A = model(x)
     shares = []
     for i in tqdm(range(len(A)), "loss recovered", leave=False):
-        decode = own_decoder(model, i, A[i], x[:FITTED])
-        loss_of_model = loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
+        decode = own_decoder(model, i, A[i], x)
+        loss_of_model = lm_loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
         shares.append(100 * (zero - loss_of_model) / (zero - whole))
     return shares
 
 
-def compare(x, x_test, loss):
+def compare_methods(x, x_test, lm_loss):
     """Return a DataFrame with a row for each method and strength."""
     n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
-    whole, zero = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
+    whole, zero = lm_loss(lambda rows: rows), lm_loss(lambda rows: x.mean(0).expand_as(rows))
     print(f"loss of a token: {whole:.3f} nats; with the mean in place of the rows {zero:.3f}")
     stacks = {"principal components": (COMPONENTS, principal_components(x, n_units, COMPONENTS))}
     for name, (method, strengths, lr) in METHODS.items():
-        stacks[name] = strengths, train(method, x, n_units, strengths, [0], lr, **setting)
+        stacks[name] = strengths, train_strengths(method, x, n_units, strengths, [0], lr, **setting)
     tables = []
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
-        table = table.join(measure(model, x, x_test).drop(columns="dead units"))
-        table["loss recovered"] = recovered(model, x, loss, zero, whole)
+        table = table.join(measure_stack(model, x, x_test).drop(columns="dead units"))
+        table["loss recovered"] = loss_recovered(model, x, lm_loss, zero, whole)
         table[["loss with rows", "loss with mean"]] = whole, zero
         print(table.round(1).to_string())
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def tune(x):
+def tune_rates(x):
     """Return a search of learning rates, as in tune.py: half, once and twice the rate of METHODS,
     on half of the rows x (N, D), with a tenth of them held out."""
     n_units, held_out = x.shape[1], len(x) // 10
@@ -193,7 +195,7 @@ def tune(x):
     tables = []
     for name, (method, strengths, lr) in METHODS.items():
         only, rates = {name: (method, strengths)}, [lr / 2, lr, 2 * lr]
-        tables.append(search(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
+        tables.append(search_rates(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -205,13 +207,13 @@ def main():
     parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
     args = parser.parse_args()
     args.figures.mkdir(parents=True, exist_ok=True)
-    x, x_test, loss = read(args.model, args.tokens)
+    x, x_test, lm_loss = load_activations(args.model, args.tokens)
     if args.tune:
-        table = tune(x)
-        print(scores(table, x.shape[1] / 36).round(1).to_string())
+        table = tune_rates(x)
+        print(scores_by_rate(table, x.shape[1] / 36).round(1).to_string())
         table.to_csv(args.figures / "tuning_language.csv", index=False, float_format="%.6g")
     else:
-        table = compare(x, x_test, loss)
+        table = compare_methods(x, x_test, lm_loss)
         table.to_csv(args.figures / "language.csv", index=False, float_format="%.6g")
 
 

@@ -18,36 +18,44 @@ import pandas as pd
 from tqdm import tqdm
 
 import helpers as h
-from common import at_active, l1_sae, layer, measure, tied_sae, top_k_sae, train
+from common import (
+    interpolate_at_l0,
+    l1_sae,
+    measure_stack,
+    paper_layer,
+    tied_sae,
+    top_k_sae,
+    train_strengths,
+)
 
 RATES = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
 ACTIVE = 17  # units, of 64, as in the paper's layer
 METHODS = {  # and the strengths between which 17 active units are found
-    "layer": (layer, [0.5, 1, 2, 4]),
-    "layer, decay 0.4": (partial(layer, decay=0.4), [0.5, 1, 2, 4]),
-    "layer, decay 0.8": (partial(layer, decay=0.8), [0.5, 1, 2, 4]),
-    "layer, decay 1.6": (partial(layer, decay=1.6), [0.5, 1, 2, 4]),
+    "layer": (paper_layer, [0.5, 1, 2, 4]),
+    "layer, decay 0.4": (partial(paper_layer, decay=0.4), [0.5, 1, 2, 4]),
+    "layer, decay 0.8": (partial(paper_layer, decay=0.8), [0.5, 1, 2, 4]),
+    "layer, decay 1.6": (partial(paper_layer, decay=1.6), [0.5, 1, 2, 4]),
     "tied SAE": (tied_sae, [0.1, 0.2, 0.4, 0.8]),
     "L1 SAE": (l1_sae, [0.2, 0.4, 0.8, 1.6]),
     "TopK SAE": (top_k_sae, [ACTIVE]),
 }
 
 
-def search(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
+def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
     """Return a DataFrame with a row for each method, rate, strength and seed."""
     tables = []
     for (name, (method, strengths)), lr in tqdm([*product(methods.items(), rates)], "search"):
-        model = train(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
+        model = train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
         keys = {"strength": np.repeat(strengths, len(seeds)), "seed": [*seeds] * len(strengths)}
         table = pd.DataFrame({"method": name, "epochs": epochs, "lr": lr, **keys})
-        tables.append(table.join(measure(model, x, x_held_out)))
+        tables.append(table.join(measure_stack(model, x, x_held_out)))
     return pd.concat(tables, ignore_index=True)
 
 
-def scores(table, n_active):
+def scores_by_rate(table, n_active):
     """Return what each method explains at each rate: a DataFrame, methods by rates."""
     groups = table.groupby(["method", "lr", "seed"], sort=False)
-    score = groups[[*table]].apply(at_active, column="own decoder", n_active=n_active)
+    score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=n_active)
     return score.groupby(["method", "lr"], sort=False).mean().unstack()
 
 
@@ -60,17 +68,18 @@ def main():
     few, many = args.epochs
     x = h.load_images()[0]
     setting = {"x": x[:50_000], "x_held_out": x[50_000:], "n_units": 64, "seeds": args.seeds}
-    table = search(METHODS, RATES, epochs=few, **setting)
-    by_rate = scores(table, ACTIVE)
+    table = search_rates(METHODS, RATES, epochs=few, **setting)
+    by_rate = scores_by_rate(table, ACTIVE)
     print(by_rate.round(1).to_string())
     rates = by_rate.idxmax(axis=1)
     print("chosen:", rates.to_dict())
     best_layer = by_rate.max(axis=1).filter(like="decay").idxmax()
     for name, strengths in ((best_layer, [1, 1.4, 2, 2.8]), ("tied SAE", [0.25, 0.35, 0.5, 0.7])):
         method = {name: (METHODS[name][0], strengths)}
-        tuned = search(method, [rates[name]], epochs=many, **setting)
+        tuned = search_rates(method, [rates[name]], epochs=many, **setting)
         table = pd.concat([table, tuned], ignore_index=True)
-        print(f"{name}: strength {at_active(tuned, 'strength', ACTIVE):.3g} at {many} epochs")
+        strength = interpolate_at_l0(tuned, "strength", ACTIVE)
+        print(f"{name}: strength {strength:.3g} at {many} epochs")
     args.figures.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.figures / "tuning.csv", index=False, float_format="%.6g")
 

@@ -253,6 +253,13 @@ def test_divergence_of_one_model_is_an_error_that_names_the_epoch():
 # --- Measures -------------------------------------------------------------------------------------
 
 
+@double
+def test_squared_errors_are_sums_over_inputs_of_each_model():
+    x, decoded = normal(30, 4), normal(3, 30, 4, seed=1)
+    expected = [np.linalg.norm(of_model - x) ** 2 for of_model in decoded]
+    close(h.squared_error(decoded, x), expected)
+
+
 def test_usage_dead_units_and_l0():
     A = normal(2, 40, 4).relu() * torch.tensor([1, 3, 0, 0.1])
     A[1, :, 0], A[:, 1:, 3] = 0, 0  # unit 3 is active on one input
@@ -265,10 +272,10 @@ def test_usage_dead_units_and_l0():
 @double
 @pytest.mark.parametrize("far", [0, 100])
 def test_the_best_gain_is_that_of_least_squares(far):
-    x = normal(30, 3) + far
-    decoded = 0.1 * x + normal(30, 3, seed=1) + torch.arange(3)
-    columns = np.concatenate([decoded.reshape(90, 1), np.tile(np.eye(3), (30, 1))], 1)
-    gain, offset = h.best_gain(decoded, x)
+    x = normal(5000, 3) + far
+    decoded = 0.1 * x + normal(5000, 3, seed=1) + torch.arange(3)
+    columns = np.concatenate([decoded.reshape(-1, 1), np.tile(np.eye(3), (5000, 1))], 1)
+    gain, offset = h.gain_and_offset(decoded, x)
     expected, *_ = np.linalg.lstsq(columns, x.flatten(), rcond=None)
     close(torch.cat([gain.view(1), offset]), expected)
 
@@ -282,7 +289,7 @@ def test_a_unit_that_is_active_once_is_not_dead():
 @pytest.mark.parametrize("value", [0, 0.1])
 def test_a_dead_model_is_decoded_as_the_mean(value):
     x, decoded = normal(30, 3) + 5, torch.full((30, 3), float(value))
-    gain, offset = h.best_gain(decoded, x)
+    gain, offset = h.gain_and_offset(decoded, x)
     close(gain * decoded + offset, x.mean(0).expand(30, 3), 1e-5)
 
 
@@ -291,15 +298,15 @@ def test_the_probe_is_a_linear_classifier_judged_on_test_codes():
     y = np.arange(600) % 3
     A = (np.eye(3)[y] + 0.2 * normal(600, 3).numpy()) * [1e-4, 1e-4, 1e4]
     wrong = np.random.default_rng(0).permutation(y[:300])
-    assert h.probe(A[:300], y[:300], A[300:], y[300:]) > 97
-    assert h.probe(A[:300], wrong, A[300:], y[300:]) < 60
-    assert h.probe(A[:300], y[:300], A[300:], (y[300:] + 1) % 3) < 3
+    assert h.probe_accuracy(A[:300], y[:300], A[300:], y[300:]) > 97
+    assert h.probe_accuracy(A[:300], wrong, A[300:], y[300:]) < 60
+    assert h.probe_accuracy(A[:300], y[:300], A[300:], (y[300:] + 1) % 3) < 3
 
 
 # --- For notebooks --------------------------------------------------------------------------------
 
 
-def test_a_summary_has_deviations_of_several_seeds_and_the_papers_numbers_in_their_cells():
+def test_a_table_has_deviations_of_several_seeds_and_the_papers_numbers_in_their_cells():
     runs = [
         ("b", 10, 0.5),
         ("b", 20, 0.25),
@@ -310,11 +317,11 @@ def test_a_summary_has_deviations_of_several_seeds_and_the_papers_numbers_in_the
     ]
     table = pd.DataFrame(runs, columns=["name", "L0", "loss"])
     paper = {"L0": {"a": "17", "absent": "1"}, "loss": {"b": "0.4"}}
-    text = h.summary(table, "name", {"L0": 0, "loss": 2}, paper)
+    text = h.mean_table(table, "name", {"L0": 0, "loss": 2}, paper)
     assert text.index.tolist() == ["b", "a", "c"] and [*text] == ["L0", "loss"]
     assert text["L0"].tolist() == ["30 ± 26", "1,234 (17)", "7"]
     assert text["loss"].tolist() == ["0.35 ± 0.13 (0.4)", "3.00", "1.50 ± 0.71"]
-    two = h.summary(table.assign(k=1), ["name", "k"], {"L0": 1}, {"L0": {("c", 1): "6"}})
+    two = h.mean_table(table.assign(k=1), ["name", "k"], {"L0": 1}, {"L0": {("c", 1): "6"}})
     assert two["L0"].tolist() == ["30.0 ± 26.5", "1,234.5", "7.0 (6)"]
 
 
@@ -335,11 +342,13 @@ def test_images_are_rows_of_pixels_and_labels(images, tmp_path):
         assert part.tolist() == images[name].tolist() and part.dtype == torch.int64
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "without y_test"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "without y_test", "of floats"])
 def test_a_damaged_file_is_named(damage, images, tmp_path):
     path = tmp_path / "mine.npz"
     if damage == "without y_test":
         del images["y_test"]
+    if damage == "of floats":
+        images["x_train"] = images["x_train"] / 255
     if damage != "missing":
         np.savez(path, **images)
     if damage == "truncated":
@@ -354,4 +363,4 @@ def test_tiles_are_images_in_rows_each_on_its_own_scale():
     for i in range(4):
         pixels = images[i] / np.quantile(images[i].abs(), 0.99)
         expected[i // 3, 1:4, i % 3, 1:4] = pixels.view(3, 3)
-    close(h.tiles(images, columns=3), expected.reshape(10, 15), 1e-5)
+    close(h.tile_images(images, columns=3), expected.reshape(10, 15), 1e-5)

@@ -61,7 +61,7 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
         return float(sum(losses) / len(losses))
 
     for replace in (lambda x: x, lambda x: 10 * x.roll(1, 1)):
-        found = language.loss_with(replace, network, mlp, sequences)
+        found = language.loss_if_replaced(replace, network, mlp, sequences)
         assert found == pytest.approx(plain_loss(replace), rel=1e-9)
     assert not mlp._forward_hooks
 
@@ -92,7 +92,7 @@ def test_every_tenth_document_is_for_the_test():
 
 def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
-    replaced = language.in_scale(lambda x: x + 1, scale=2, limit=10)(rows)
+    replaced = language.rescaled(lambda x: x + 1, scale=2, limit=10)(rows)
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
@@ -101,7 +101,7 @@ def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
     folder, monkeypatch
 ):
     monkeypatch.setattr(language, "MASSIVE", 1.2)
-    x, x_test, loss = language.read(str(folder), 2560)
+    x, x_test, loss = language.load_activations(str(folder), 2560)
     tokenizer, network = language.load_network(str(folder))
     mlp = language.find_mlp(network)
     texts = (folder.parent / "data/corpus.txt").read_text("utf-8").split("<|endoftext|>")
@@ -119,7 +119,7 @@ def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
         usual = rows.norm(dim=1, keepdim=True) <= limit
         return torch.where(usual, 2 * rows + scale, rows)
 
-    expected = language.loss_with(replace, network, mlp, sequences[1])
+    expected = language.loss_if_replaced(replace, network, mlp, sequences[1])
     assert loss(lambda rows: 2 * rows + 1) == pytest.approx(expected, rel=1e-5)
 
 
@@ -141,12 +141,14 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeyp
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
     zero, whole = loss(lambda rows: x.mean(0).expand_as(rows)), loss(lambda rows: rows)
-    found = language.recovered(model, x, loss, zero, whole)
+    found = language.loss_recovered(model, x, loss, zero, whole)
     assert found[:2] == pytest.approx([100, 0], abs=1e-2)
-    assert found == pytest.approx(common.measure(model, x, x)["own decoder"].tolist(), abs=1e-2)
+    assert found == pytest.approx(
+        common.measure_stack(model, x, x)["own decoder"].tolist(), abs=1e-2
+    )
     monkeypatch.setattr(language, "METHODS", {})
     monkeypatch.setattr(language, "COMPONENTS", [1, 2])
-    table = language.compare(x, x, loss)
+    table = language.compare_methods(x, x, loss)
     pd.testing.assert_series_equal(
         table["loss recovered"], table["own decoder"], check_names=False, atol=1e-2
     )
@@ -178,14 +180,16 @@ def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
         seen.append((x, x_held_out))
         return pd.DataFrame({"method": [*methods]})
 
-    monkeypatch.setattr(language, "search", search)
-    assert language.tune(x)["method"].tolist() == [*language.METHODS]
+    monkeypatch.setattr(language, "search_rates", search)
+    assert language.tune_rates(x)["method"].tolist() == [*language.METHODS]
     for part, held_out in seen:
         assert torch.equal(part, x[:25]) and torch.equal(held_out, x[45:])
 
 
 def test_rates_are_those_that_the_search_chose():
-    best = tune.scores(pd.read_csv(ROOT / "figures/tuning_language.csv"), 576 / 36).idxmax(axis=1)
+    best = tune.scores_by_rate(pd.read_csv(ROOT / "figures/tuning_language.csv"), 576 / 36).idxmax(
+        axis=1
+    )
     assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
 
 

@@ -117,7 +117,7 @@ def test_ablation(monkeypatch, tmp_path, digits):
             assert row["dead units"] == int((E == 0).all(0).sum())
             r = torch.exp(-E) / torch.exp(-E).sum(1, keepdim=True)
             assert row["entropy"] == pytest.approx(float(-(r * r.log()).sum(1).mean()), rel=1e-4)
-            assert row["probe, %"] == h.probe(E_train, y, E, y_test)
+            assert row["probe, %"] == h.probe_accuracy(E_train, y, E, y_test)
             if seed == 5:  # drawn
                 shown = np.sort(similarity.get_images()[0].get_array().ravel())
                 np.testing.assert_allclose(shown, np.sort(abs(R).ravel()), atol=5e-3)
@@ -143,7 +143,7 @@ def test_ablation(monkeypatch, tmp_path, digits):
 
 def brackets_are(found, by, paper):
     """Check that the last table has the means of seeds, and in brackets the paper's numbers."""
-    text = h.summary(found["table"], by, found["decimals"], found["paper"])
+    text = h.mean_table(found["table"], by, found["decimals"], found["paper"])
     for row, cells in text.iterrows():
         for column, cell in cells.items():
             number = paper.get(row, {}).get(column)
@@ -159,7 +159,7 @@ def brackets_are(found, by, paper):
 def best_rates():
     """Return the learning rates that the search chose, by method."""
     table = pd.read_csv(ROOT / "figures/tuning.csv").query("epochs == 12")
-    return tune.scores(table, tune.ACTIVE).idxmax(axis=1)
+    return tune.scores_by_rate(table, tune.ACTIVE).idxmax(axis=1)
 
 
 def test_benchmark(monkeypatch, tmp_path, digits):
@@ -186,7 +186,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
             assert row["parameters"] == size
             assert row["L0"] == pytest.approx(float((A_test > 0).sum() / len(x_test)), rel=1e-5)
             assert row["dead units"] == int((A_test == 0).all(0).sum())
-            assert row["probe, %"] == h.probe(A, y, A_test, y_test)
+            assert row["probe, %"] == h.probe_accuracy(A, y, A_test, y_test)
         A = model(x[:50])
         rest = (model.decode(A) - x[:50]).square()
         expected = {
@@ -264,11 +264,13 @@ def test_decoder(monkeypatch, tmp_path, digits):
     for name, (method, strengths, lr) in found["METHODS"].items():
         assert lr == best_rates()[name.replace("weight decay", "decay 0.8")]
         row = found["curves"].query("method == @name and seed == 6").iloc[2]
-        model = common.train(method, x, 64, strengths[2:3], [6], lr, 2)
+        model = common.train_strengths(method, x, 64, strengths[2:3], [6], lr, 2)
         assert row["strength"] == strengths[2]
-        for column, number in common.measure(model, x, x_test).iloc[0].items():
+        for column, number in common.measure_stack(model, x, x_test).iloc[0].items():
             assert row[column] == pytest.approx(number, rel=0.02, abs=0.2), (name, column)
-    layer = common.train(common.layer, x, 64, [1], [6], found["METHODS"]["layer"][2], 2)
+    layer = common.train_strengths(
+        common.paper_layer, x, 64, [1], [6], found["METHODS"]["layer"][2], 2
+    )
     E, E_test, W = layer(x)[0].numpy(), layer(x_test)[0].numpy(), layer.W[0].numpy()
     row = found["account"].query("seed == 6").iloc[0]
     divided = W / E.var(0, ddof=1)[:, None]
@@ -291,7 +293,7 @@ def test_decoder(monkeypatch, tmp_path, digits):
 
 
 def test_scale(monkeypatch, tmp_path, digits):
-    parameters = {"EPOCHS": 6, "HELD": 4, "SEEDS": [7], "DATA": digits, "FIGURES": str(tmp_path)}
+    parameters = {"EPOCHS": 10, "SEEDS": [7], "DATA": digits, "FIGURES": str(tmp_path)}
     found = run("questions/scale.ipynb", monkeypatch, **parameters)
     x = h.load_images(digits)[0]
     for kind, rate in itertools.product(("SGD", "Adam"), found["RATES"]):
@@ -313,7 +315,7 @@ def test_scale(monkeypatch, tmp_path, digits):
         assert row["loss"] == pytest.approx(losses[0] / number, abs=0.5), (kind, rate)
         assert row["scaled loss"] == pytest.approx(losses[1] / number, abs=3), (kind, rate)
         assert row["log size"] == pytest.approx(float(size), abs=0.1), (kind, rate)
-    held = found["model"](x).std(1)[0]  # Adam at .01, after 20 steps
+    held = found["held"][0.01][4](x).std(1)[0]  # Adam at .01, after 20 steps
     np.testing.assert_allclose(held[held > 0.1].detach(), 3, rtol=1e-3)
     law = found["law"].set_index("rate")["loss"]
     ends = found["weighted"][-1] / found["rates"]

@@ -45,8 +45,10 @@ def test_the_same_units_are_those_of_the_best_permutation():
     A, B = normal(50, 4).relu(), normal(50, 4, seed=1).relu()
     R = np.corrcoef(A.T, B.T)[:4, 4:]
     best = max(np.mean([R[i, j] for i, j in enumerate(order)]) for order in permutations(range(4)))
-    assert common.same_units(A, B) == pytest.approx(best)
-    assert common.same_units(A, A[:, [2, 0, 3, 1]] * torch.arange(1, 5)) == pytest.approx(1)
+    assert common.matched_correlation(A, B) == pytest.approx(best)
+    assert common.matched_correlation(A, A[:, [2, 0, 3, 1]] * torch.arange(1, 5)) == pytest.approx(
+        1
+    )
 
 
 # --- Methods --------------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ def loss_by_loops(name, strength, x, W, b, V, c, mean):
 @pytest.mark.parametrize("name", ["layer", "tied_sae", "l1_sae", "top_k_sae"])
 def test_losses_of_a_stack_are_those_of_loops_at_each_strength(name):
     x, strengths = normal(30, 6) + 2, [2.0, 3.0, 1.0]
-    method = partial(common.layer, decay=0.4) if name == "layer" else getattr(common, name)
+    method = partial(common.paper_layer, decay=0.4) if name == "layer" else getattr(common, name)
     model, losses = method(x, 5, torch.tensor(strengths), [0, 1, 2])
     model.b.data += 2 if name == "layer" else 0.5  # no unit is dead
     for i, strength in enumerate(strengths):
@@ -107,13 +109,13 @@ def test_principal_components_are_cut_at_so_many_active_units():
     close(model(x)[0], A.relu())
 
 
-@pytest.mark.parametrize("method", [common.layer, common.l1_sae, common.top_k_sae])
+@pytest.mark.parametrize("method", [common.paper_layer, common.l1_sae, common.top_k_sae])
 def test_each_strength_is_trained_with_each_seed(method):
     x, options = normal(64, 6), {"lr": 0.01, "epochs": 4, "batch_size": 16}
-    stack = common.train(method, x, 5, [1.0, 3.0], [7, 8, 9], **options)
+    stack = common.train_strengths(method, x, 5, [1.0, 3.0], [7, 8, 9], **options)
     assert not any(p.requires_grad for p in stack.parameters())
     for i, (strength, seed) in enumerate([(s, seed) for s in (1.0, 3.0) for seed in (7, 8, 9)]):
-        alone = common.train(method, x, 5, [strength], [seed], **options)
+        alone = common.train_strengths(method, x, 5, [strength], [seed], **options)
         close(stack.W[i], alone.W[0], 1e-6)
 
 
@@ -123,7 +125,9 @@ def test_the_rate_is_a_tenth_in_the_last_quarter():
     def descent(x, n_units, strengths, seeds):
         return h.Encoder(6, n_units, seeds), lambda model, x: model.W.sum((1, 2))
 
-    model = common.train(descent, normal(40, 6), 5, [1.0], [0], lr=0.01, epochs=8, batch_size=20)
+    model = common.train_strengths(
+        descent, normal(40, 6), 5, [1.0], [0], lr=0.01, epochs=8, batch_size=20
+    )
     close(h.Encoder(6, 5).W - model.W, torch.full((1, 5, 6), 0.01 * 2 * (6 + 0.1 * 2)), 1e-5)
 
 
@@ -152,14 +156,14 @@ def test_decoders_are_least_squares(stack):
         gain, *_ = np.linalg.lstsq(C.reshape(-1, 1), (x - x.mean(0)).flatten(), rcond=None)
         expected = (model.decode(A_test)[i] - decoded.mean(0)) * gain[0] + x.mean(0)
         close(own(A_test[i]), expected)
-        assert common.explained(best(A[i]), x) > common.explained(own(A[i]), x)
+        assert common.variance_explained(best(A[i]), x) > common.variance_explained(own(A[i]), x)
     nothing = torch.zeros(200, 4)
     close(common.best_decoder(nothing, x)(nothing), x.mean(0).expand(200, 6))
 
 
 def test_what_is_measured_of_each_model(stack):
     model, x, x_test = stack
-    table = common.measure(model, x, x_test)
+    table = common.measure_stack(model, x, x_test)
     assert len(table) == 2 and table["dead units"].tolist() == [0, 1]
     for i, row in table.iterrows():
         A, A_test = model(x)[i], model(x_test)[i]
@@ -177,9 +181,9 @@ def test_what_is_measured_of_each_model(stack):
 def test_between_strengths_values_are_interpolated_in_the_logarithm():
     rows = pd.DataFrame({"L0": [40, 0, 10, 20], "explained": [50, -999, 10, 30]})
     for n_active, expected in {10: 10, 20 * 2**0.5: 40, 20 / 2**0.25: 25, 40: 50}.items():
-        assert common.at_active(rows, "explained", n_active) == pytest.approx(expected)
+        assert common.interpolate_at_l0(rows, "explained", n_active) == pytest.approx(expected)
     for n_active in (5, 50):
-        assert math.isnan(common.at_active(rows, "explained", n_active))
+        assert math.isnan(common.interpolate_at_l0(rows, "explained", n_active))
 
 
 def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
@@ -192,7 +196,7 @@ def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
         for L0 in (4 + seed, 16 + seed)
     ]
     table = pd.DataFrame(runs, columns=["method", "lr", "seed", "L0", "own decoder"])
-    scores = tune.scores(table, 12)
+    scores = tune.scores_by_rate(table, 12)
     for method, base in (("b", 5), ("a", 0)):
         expected = base + 100 * np.array([0.1, 0.2]) + 30 * math.log(12)
         close(scores.loc[method, [0.1, 0.2]], expected)
@@ -201,11 +205,13 @@ def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
 def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
     x, held_out = normal(64, 6), normal(30, 6, seed=1)
     options = {"n_units": 5, "epochs": 1, "batch_size": 16}
-    methods = {"layer": (common.layer, [1.0, 2.0]), "L1": (common.l1_sae, [0.5])}
-    table = tune.search(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
+    methods = {"layer": (common.paper_layer, [1.0, 2.0]), "L1": (common.l1_sae, [0.5])}
+    table = tune.search_rates(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
     assert len(table) == 2 * (2 + 1) * 2
     for _, row in table.iterrows():
         method, strength, seed = methods[row["method"]][0], row["strength"], row["seed"]
-        model = common.train(method, x, strengths=[strength], seeds=[seed], lr=row["lr"], **options)
-        expected = common.measure(model, x, held_out).iloc[0]
+        model = common.train_strengths(
+            method, x, strengths=[strength], seeds=[seed], lr=row["lr"], **options
+        )
+        expected = common.measure_stack(model, x, held_out).iloc[0]
         close(row[[*expected.index]].astype(float), expected, 1e-6)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from common import at_active
+from common import interpolate_at_l0
 
 
 @cache
@@ -89,10 +89,6 @@ def clusters(model, switch):
     return 100 * mean("competition_plane", "finds all", model=model, competition=switch)
 
 
-def costs(column):
-    return mean("competition_costs", column, loss="C", competition="on")
-
-
 def benchmark(column, model):
     return mean("3_benchmark", column, **model)
 
@@ -115,8 +111,8 @@ def fall(column, rate=0.001, first=10, last=40):
     return before - mean("scale", column, **of_adam, epoch=last)
 
 
-def held(column, rate, sizes="held"):
-    return mean("scale_held", column, optimizer=f"Adam, {sizes}", rate=rate)
+def held(column, rate):
+    return mean("scale_held", column, sizes="held", rate=rate)
 
 
 def falls_from_rate_to_rate():
@@ -154,7 +150,7 @@ def tuned(method, lr, decoder="own"):
     """What a decoder explains of held-out digits at 17 active units, after 12 epochs."""
     table = read("tuning").query("method == @method and lr == @lr and epochs == 12")
     seeds = table.groupby("seed")[[*table]]
-    return float(seeds.apply(at_active, f"{decoder} decoder", 17).mean())
+    return float(seeds.apply(interpolate_at_l0, f"{decoder} decoder", 17).mean())
 
 
 def dead(method):
@@ -258,11 +254,6 @@ NUMBERS = [
             clusters("B", "on"),
             clusters("B", "off"),
         ],
-    ),
-    (
-        COMPETITION,
-        r"competition costs ([\d.]+) of .* decorrelation (\d+),",
-        lambda: [costs("competition costs"), costs("decorrelation costs")],
     ),
     (
         README,
