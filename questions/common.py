@@ -148,8 +148,10 @@ def measure_stack(model, x, x_test):
 
 
 def interpolate_at_l0(rows, column, l0):
-    """Return a column of rows, one for each strength, interpolated at a number of active units; NaN
-    if no strength has as few, or none as many."""
+    """Return a column of rows, interpolated at a number of active units; NaN if no row has as few,
+    or none as many."""
     rows = rows[rows["L0"] > 0].sort_values("L0")
+    if rows.empty:  # all models are dead
+        return np.nan
     log_l0 = np.log(rows["L0"])
     return float(np.interp(np.log(l0), log_l0, rows[column], left=np.nan, right=np.nan))

@@ -2,8 +2,9 @@
 
 Without folders, figures/*.csv are compared with those of the last commit. In a table, the columns
 before `seed` are keys, and those after it numbers, of which the means over seeds are compared. A
-number differs if it is off by more than 2% and by more than one standard deviation of the record's
-seeds; a number of one seed, if it is off by more than 10%.
+number differs if it is off by more than 2% and by more than the square root of 3 standard errors
+of the record, which with three seeds is one standard deviation; a number of one seed, if it is off
+by more than 10%.
 """
 
 import io
@@ -17,17 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def statistics(table):
-    """Return mean and standard deviation over seeds, a row for each key and column."""
+    """Return mean, standard deviation and number of seeds, a row for each key and column."""
     keys = [*table.columns[: table.columns.get_loc("seed")]]
     numbers = table.melt([*keys, "seed"], var_name="column").astype({"value": float})
-    return numbers.groupby([*keys, "column"], sort=False)["value"].agg(["mean", "std"])
+    return numbers.groupby([*keys, "column"], sort=False)["value"].agg(["mean", "std", "count"])
 
 
 def compare(run, record):
     """Return a DataFrame of all numbers of two tables, and whether each differs, as does a number
     that only one of them has."""
     both = statistics(record).join(statistics(run)["mean"].rename("run"), how="outer")
-    allowed = (0.02 * both["mean"].abs()).clip(lower=both["std"])
+    standard_error = both["std"] / both["count"] ** 0.5
+    allowed = (0.02 * both["mean"].abs()).clip(lower=3**0.5 * standard_error)
     allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
     missing = both["mean"].isna() & both["run"].isna()
     both["differs"] = ~((both["run"] - both["mean"]).abs() <= allowed) & ~missing
@@ -46,7 +48,8 @@ def main(folder=None, record=None):
     if folder:
         tables, recorded = read_tables(folder), read_tables(record)
     else:
-        if not [*ROOT.glob("build/*.ipynb")]:
+        ended = [path for path in ROOT.glob("build/*.ipynb") if ".running" not in path.name]
+        if not ended:
             print("Nothing was run yet: `make figures` or `make questions` first.")
             return 2
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()

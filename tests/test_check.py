@@ -41,6 +41,14 @@ def test_a_number_differs_beyond_the_rule(loss, column, small, large):
     assert differing(lambda v: v + large, loss, column) == [(loss, column)]
 
 
+def test_the_more_seeds_the_less_may_a_mean_be_off():
+    """Of 84 starts of 100, the standard error is .037."""
+    record = pd.DataFrame({"loss": "C", "seed": range(100), "finds all": [1] * 84 + [0] * 16})
+    for found, differs in ((90, False), (78, False), (91, True), (77, True)):
+        run = record.assign(**{"finds all": [1] * found + [0] * (100 - found)})
+        assert compare(run, record)["differs"].all() == differs
+
+
 def test_what_only_one_of_them_has_differs():
     for run, record in ((RECORD[3:], RECORD), (RECORD, RECORD[3:])):
         both = compare(run, record)
@@ -82,6 +90,8 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
     status, said = check()
     assert status == 2 and "make figures" in said  # nothing was run
     (tmp_path / "build").mkdir()
+    (tmp_path / "build/1.running.ipynb").touch()
+    assert check()[0] == 2  # nothing has ended
     (tmp_path / "build/1.ipynb").touch()
     assert check() == (0, "6 numbers compared, 0 differ\n")
     RECORD.replace(50.0, 70.0).to_csv(table, index=False)

@@ -184,6 +184,7 @@ def test_between_strengths_values_are_interpolated_in_the_logarithm():
         assert common.interpolate_at_l0(rows, "explained", n_active) == pytest.approx(expected)
     for n_active in (5, 50):
         assert math.isnan(common.interpolate_at_l0(rows, "explained", n_active))
+    assert math.isnan(common.interpolate_at_l0(rows[rows["L0"] == 0], "explained", 10))
 
 
 def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():

@@ -198,13 +198,13 @@ NUMBERS = [
     ),
     (
         README,
-        r"with (\d+) of its 64 .* better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times"
+        r"better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times .* SAE, (\d+) of 64"
         r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
-            benchmark("dead units", SAE),
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
+            benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
@@ -257,7 +257,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"raises the redundancy from ([\d,]+) to ([\d,]+)",
+        r"redundancy rises from ([\d,]+) to ([\d,]+\d)",
         lambda: [two_by_two("redundancy", "B", "on"), two_by_two("redundancy", "B", "off")],
     ),
     (
@@ -303,7 +303,7 @@ NUMBERS = [
     (
         DECODER,
         r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
-        r" (\d+)%.* both: (\d+) and (\d+)% at 20",
+        r" (\d+)%.* both, with (\d+) and (\d+)% at",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -332,10 +332,11 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"explain less, (\d+)%\. .* gain (\d+) of the (\d+) points",
+        r"explain less, (\d+)%, and smoothed (\d+)%\. .* gain (\d+) of the (\d+) points",
         lambda: [
             mean("decoder_account", "divided"),
-            account("and smoothed"),
+            mean("decoder_account", "smoothed"),
+            account("both"),
             account("best decoder"),
         ],
     ),
@@ -351,11 +352,13 @@ NUMBERS = [
     ),
     (
         README,
-        r"explained from (\d+) to (\d+)%, where an L1 SAE has (\d+)%\. .* from (\d+) to (\d+)%, "
-        r"where an L1 SAE has (\d+)%",
+        r"explained from (\d+) to (\d+)%, .* from (\d+) to (\d+)%, where an L1 SAE has (\d+)%\. "
+        r".* from (\d+) to (\d+)%, where an L1 SAE has (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
+            at_20("layer, weight decay", "own"),
+            at_20("layer, weight decay", "best"),
             at_20("L1 SAE", "own"),
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -365,7 +368,7 @@ NUMBERS = [
     (
         SCALE,
         r"losses end between (-\d+) and (-[\d,]+\d), in the paper"
-        r".* end between (-\d+) and (-[\d,]+\d), and an",
+        r".* on average between (-\d+) and (-[\d,]+\d), and an",
         lambda: [
             scaled_ends()["loss"].max(),
             scaled_ends()["loss"].min(),
