@@ -97,6 +97,10 @@ def error_of(model, over):
     return benchmark("MSE", model) / benchmark("MSE", over)
 
 
+def papers_error(model):
+    return mean("3_errors", "paper's error", **model)
+
+
 def at_20(method, decoder):
     return mean("decoder_at_20", f"{decoder} decoder", method=method)
 
@@ -198,12 +202,14 @@ NUMBERS = [
     ),
     (
         README,
-        r"better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times .* SAE, (\d+) of 64"
+        r"better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times .* and ([\d.]+) times by"
+        r" the paper's .* and (\d+) of that SAE's"
         r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
+            papers_error(LAYER) / papers_error(SAE),
             benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
@@ -257,7 +263,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"redundancy rises from ([\d,]+) to ([\d,]+\d)",
+        r"raises the redundancy from ([\d,]+) to ([\d,]+\d)",
         lambda: [two_by_two("redundancy", "B", "on"), two_by_two("redundancy", "B", "off")],
     ),
     (
@@ -297,7 +303,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"active units by up to (ten) percentage points .* and by (\d+) for 512",
+        r"active units by up to (ten) percentage points, and for 512 by (\d+)",
         lambda: [farthest_from_formula(), shares("formula, %", 512) - shares("active, %", 512)],
     ),
     (
@@ -352,13 +358,11 @@ NUMBERS = [
     ),
     (
         README,
-        r"explained from (\d+) to (\d+)%, .* from (\d+) to (\d+)%, where an L1 SAE has (\d+)%\. "
-        r".* from (\d+) to (\d+)%, where an L1 SAE has (\d+)%",
+        r"explains (\d+)%, a decoder that is fitted afterwards (\d+)%, and an L1 SAE (\d+)%\. "
+        r".* these are (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
-            at_20("layer, weight decay", "own"),
-            at_20("layer, weight decay", "best"),
             at_20("L1 SAE", "own"),
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -378,7 +382,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d), where .* at"
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d); .* is"
         r" (-\d+)",
         lambda: [
             scaled_ends()["loss"].max(),
