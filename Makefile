@@ -75,8 +75,8 @@ STRIP = $(PYTHON) -m nbstripout --keep-output --keep-id \
   "metadata.papermill metadata.language_info.version cell.metadata.papermill cell.metadata.execution"
 record: figures questions  ## put the executed notebooks into their places
 	for f in $(PLAN:%=notebooks/%.ipynb) $(QUESTIONS:%=questions/%.ipynb); do \
-	  test ! $$f -nt build/$${f##*/} && cp build/$${f##*/} $$f && $(STRIP) $$f && \
-	  touch build/$${f##*/} || exit 1; done
+	  test ! $$f -nt build/$${f##*/} || { echo "$$f has changed since it ran" >&2; exit 1; }; \
+	  cp build/$${f##*/} $$f && $(STRIP) $$f && touch build/$${f##*/} || exit 1; done
 
 publish:  ## REPO=owner/name: write your address on GitHub into README, notebooks, page and citation
 	@python3 docs/publish.py "$(REPO)"

@@ -59,8 +59,7 @@ def main(folder=None, record=None):
         print(f"either the run or the record lacks {sorted(only)}")
     total, bad = 0, len(only)
     for name in sorted(tables.keys() & recorded.keys()):
-        run, record = (pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded))
-        both = compare(run, record)
+        both = compare(*(pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded)))
         differing = both.loc[both["differs"], ["mean", "std", "run"]]
         total, bad = total + len(both), bad + len(differing)
         if len(differing):

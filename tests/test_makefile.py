@@ -64,6 +64,13 @@ def test_a_notebook_runs_again_if_what_it_needs_has_changed(copy):
         os.utime(copy / changed, (0, 0))
 
 
+def test_what_was_recorded_need_not_run_again(copy):
+    assert not make(copy, "record", "PYTHON=./runner").returncode
+    assert len(ran(copy)) == 7
+    assert not make(copy, "record", "PYTHON=./runner").returncode
+    assert not (copy / "ran").exists()
+
+
 def test_a_run_that_fails_changes_no_figure(copy):
     assert make(copy, "figures", "PYTHON=./runner", FAIL="1").returncode
     assert ran(copy) and not (copy / "figures/picture.png").exists()
