@@ -19,7 +19,7 @@ help:  ## list these commands
 
 quick: $(QUICK)  ## run all on a sixth of the digits, into build/quick: two minutes
 
-figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: eleven minutes
+figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: twelve minutes
 
 questions: $(QUESTIONS:%=build/%.ipynb)  ## the same for the questions: half an hour
 
