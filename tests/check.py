@@ -2,9 +2,9 @@
 
 Without folders, figures/*.csv are compared with those of the last commit. In a table, the columns
 before `seed` are keys, and those after it numbers, of which the means over seeds are compared. A
-number differs if it is off by more than 2% and by more than the square root of 3 standard errors
-of the record, which with three seeds is one standard deviation; a number of one seed, if it is off
-by more than 10%.
+number differs if it is off by more than 2% and by more than one standard deviation of the record's
+seeds, or of more than three seeds by more than the square root of 3 standard errors; a number of
+one seed, if it is off by more than 10%.
 """
 
 import io
@@ -28,8 +28,8 @@ def compare(run, record):
     """Return a DataFrame of all numbers of two tables, and whether each differs, as does a number
     that only one of them has."""
     both = statistics(record).join(statistics(run)["mean"].rename("run"), how="outer")
-    standard_error = both["std"] / both["count"] ** 0.5
-    allowed = (0.02 * both["mean"].abs()).clip(lower=3**0.5 * standard_error)
+    of_seeds = both["std"] * (3 / both["count"]).clip(upper=1) ** 0.5
+    allowed = (0.02 * both["mean"].abs()).clip(lower=of_seeds)
     allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
     missing = both["mean"].isna() & both["run"].isna()
     both["differs"] = ~((both["run"] - both["mean"]).abs() <= allowed) & ~missing

@@ -41,6 +41,12 @@ def test_a_number_differs_beyond_the_rule(loss, column, small, large):
     assert differing(lambda v: v + large, loss, column) == [(loss, column)]
 
 
+def test_two_seeds_are_allowed_one_standard_deviation():
+    record = pd.DataFrame({"loss": "C", "seed": [0, 1], "L0": [9.0, 11.0]})
+    for off, differs in ((1.4, False), (1.45, True)):  # it is 1.41
+        assert compare(record.assign(L0=record["L0"] + off), record)["differs"].all() == differs
+
+
 def test_the_more_seeds_the_less_may_a_mean_be_off():
     """Of 84 starts of 100, the standard error is .037."""
     record = pd.DataFrame({"loss": "C", "seed": range(100), "finds all": [1] * 84 + [0] * 16})

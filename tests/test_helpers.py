@@ -271,7 +271,7 @@ def test_usage_dead_units_and_l0():
 
 @double
 @pytest.mark.parametrize("far", [0, 100])
-def test_the_best_gain_is_that_of_least_squares(far):
+def test_gain_and_offset_are_those_of_least_squares(far):
     x = normal(5000, 3) + far
     decoded = 0.1 * x + normal(5000, 3, seed=1) + torch.arange(3)
     columns = np.concatenate([decoded.reshape(-1, 1), np.tile(np.eye(3), (5000, 1))], 1)

@@ -41,7 +41,7 @@ def test_without_competition_all_inputs_have_one_denominator():
     close(h.lse_loss(same), common.lse_without_competition(same))
 
 
-def test_the_same_units_are_those_of_the_best_permutation():
+def test_units_are_matched_by_the_best_permutation():
     A, B = normal(50, 4).relu(), normal(50, 4, seed=1).relu()
     R = np.corrcoef(A.T, B.T)[:4, 4:]
     best = max(np.mean([R[i, j] for i, j in enumerate(order)]) for order in permutations(range(4)))

@@ -115,8 +115,12 @@ def fall(column, rate=0.001, first=10, last=40):
     return before - mean("scale", column, **of_adam, epoch=last)
 
 
-def held(column, rate):
-    return mean("scale_held", column, sizes="held", rate=rate)
+def held(column, rate, sizes="held"):
+    return mean("scale_held", column, sizes=sizes, rate=rate)
+
+
+def gain_of_held(rate):
+    return held("probe, %", rate) - held("probe, %", rate, "free")
 
 
 def falls_from_rate_to_rate():
@@ -409,6 +413,16 @@ NUMBERS = [
         SCALE,
         r"ends at (-\d+) and (-\d+), ",
         lambda: [held("loss", 0.001), held("loss", 0.01)],
+    ),
+    (
+        SCALE,
+        r"probe is better, by ([\d.]+) points at \.001 and by (\.\d) at",
+        lambda: [gain_of_held(0.001), gain_of_held(0.01)],
+    ),
+    (
+        COMPETITION,
+        r"with a distance, redundancy rises by ([\d.]+),",
+        lambda: [distance(mean, "competition off") - distance(mean, "none")],
     ),
     (
         SCALE,
