@@ -70,24 +70,8 @@ check: $(INSTALLED)  ## compare figures/*.csv with those of the last commit
 test: $(INSTALLED)  ## run the tests: half a minute
 	$(PYTHON) -m pytest -q tests
 
-STRIP = $(PYTHON) -m nbstripout --keep-output --keep-id \
-  --drop-tagged-cells injected-parameters --extra-keys \
-  "metadata.papermill metadata.language_info.version cell.metadata.papermill cell.metadata.execution"
-define RENUMBER  # the cell that papermill injects had a number, too
-import sys, nbformat
-notebook = nbformat.read(sys.argv[1], 4)
-code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-for number, cell in enumerate(code, 1):
-    for part in (cell, *(o for o in cell.outputs if "execution_count" in o)):
-        part.execution_count = number
-nbformat.write(notebook, sys.argv[1])
-endef
-export RENUMBER
 record: figures questions  ## put the executed notebooks into their places
-	for f in $(PLAN:%=notebooks/%.ipynb) $(QUESTIONS:%=questions/%.ipynb); do \
-	  test ! $$f -nt build/$${f##*/} || { echo "$$f has changed since it ran" >&2; exit 1; }; \
-	  cp build/$${f##*/} $$f && $(STRIP) $$f && $(PYTHON) -c "$$RENUMBER" $$f && \
-	  touch build/$${f##*/} || exit 1; done
+	$(PYTHON) tests/record.py $(PLAN:%=notebooks/%.ipynb) $(QUESTIONS:%=questions/%.ipynb)
 
 publish:  ## REPO=owner/name: write your address on GitHub into README, notebooks, page and citation
 	@python3 docs/publish.py "$(REPO)"

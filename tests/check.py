@@ -1,10 +1,10 @@
 """Compare the tables of a run with the record: `make check`, or `check.py FOLDER RECORD`.
 
-Without folders, figures/*.csv are compared with those of the last commit. In a table, the columns
-before `seed` are keys, and those after it numbers, of which the means over seeds are compared. A
-number differs if it is off by more than 2% and by more than one standard deviation of the record's
-seeds, or of more than three seeds by more than the square root of 3 standard errors; a number of
-one seed, if it is off by more than 10%.
+Without folders, those of figures/*.csv that a run wrote are compared with those of the last commit.
+In a table, the columns before `seed` are keys, and those after it numbers, of which the means over
+seeds are compared. A number differs if it is off by more than 2% and by more than one standard
+deviation of the record's seeds, or of more than three seeds by more than the square root of 3
+standard errors; a number of one seed, if it is off by more than 10%.
 """
 
 import io
@@ -52,9 +52,14 @@ def main(folder=None, record=None):
         if not ended:
             print("Nothing was run yet: `make figures` or `make questions` first.")
             return 2
+        since = min(path.with_suffix(".begun").stat().st_mtime for path in ended)
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
         recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p.endswith(".csv")}
         tables = read_tables(ROOT / "figures")
+        for path in ROOT.glob("figures/*.csv"):
+            if path.stat().st_mtime < since:  # no run wrote it
+                del tables[path.name]
+                recorded.pop(path.name, None)
     if only := tables.keys() ^ recorded.keys():
         print(f"either the run or the record lacks {sorted(only)}")
     total, bad = 0, len(only)
@@ -64,7 +69,7 @@ def main(folder=None, record=None):
         total, bad = total + len(both), bad + len(differing)
         if len(differing):
             print(name, differing.to_string(), sep="\n")
-    print(f"{total} numbers compared, {bad} differ")
+    print(f"{total} numbers of {len(tables)} tables compared, {bad} differ")
     return int(bad > 0)
 
 

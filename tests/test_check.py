@@ -1,13 +1,16 @@
-"""The rule of the record, and what check.py says."""
+"""The rule of the record, what check.py says, and how the record is renewed."""
 
+import os
 import shutil
 import subprocess
 import sys
 
+import nbformat
 import pandas as pd
 import pytest
 from check import compare
 from conftest import ROOT
+from record import main as put_into_place
 
 RECORD = pd.DataFrame(
     {
@@ -82,8 +85,10 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
     (tmp_path / "tests").mkdir()
     shutil.copy2(ROOT / "tests/check.py", tmp_path / "tests")
     (tmp_path / "figures").mkdir()
-    table = tmp_path / "figures/a.csv"
-    RECORD.to_csv(table, index=False)
+    table, other = tmp_path / "figures/a.csv", tmp_path / "figures/other.csv"
+    for path in (table, other):
+        RECORD.to_csv(path, index=False)
+    os.utime(other, (0, 0))  # no run wrote it
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "record")
@@ -96,13 +101,48 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
     status, said = check()
     assert status == 2 and "make figures" in said  # nothing was run
     (tmp_path / "build").mkdir()
+    (tmp_path / "build/1.begun").touch()
+    os.utime(tmp_path / "build/1.begun", (1, 1))
     (tmp_path / "build/1.running.ipynb").touch()
     assert check()[0] == 2  # nothing has ended
     (tmp_path / "build/1.ipynb").touch()
-    assert check() == (0, "6 numbers compared, 0 differ\n")
+    assert check() == (0, "6 numbers of 1 tables compared, 0 differ\n")
     RECORD.replace(50.0, 70.0).to_csv(table, index=False)
     status, said = check()
     assert status == 1 and "a.csv" in said and "70" in said
     table.rename(tmp_path / "figures/b.csv")
     status, said = check()
     assert status == 1 and "a.csv" in said and "b.csv" in said
+
+
+def test_a_notebook_that_has_run_is_put_into_its_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build").mkdir()
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=4)
+    printed = nbformat.v4.new_output("stream", text="1")
+    cells = [
+        nbformat.v4.new_markdown_cell("text", metadata={"papermill": {"duration": 1}}),
+        nbformat.v4.new_code_cell("A = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("A = 2", metadata={"tags": ["injected-parameters"]}),
+        nbformat.v4.new_code_cell("A", execution_count=4, outputs=[printed, result]),
+    ]
+    about = {
+        "language_info": {"name": "python", "version": "3.11.7"},
+        "papermill": {"version": "2"},
+    }
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=about)
+    nbformat.write(notebook, tmp_path / "build/a.ipynb")
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
+    os.utime(tmp_path / "a.ipynb", (0, 0))
+    put_into_place(["a.ipynb"])
+    found = nbformat.read(tmp_path / "a.ipynb", 4)
+    assert found.metadata == {"language_info": {"name": "python"}}
+    assert [cell.source for cell in found.cells] == ["text", "A = 1", "A"]
+    assert [cell.metadata for cell in found.cells] == [{}, {"tags": ["parameters"]}, {}]
+    assert [found.cells[i].execution_count for i in (1, 2)] == [1, 2]
+    assert [o.get("execution_count") for o in found.cells[2].outputs] == [None, 2]
+    executed = tmp_path / "build/a.ipynb"
+    assert executed.stat().st_mtime >= (tmp_path / "a.ipynb").stat().st_mtime  # up to date
+    os.utime(executed, (0, 0))
+    with pytest.raises(SystemExit, match="a.ipynb has changed"):
+        put_into_place(["a.ipynb"])
