@@ -83,9 +83,9 @@ class Encoder(nn.Module):
         z = linear(x - self.mean, self.W.flatten(0, 1), self.b.flatten())  # as of one wide layer
         return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
 
-    def decode(self, E, model=slice(None)):
-        """Return the reconstruction of codes (M, N, K), or (N, K) of the model with this index."""
-        return E @ self.W[model]
+    def decode(self, E, i=slice(None)):
+        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K)."""
+        return E @ self.W[i]
 
 
 class SparseAutoencoder(Encoder):
@@ -97,8 +97,8 @@ class SparseAutoencoder(Encoder):
         self.V = self.W if tied else self.uniform(n_units, n_inputs, fan_in=n_units)
         self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
 
-    def decode(self, A, model=slice(None)):
-        return A @ self.V[model] + self.c[model]
+    def decode(self, A, i=slice(None)):
+        return A @ self.V[i] + self.c[i]
 
 
 # --- Training ------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
     return torch.stack(history)
 
 
-# --- Measures, for each model --------------------------------------------------------------------
+# --- Measures ------------------------------------------------------------------------------------
 
 
 def squared_error(decoded, x):
-    """Return the squared error of reconstructions (M, N, D) of x (N, D), summed over inputs."""
+    """Return the squared error of reconstructions (M, N, D) of x (N, D), summed over N and D."""
     x = x.expand_as(decoded)
     return mse_loss(decoded, x, reduction="none").sum((-2, -1))  # less to store than a square
 

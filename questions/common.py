@@ -99,8 +99,8 @@ def train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size
     each = torch.tensor(strengths).repeat_interleave(len(seeds))
     model, losses = method(x, n_units, each, [*seeds] * len(strengths))
     adam = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-    fall = torch.optim.lr_scheduler.MultiStepLR(adam, [max(1, 3 * epochs // 4)])
-    h.fit(model, losses, x, epochs, adam, fall.step, batch_size)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(adam, [max(1, 3 * epochs // 4)])
+    h.fit(model, losses, x, epochs, adam, schedule.step, batch_size)
     return model.requires_grad_(False)
 
 

@@ -155,24 +155,26 @@ def load_activations(name, n_tokens):
 
 
 @torch.no_grad()
-def loss_recovered(model, x, lm_loss, zero, whole):
+def loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
     """Return how much of the language model's loss each model of a stack recovers, in percent, by
-    its own decoder. The loss is whole with the rows, and zero with their mean."""
+    its own decoder: 100 if the loss is that with the rows, 0 if it is that with their mean."""
     x = x[:N_FITTED]
     A = model(x)
     shares = []
     for i in tqdm(range(len(A)), "loss recovered", leave=False):
         decode = own_decoder(model, i, A[i], x)
         loss_of_model = lm_loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
-        shares.append(100 * (zero - loss_of_model) / (zero - whole))
+        fall = loss_with_mean - loss_of_model
+        shares.append(100 * fall / (loss_with_mean - loss_with_rows))
     return shares
 
 
 def compare_methods(x, x_test, lm_loss):
     """Return a DataFrame with a row for each method and strength."""
     n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
-    whole, zero = lm_loss(lambda rows: rows), lm_loss(lambda rows: x.mean(0).expand_as(rows))
-    print(f"loss of a token: {whole:.3f} nats; with the mean in place of the rows {zero:.3f}")
+    with_rows = lm_loss(lambda rows: rows)
+    with_mean = lm_loss(lambda rows: x.mean(0).expand_as(rows))
+    print(f"loss of a token: {with_rows:.3f} nats; with the mean of the rows {with_mean:.3f}")
     stacks = {"principal components": (COMPONENTS, principal_components(x, n_units, COMPONENTS))}
     for name, (method, strengths, lr) in METHODS.items():
         stacks[name] = strengths, train_strengths(method, x, n_units, strengths, [0], lr, **setting)
@@ -180,8 +182,8 @@ def compare_methods(x, x_test, lm_loss):
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
         table = table.join(measure_stack(model, x, x_test).drop(columns="dead units"))
-        table["loss recovered"] = loss_recovered(model, x, lm_loss, zero, whole)
-        table[["loss with rows", "loss with mean"]] = whole, zero
+        table["loss recovered"] = loss_recovered(model, x, lm_loss, with_rows, with_mean)
+        table[["loss with rows", "loss with mean"]] = with_rows, with_mean
         print(table.round(1).to_string())
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -189,7 +191,7 @@ def compare_methods(x, x_test, lm_loss):
 
 def tune_rates(x):
     """Return a search of learning rates, as in tune.py: half, once and twice the rate of METHODS,
-    on half of the rows x (N, D), with a tenth of them held out."""
+    on the first half of the rows x (N, D); the last tenth is held out."""
     n_units, held_out = x.shape[1], len(x) // 10
     setting = {"n_units": n_units, "seeds": [0], "epochs": EPOCHS, "batch_size": 2 * n_units}
     tables = []

@@ -140,8 +140,8 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeyp
     def loss(replacement):
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
-    zero, whole = loss(lambda rows: x.mean(0).expand_as(rows)), loss(lambda rows: rows)
-    found = language.loss_recovered(model, x, loss, zero, whole)
+    with_rows, with_mean = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
+    found = language.loss_recovered(model, x, loss, with_rows, with_mean)
     assert found[:2] == pytest.approx([100, 0], abs=1e-2)
     assert found == pytest.approx(
         common.measure_stack(model, x, x)["own decoder"].tolist(), abs=1e-2
@@ -152,7 +152,8 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeyp
     pd.testing.assert_series_equal(
         table["loss recovered"], table["own decoder"], check_names=False, atol=1e-2
     )
-    assert (table["loss with mean"] == zero).all() and (table["loss with rows"] == whole).all()
+    assert (table["loss with mean"] == with_mean).all()
+    assert (table["loss with rows"] == with_rows).all()
 
 
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
