@@ -81,6 +81,20 @@ def two_by_two(column, letter, switch):
     return mean("competition", column, loss=letter, competition=switch)
 
 
+def energies(column, loss, energy, change="competition off"):
+    return mean("competition_energies", column, loss=loss, energy=energy, change=change)
+
+
+def rise(loss, energy):
+    """By how many percent the redundancy rises without competition."""
+    with_competition = energies("redundancy", loss, energy, "none")
+    return 100 * (energies("redundancy", loss, energy) / with_competition - 1)
+
+
+def variation(loss, energy):
+    return energies("variation of Z, %", loss, energy)
+
+
 def distance(statistic, change):
     return statistic("competition_energies", "redundancy", loss="C", energy="|z|", change=change)
 
@@ -97,10 +111,6 @@ def error_of(model, over):
     return benchmark("MSE", model) / benchmark("MSE", over)
 
 
-def papers_error(model):
-    return mean("3_errors", "paper's error", **model)
-
-
 def at_20(method, decoder):
     return mean("decoder_at_20", f"{decoder} decoder", method=method)
 
@@ -115,12 +125,8 @@ def fall(column, rate=0.001, first=10, last=40):
     return before - mean("scale", column, **of_adam, epoch=last)
 
 
-def held(column, rate, sizes="held"):
-    return mean("scale_held", column, sizes=sizes, rate=rate)
-
-
-def gain_of_held(rate):
-    return held("probe, %", rate) - held("probe, %", rate, "free")
+def held(column, sizes):
+    return mean("scale_held", column, sizes=sizes)
 
 
 def falls_from_rate_to_rate():
@@ -206,14 +212,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"better probe, ([\d.]+)% against ([\d.]+)%; but ([\d.]+) times .* and ([\d.]+) times by"
-        r" the paper's .* and (\d+) of that SAE's"
+        r"better probe \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* units (\d+) are dead"
         r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
-            papers_error(LAYER) / papers_error(SAE),
             benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
@@ -240,8 +244,28 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+) in C, and by ([\d.]+) in B",
-        lambda: [two_by_two("same units", "C", "off"), two_by_two("same units", "B", "off")],
+        r"correlate by ([\d.]+) in C, and those of two starts by ([\d.]+\d)",
+        lambda: [
+            two_by_two("same units", "C", "off"),
+            energies("same units", "C", "ReLU", "none"),
+        ],
+    ),
+    (
+        COMPETITION,
+        r"number varies by (\d+)%, .* In C it varies by (\d+)%",
+        lambda: [two_by_two("variation of Z, %", loss, "off") for loss in "BC"],
+    ),
+    (
+        COMPETITION,
+        r"where it varies by (\d+)% \(C, with .* by (\d+)% where it varies by (\d+)% .*"
+        r" in B by (\d+), (\d+) and (\d+)%, where it varies by (\d+), (\d+) and (\d+)%",
+        lambda: [
+            variation("C", "ReLU"),
+            rise("C", "|z|"),
+            variation("C", "|z|"),
+            *(rise("B", energy) for energy in ("softplus", "ReLU", "|z|")),
+            *(variation("B", energy) for energy in ("softplus", "ReLU", "|z|")),
+        ],
     ),
     (
         COMPETITION,
@@ -267,8 +291,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"raises the redundancy from ([\d,]+) to ([\d,]+\d)",
-        lambda: [two_by_two("redundancy", "B", "on"), two_by_two("redundancy", "B", "off")],
+        r"no decorrelation, from ([\d,]+) to ([\d,]+\d), and leaves that of C at (\d+)",
+        lambda: [
+            two_by_two("redundancy", "B", "on"),
+            two_by_two("redundancy", "B", "off"),
+            two_by_two("redundancy", "C", "off"),
+        ],
     ),
     (
         SPARSITY,
@@ -277,11 +305,20 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"fails: (\d+)% of 512 are active, and the formula says (\d+)\. .* without it, (\d+)% of",
+        r"Of 512 units (\d+)% are active, and the formula says (\d+); without .*, (\d+)% are",
         lambda: [
             shares("active, %", 512),
             shares("formula, %", 512),
             mean("sparsity_formula", "active, %", changed="units, no decorrelation"),
+        ],
+    ),
+    (
+        SPARSITY,
+        r"from (\d+)% after 6 epochs to (\d+)% after 24 and (\d+)% after 100",
+        lambda: [
+            mean("sparsity_parts", "L0", price="on", competition="on") / 0.64,
+            mean("sparsity_formula", "active, %", changed="nothing"),
+            ablation("L0", "C") / 0.64,
         ],
     ),
     (
@@ -307,8 +344,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"active units by up to (ten) percentage points, and for 512 by (\d+)",
-        lambda: [farthest_from_formula(), shares("formula, %", 512) - shares("active, %", 512)],
+        r"with it some (\d+) of 64 are active on a digit, without it (\d+)\.",
+        lambda: [ablation("L0", "B"), ablation("L0", "D")],
     ),
     (
         DECODER,
@@ -342,12 +379,15 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"explain less, (\d+)%, and smoothed (\d+)%\. .* gain (\d+) of the (\d+) points",
+        r"explain less, (\d+)%, and smoothed (\d+)%\. .* gain (\d+) of the (\d+) points"
+        r".* gain (\d+) more\. The last (\d+) are",
         lambda: [
             mean("decoder_account", "divided"),
             mean("decoder_account", "smoothed"),
             account("both"),
             account("best decoder"),
+            account("unit by unit") - account("both"),
+            account("best decoder") - account("unit by unit"),
         ],
     ),
     (
@@ -362,8 +402,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"explains (\d+)%, a decoder that is fitted afterwards (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* these are (\d+), (\d+) and (\d+)%",
+        r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
+        r".* it is (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -386,8 +426,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-[\d,]+\d); .* is"
-        r" (-\d+)",
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* are from (-\d+) to (-[\d,]+\d), and"
+        r" that of an untrained layer is (-\d+)",
         lambda: [
             scaled_ends()["loss"].max(),
             scaled_ends()["loss"].min(),
@@ -400,7 +440,7 @@ NUMBERS = [
     (SCALE, r"is within (\d+)% of", lambda: [100 * farthest_from_growth()]),
     (
         SCALE,
-        r"probe goes from ([\d.]+) to ([\d.]+)%, .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
+        r"probe goes from ([\d.]+) to ([\d.]+)%\. .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
         lambda: [
             read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().min(),
             read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().max(),
@@ -411,17 +451,30 @@ NUMBERS = [
     (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
         SCALE,
-        r"ends at (-\d+) and (-\d+), ",
-        lambda: [held("loss", 0.001), held("loss", 0.01)],
+        r"ends at (-\d+) and (-\d+), and the scaled loss .* at some (-[\d,]+\d)\. .* with"
+        r" ([\d.]+)% at a size of 3, .* units have ([\d.]+)%, and worst at 100, with ([\d.]+)%",
+        lambda: [
+            held("loss", "held at 3"),
+            held("loss", "held at 10"),
+            held("scaled loss", "held at 10"),
+            held("probe, %", "held at 3"),
+            held("probe, %", "free"),
+            held("probe, %", "held at 100"),
+        ],
     ),
     (
         SCALE,
-        r"probe is better, by ([\d.]+) points at \.001 and by (\.\d) at",
-        lambda: [gain_of_held(0.001), gain_of_held(0.01)],
+        r"and \.1 it falls by (\d+), (\d+) and (\d+)\. But from epoch 10 to 40 it falls by (\d+),"
+        r" (\d+) and (\d+),",
+        lambda: [
+            fall("loss", rate, *epochs)
+            for epochs in ((40, 100), (10, 40))
+            for rate in (0.001, 0.01, 0.1)
+        ],
     ),
     (
         COMPETITION,
-        r"with a distance, redundancy rises by ([\d.]+),",
+        r"with a distance it rises by ([\d.]+),",
         lambda: [distance(mean, "competition off") - distance(mean, "none")],
     ),
     (
