@@ -7,7 +7,7 @@ A line of NUMBERS is a place, a pattern whose groups are numbers, and what they 
 import json
 import math
 import re
-from functools import cache
+from functools import cache, partial
 
 import pandas as pd
 import pytest
@@ -92,7 +92,7 @@ def rise(loss, energy):
 
 
 def variation(loss, energy):
-    return energies("variation of Z, %", loss, energy)
+    return energies("variation of Z, %", loss, energy, "none")
 
 
 def distance(statistic, change):
@@ -252,14 +252,24 @@ NUMBERS = [
     ),
     (
         COMPETITION,
+        r"redundancy from ([\d,]+) to ([\d,]+), and the probe falls from ([\d.]+) to ([\d.]+)%",
+        lambda: [
+            two_by_two(column, "B", switch)
+            for column in ("redundancy", "probe, %")
+            for switch in ("on", "off")
+        ],
+    ),
+    (
+        COMPETITION,
         r"number varies by (\d+)%, .* In C it varies by (\d+)%",
         lambda: [two_by_two("variation of Z, %", loss, "off") for loss in "BC"],
     ),
     (
         COMPETITION,
-        r"where it varies by (\d+)% \(C, with .* by (\d+)% where it varies by (\d+)% .*"
+        r"varies by (\d+) or (\d+)% \(C, with .* by (\d+)% where \$Z\$ varies by (\d+)% .*"
         r" in B by (\d+), (\d+) and (\d+)%, where it varies by (\d+), (\d+) and (\d+)%",
         lambda: [
+            variation("C", "softplus"),
             variation("C", "ReLU"),
             rise("C", "|z|"),
             variation("C", "|z|"),
@@ -269,12 +279,11 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"it rises from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+\d)",
+        r"rises from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+) .* noise to ([\d.]+) ± ([\d.]+\d)",
         lambda: [
-            distance(mean, "none"),
-            distance(deviation, "none"),
-            distance(mean, "competition off"),
-            distance(deviation, "competition off"),
+            statistic(change)
+            for change in ("none", "competition off", "noise")
+            for statistic in (partial(distance, mean), partial(distance, deviation))
         ],
     ),
     (
@@ -415,7 +424,7 @@ NUMBERS = [
     ),
     (
         SCALE,
-        r"losses end between (-\d+) and (-[\d,]+\d), in the paper"
+        r"losses end between (-\d+) and (-[\d,]+\d), and the"
         r".* on average between (-\d+) and (-[\d,]+\d), and an",
         lambda: [
             scaled_ends()["loss"].max(),
@@ -440,7 +449,7 @@ NUMBERS = [
     (SCALE, r"is within (\d+)% of", lambda: [100 * farthest_from_growth()]),
     (
         SCALE,
-        r"probe goes from ([\d.]+) to ([\d.]+)%\. .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
+        r"probe goes from ([\d.]+) to ([\d.]+)%, .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
         lambda: [
             read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().min(),
             read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().max(),
@@ -479,13 +488,13 @@ NUMBERS = [
     ),
     (
         SCALE,
-        r"it falls by ([\d.]+), ([\d.]+) and ([\d.]+); at \.0001, .* smallest, by ([\d.]+\d)",
+        r"it falls by ([\d.]+), ([\d.]+) and ([\d.]+); at \.0001 by ([\d.]+\d)\.",
         lambda: [
             mean("scale_law", "fall from epoch 10 to 40", rate=rate)
             for rate in (0.001, 0.01, 0.1, 0.0001)
         ],
     ),
-    (SCALE, r"it falls by (\d+), (\d+) and (\d+), in", lambda: falls_from_rate_to_rate()),
+    (SCALE, r"last loss falls by (\d+), (\d+) and (\d+), in", lambda: falls_from_rate_to_rate()),
 ]
 
 
