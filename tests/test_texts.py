@@ -216,7 +216,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"better probe \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* units (\d+) are dead"
+        r"better probe \(([\d.]+)% against ([\d.]+)%\), .* error, ([\d.]+) times .* units (\d+) are dead"
         r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
@@ -304,11 +304,11 @@ NUMBERS = [
     ),
     (
         README,
-        r"no decorrelation, from ([\d,]+) to ([\d,]+\d), and leaves that of C at (\d+)",
+        r"redundancy is (\d+) with .* it is ([\d,]+) with competition and ([\d,]+\d) without",
         lambda: [
+            two_by_two("redundancy", "C", "off"),
             two_by_two("redundancy", "B", "on"),
             two_by_two("redundancy", "B", "off"),
-            two_by_two("redundancy", "C", "off"),
         ],
     ),
     (
