@@ -216,7 +216,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"better probe \(([\d.]+)% against ([\d.]+)%\), .* error, ([\d.]+) times .* units (\d+) are dead"
+        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error, ([\d.]+) times .* units (\d+) are dead"
         r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
@@ -256,7 +256,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"redundancy from ([\d,]+) to ([\d,]+), and the probe falls from ([\d.]+) to ([\d.]+)%",
+        r"redundancy from ([\d,]+) to ([\d,]+), and the probe, .* from ([\d.]+) to ([\d.]+)%",
         lambda: [
             two_by_two(column, "B", switch)
             for column in ("redundancy", "probe, %")
