@@ -84,7 +84,8 @@ class Encoder(nn.Module):
         return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
 
     def decode(self, E, i=slice(None)):
-        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K)."""
+        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K), which for
+        this layer is one up to an offset."""
         return E @ self.W[i]
 
 
@@ -105,7 +106,8 @@ class SparseAutoencoder(Encoder):
 
 
 def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=128, seed=0):
-    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M).
+    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M). In each
+    epoch, inputs that make no whole minibatch are left out, others each time.
 
     losses : losses(model, minibatch), a number for each model, (M,)
     optimizer : Adam at the paper's rate, if None

@@ -37,7 +37,7 @@ METHODS = {  # and the strengths between which 17 active units are found
     "layer, decay 1.6": (partial(paper_layer, decay=1.6), [0.5, 1, 2, 4]),
     "tied SAE": (tied_sae, [0.1, 0.2, 0.4, 0.8]),
     "L1 SAE": (l1_sae, [0.2, 0.4, 0.8, 1.6]),
-    "TopK SAE": (top_k_sae, [ACTIVE]),
+    "TopK SAE": (top_k_sae, [ACTIVE, 24]),  # of k, some units may not be above zero
 }
 
 
@@ -53,10 +53,12 @@ def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_si
 
 
 def scores_by_rate(table, n_active):
-    """Return what each method explains at each rate: a DataFrame, methods by rates."""
+    """Return what each method explains at each rate: a DataFrame, methods by rates. It is NaN if a
+    seed has no models with as few active units, or none with as many."""
     groups = table.groupby(["method", "lr", "seed"], sort=False)
     score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=n_active)
-    return score.groupby(["method", "lr"], sort=False).mean().unstack()
+    mean = score.groupby(["method", "lr"], sort=False).agg(lambda seeds: seeds.mean(skipna=False))
+    return mean.unstack()
 
 
 def main():

@@ -173,8 +173,8 @@ def test_the_answer_follows_from_the_counts(page):
     answers = page(f"{json.dumps(counts)}.map(counts => answer(...counts))")
     for (b, b0, c, c0), text in zip(counts, answers):
         of_b, of_c = text.split(" C ")
-        assert ("repeats itself more" in of_b) == (b0 > b + 1) and f"({b} → {b0})" in of_b
-        assert ("keeps its units apart" in of_c) == (max(c, c0) < 3)
+        assert ("repeats itself more" in of_b) == (b0 > b + 1) and f"({b} → {b0} alike)" in of_b
+        assert ("hardly changes" in of_c) == (max(c, c0) < 3)
         assert ("repeats itself more" in of_c) == (c0 > c + 1 and c0 > 2)
 
 

@@ -201,6 +201,8 @@ def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
     for method, base in (("b", 5), ("a", 0)):
         expected = base + 100 * np.array([0.1, 0.2]) + 30 * math.log(12)
         close(scores.loc[method, [0.1, 0.2]], expected)
+    without = table.query("not (seed == 2 and lr == .1 and L0 > 12)")
+    assert tune.scores_by_rate(without, 12).isna().sum(axis=1).tolist() == [1, 1]
 
 
 def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():

@@ -81,22 +81,22 @@ def two_by_two(column, letter, switch):
     return mean("competition", column, loss=letter, competition=switch)
 
 
-def energies(column, loss, energy, change="competition off"):
-    return mean("competition_energies", column, loss=loss, energy=energy, change=change)
+def energies(column, loss, energy):
+    return mean("competition_energies", column, loss=loss, energy=energy)
 
 
 def rise(loss, energy):
     """By how many percent the redundancy rises without competition."""
-    with_competition = energies("redundancy", loss, energy, "none")
-    return 100 * (energies("redundancy", loss, energy) / with_competition - 1)
+    without = energies("redundancy, off", loss, energy)
+    return 100 * (without / energies("redundancy", loss, energy) - 1)
 
 
 def variation(loss, energy):
-    return energies("variation of Z, %", loss, energy, "none")
+    return energies("variation of Z, %", loss, energy)
 
 
-def distance(statistic, change):
-    return statistic("competition_energies", "redundancy", loss="C", energy="|z|", change=change)
+def distance(statistic, column):
+    return statistic("competition_energies", column, loss="C", energy="|z|")
 
 
 def clusters(model, switch):
@@ -119,7 +119,7 @@ def at_16(method, column):
     return mean("decoder_at_16", column, method=method)
 
 
-def fall(column, rate=0.001, first=10, last=40):
+def fall(column, rate, first, last):
     of_adam = {"optimizer": "Adam", "rate": rate}
     before = mean("scale", column, **of_adam, epoch=first)
     return before - mean("scale", column, **of_adam, epoch=last)
@@ -156,8 +156,8 @@ def untrained():
 
 
 def farthest_from_growth():
-    ends = read("scale_ends").groupby(["optimizer", "rate"])[["late fall", "by sizes"]].mean()
-    return float((ends["by sizes"] / ends["late fall"] - 1).abs().max())
+    ends = read("scale_ends").groupby(["optimizer", "rate"])[["late fall", "by growth"]].mean()
+    return float((ends["by growth"] / ends["late fall"] - 1).abs().max())
 
 
 def tuned(method, lr, decoder="own"):
@@ -173,12 +173,11 @@ def dead(method):
 
 
 def mean_ends():
-    ends = read("scale_ends").groupby(["optimizer", "rate"])
-    return ends[["loss", "variance term", "scaled loss", "dead units"]].mean()
+    return read("scale_ends").groupby(["optimizer", "rate"]).mean(numeric_only=True)
 
 
 def without_variance():
-    return mean_ends()["loss"] - mean_ends()["variance term"]
+    return mean_ends()["without variance"]
 
 
 NUMBERS = [
@@ -216,8 +215,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error, ([\d.]+) times .* units (\d+) are dead"
-        r".* a probe of ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times",
+        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times .* units (\d+) are dead"
+        r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
@@ -243,7 +242,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"(\d+) of 64 are active on a digit, in C ([\d.]+\d)",
+        r"([\d.]+) of 64 are active on a digit, in C ([\d.]+\d)",
         lambda: [ablation("L0", "D"), ablation("L0", "C")],
     ),
     (
@@ -251,7 +250,7 @@ NUMBERS = [
         r"correlate by ([\d.]+) in C, and those of two starts by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
-            energies("same units", "C", "ReLU", "none"),
+            energies("same units, start", "C", "ReLU"),
         ],
     ),
     (
@@ -270,7 +269,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"varies by (\d+) or (\d+)% \(C, with .* by (\d+)% where \$Z\$ varies by (\d+)% .*"
+        r"varies by ([\d.]+) or ([\d.]+)% \(C, with .* by (\d+)% where \$Z\$ varies by (\d+)% .*"
         r" in B by (\d+), (\d+) and (\d+)%, where it varies by (\d+), (\d+) and (\d+)%",
         lambda: [
             variation("C", "softplus"),
@@ -285,8 +284,8 @@ NUMBERS = [
         COMPETITION,
         r"rises from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+), .* noise to ([\d.]+) ± ([\d.]+\d)",
         lambda: [
-            distance(statistic, change)
-            for change in ("none", "competition off", "noise")
+            distance(statistic, column)
+            for column in ("redundancy", "redundancy, off", "redundancy, noise")
             for statistic in (mean, deviation)
         ],
     ),
@@ -304,12 +303,17 @@ NUMBERS = [
     ),
     (
         README,
-        r"redundancy is (\d+) with .* it is ([\d,]+) with competition and ([\d,]+\d) without",
+        r"In C the redundancy stays at (\d+)\. In B, .* rises from ([\d,]+) to ([\d,]+\d)",
         lambda: [
             two_by_two("redundancy", "C", "off"),
             two_by_two("redundancy", "B", "on"),
             two_by_two("redundancy", "B", "off"),
         ],
+    ),
+    (
+        "docs/index.html",
+        r"redundancy of B, .*\n.*from ([\d,]+) to ([\d,]+), and changes",
+        lambda: [two_by_two("redundancy", "B", switch) for switch in ("on", "off")],
     ),
     (
         SPARSITY,
@@ -318,7 +322,7 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"Of 512 units (\d+)% are active, and the formula says (\d+); without .*, (\d+)% are",
+        r"of 512 units (\d+)% are active, and the formula says (\d+); without .*, (\d+)% are",
         lambda: [
             shares("active, %", 512),
             shares("formula, %", 512),
@@ -357,13 +361,13 @@ NUMBERS = [
     ),
     (
         README,
-        r"with it some (\d+) of 64 are active on a digit, without it (\d+)\.",
-        lambda: [ablation("L0", "B"), ablation("L0", "D")],
+        r"without decorrelation, has ([\d.]+) of them, and C ([\d.]+); D, .* has ([\d.]+)\. ",
+        lambda: [ablation("L0", letter) for letter in "BCD"],
     ),
     (
         DECODER,
         r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
-        r" (\d+)%.* both, with (\d+) and (\d+)% at",
+        r" (\d+)%[\s\S]* both, with (\d+) and (\d+)% at",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -405,7 +409,7 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"from (\d+) to (\d+)%, and .* is ([\d.]+) nats .* and ([\d.]+) more",
+        r"from (\d+) to (\d+)%, and [\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -416,7 +420,7 @@ NUMBERS = [
     (
         README,
         r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* it is (\d+), (\d+) and (\d+)%",
+        r".* the three have (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -429,7 +433,7 @@ NUMBERS = [
     (
         SCALE,
         r"losses end between (-\d+) and (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .* on average"
-        r" between (-\d+) and (-[\d,]+\d), and an",
+        r" between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -437,68 +441,66 @@ NUMBERS = [
             without_variance().min(),
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
+            untrained(),
         ],
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d), .* end between (-\d+) and (-\d+) in all",
+        r"end at losses from (-\d+) to (-[\d,]+\d); .* end between (-\d+) and (-\d+)\. .*"
+        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
             without_variance().max(),
             without_variance().min(),
+            mean_ends()["scaled loss"].max(),
+            mean_ends()["scaled loss"].min(),
+            untrained(),
         ],
     ),
-    (SCALE, r"an untrained layer is at (-\d+)", lambda: [untrained()]),
-    (SCALE, r"is within (\d+)% of", lambda: [100 * farthest_from_growth()]),
     (
         SCALE,
-        r"probe goes from ([\d.]+) to ([\d.]+)%, .* SGD ends at (-\d+) and Adam at (-[\d,]+\d)",
+        r"gained between (\d+) and (\d+) over an untrained",
         lambda: [
-            read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().min(),
-            read("scale_ends").groupby(["optimizer", "rate"])["probe, %"].mean().max(),
-            mean("scale_ends", "loss", optimizer="SGD", rate=0.01),
-            mean("scale_ends", "loss", optimizer="Adam", rate=0.01),
+            untrained() - mean_ends()["scaled loss"].max(),
+            untrained() - mean_ends()["scaled loss"].min(),
         ],
+    ),
+    (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
+    (
+        SCALE,
+        r"It goes from ([\d.]+) to ([\d.]+)%, and the paper's",
+        lambda: [mean_ends()["probe, %"].min(), mean_ends()["probe, %"].max()],
     ),
     (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
         SCALE,
-        r"ends at (-\d+) and (-\d+), and the scaled loss .* at some (-[\d,]+\d)\. .* with"
-        r" ([\d.]+)% at a size of 3, .* units have ([\d.]+)%, and worst at 100, with ([\d.]+)%",
+        r"ends at some (-[\d,]+\d), .* with ([\d.]+)% at a size of 3 for ([\d.]+)% of free units,"
+        r" and worst at 100, with ([\d.]+)%\. .* some (\d+), and the probe has ([\d.]+)%",
         lambda: [
-            held("loss", "held at 3"),
-            held("loss", "held at 10"),
             held("scaled loss", "held at 10"),
             held("probe, %", "held at 3"),
             held("probe, %", "free"),
             held("probe, %", "held at 100"),
+            held("L0", "held at 100"),
+            held("probe, %", "held at 1"),
         ],
     ),
     (
         SCALE,
-        r"and \.1 it falls by (\d+), (\d+) and (\d+)\. But from epoch 10 to 40 it falls by (\d+),"
-        r" (\d+) and (\d+),",
-        lambda: [
-            fall("loss", rate, *epochs)
-            for epochs in ((40, 100), (10, 40))
-            for rate in (0.001, 0.01, 0.1)
-        ],
+        r"it falls by (\d+) to (\d+) at three rates, and at \.0001 by (\d+)\.",
+        lambda: [fall("loss", rate, 40, 100) for rate in (0.001, 0.1, 0.0001)],
     ),
     (
         COMPETITION,
         r"with a distance it rises by ([\d.]+),",
-        lambda: [distance(mean, "competition off") - distance(mean, "none")],
+        lambda: [distance(mean, "redundancy, off") - distance(mean, "redundancy")],
     ),
     (
         SCALE,
-        r"it falls by ([\d.]+), ([\d.]+) and ([\d.]+); at \.0001 by ([\d.]+\d)\.",
-        lambda: [
-            mean("scale_law", "fall from epoch 10 to 40", rate=rate)
-            for rate in (0.001, 0.01, 0.1, 0.0001)
-        ],
+        r"rate to rate it falls by (\d+), (\d+) and (\d+), in",
+        lambda: falls_from_rate_to_rate(),
     ),
-    (SCALE, r"last loss falls by (\d+), (\d+) and (\d+), in", lambda: falls_from_rate_to_rate()),
 ]
 
 
