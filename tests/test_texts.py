@@ -215,7 +215,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times .* units (\d+) are dead"
+        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
+        r" .* units (\d+) are dead"
         r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
@@ -247,9 +248,10 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+) in C, and those of two starts by ([\d.]+\d)",
+        r"correlate by ([\d.]+)\. .* they do by ([\d.]+), and those of two starts by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
+            energies("same units, off", "C", "ReLU"),
             energies("same units, start", "C", "ReLU"),
         ],
     ),
@@ -447,7 +449,8 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d); .* end between (-\d+) and (-\d+)\. .*"
-        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
+        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+):"
+        r" .* training gains (\d+) at",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -456,6 +459,7 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
+            untrained() - mean_ends()["scaled loss"].min(),
         ],
     ),
     (
