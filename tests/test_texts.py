@@ -215,7 +215,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
+        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error: ([\d.]+) times the"
         r" .* units (\d+) are dead"
         r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
@@ -305,9 +305,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"In C the redundancy stays at (\d+)\. In B, .* rises from ([\d,]+) to ([\d,]+\d)",
+        r"In C the redundancy stays at (\d+), the probe at ([\d.]+)%, .* of ([\d.]+) with"
+        r" .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
         lambda: [
             two_by_two("redundancy", "C", "off"),
+            two_by_two("probe, %", "C", "off"),
+            two_by_two("same units", "C", "off"),
             two_by_two("redundancy", "B", "on"),
             two_by_two("redundancy", "B", "off"),
         ],
@@ -449,8 +452,7 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d); .* end between (-\d+) and (-\d+)\. .*"
-        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+):"
-        r" .* training gains (\d+) at",
+        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -459,7 +461,6 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
-            untrained() - mean_ends()["scaled loss"].min(),
         ],
     ),
     (
