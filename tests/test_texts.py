@@ -215,7 +215,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error: ([\d.]+) times the"
+        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
         r" .* units (\d+) are dead"
         r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
@@ -451,8 +451,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d); .* end between (-\d+) and (-\d+)\. .*"
-        r" end between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)\.",
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
+        r" between (-\d+) and (-[\d,]+\d), and that of an untrained layer is (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
