@@ -67,7 +67,7 @@ tune: $(INSTALLED)  ## search the learning rates of notebook 3 and `decoder`, in
 check: $(INSTALLED)  ## compare figures/*.csv with those of the last commit
 	$(PYTHON) tests/check.py
 
-test: $(INSTALLED)  ## run the tests: half a minute
+test: $(INSTALLED)  ## run the tests: a minute
 	$(PYTHON) -m pytest -q tests
 
 record: figures questions  ## put the executed notebooks into their places
