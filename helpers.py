@@ -84,8 +84,8 @@ class Encoder(nn.Module):
         return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
 
     def decode(self, E, i=slice(None)):
-        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K), which for
-        this layer is one up to an offset."""
+        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K). The mean is
+        not added."""
         return E @ self.W[i]
 
 

@@ -189,8 +189,8 @@ NUMBERS = [
     (THEOREM, r"from (\d+) of 100 each takes", lambda: [ends("C", "a cluster each, %")]),
     (
         ABLATION,
-        r"redundancy of some (1,800), .* brings it down to (\d+)",
-        lambda: [round(ablation("redundancy", "B"), -2), ablation("redundancy", "C")],
+        r"redundancy of ([\d,]+), of .* brings it down to (\d+)",
+        lambda: [ablation("redundancy", letter) for letter in "BC"],
     ),
     (ABLATION, r"but (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
