@@ -9,7 +9,7 @@ QUICK := $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)
 
 # Two notebooks run side by side, the longest first, each on one thread, so that the number of cores
 # changes no bits.
-MAKEFLAGS += -j2
+IN_PAIRS := +@$(MAKE) --no-print-directory -j2
 # The memory of a step is kept for the next one, which saves a sixth of the time with glibc.
 export MALLOC_MMAP_THRESHOLD_ = 33554432
 export MALLOC_TRIM_THRESHOLD_ = 268435456
@@ -17,11 +17,14 @@ export MALLOC_TRIM_THRESHOLD_ = 268435456
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-quick: $(QUICK)  ## run all on a sixth of the digits, into build/quick: two minutes
+quick: $(INSTALLED)  ## run all on a sixth of the digits, into build/quick: two minutes
+	$(IN_PAIRS) $(QUICK)
 
-figures: $(PLAN:%=build/%.ipynb)  ## run the plan's notebooks in full, into figures/: twelve minutes
+figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: twelve minutes
+	$(IN_PAIRS) $(PLAN:%=build/%.ipynb)
 
-questions: $(QUESTIONS:%=build/%.ipynb)  ## the same for the questions: half an hour
+questions: $(INSTALLED)  ## the same for the questions: half an hour
+	$(IN_PAIRS) $(QUESTIONS:%=build/%.ipynb)
 
 # A notebook runs again if it, or what it imports, has changed. What it draws is moved to figures/
 # when it has ended, so that a run that is stopped changes nothing there.

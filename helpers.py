@@ -54,7 +54,7 @@ def correlation(E):
     squares = C.square().sum(-2, keepdim=True)
     # the mean of a constant unit is rounded, so that its C is not exactly zero
     rounding = (10 * torch.finfo(E.dtype).eps) ** 2 * E.square().sum(-2, keepdim=True)
-    varies = squares > rounding
+    varies = squares > rounding.clamp(min=1e-20)  # below it, gradients overflow
     C = C / squares.where(varies, torch.inf).sqrt()
     return C.mT @ C
 
@@ -133,11 +133,11 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
         order = torch.randperm(len(x), generator=rng).to(x.device)
         total = 0
         for rows in order[: n_batches * batch_size].view(n_batches, batch_size):
-            of_models = losses(model, x.index_select(0, rows))
+            batch_losses = losses(model, x.index_select(0, rows))
             optimizer.zero_grad()
-            of_models.sum().backward()  # no model sees another's loss
+            batch_losses.sum().backward()  # no model sees another's loss
             optimizer.step()
-            total += of_models.detach()
+            total += batch_losses.detach()
         history.append(total / n_batches)
         if not history[-1].isfinite().all():
             raise FloatingPointError(f"losses after epoch {epoch + 1}: {history[-1].tolist()}")
@@ -223,8 +223,8 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
     """
     try:
         with np.load(path) as file:
-            if file["x_train"].dtype != np.uint8:
-                raise TypeError("x_train is not of bytes, from 0 to 255")
+            if not file["x_train"].dtype == file["x_test"].dtype == np.uint8:
+                raise TypeError("x_train and x_test are not of bytes, from 0 to 255")
             x, x_test = (torch.from_numpy(file[k] / np.float32(255)) for k in ("x_train", "x_test"))
             y, y_test = (torch.from_numpy(file[k].astype(int)) for k in ("y_train", "y_test"))
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array

@@ -21,7 +21,8 @@ def statistics(table):
     """Return mean, standard deviation and number of seeds, a row for each key and column."""
     keys = [*table.columns[: table.columns.get_loc("seed")]]
     numbers = table.melt([*keys, "seed"], var_name="column").astype({"value": float})
-    return numbers.groupby([*keys, "column"], sort=False)["value"].agg(["mean", "std", "count"])
+    groups = numbers.groupby([*keys, "column"], sort=False, dropna=False)
+    return groups["value"].agg(["mean", "std", "count"])
 
 
 def compare(run, record):

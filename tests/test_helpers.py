@@ -82,6 +82,15 @@ def test_gradients_are_those_of_other_functions(energies):
 
 
 @both_precisions
+@pytest.mark.parametrize("size", [10.0**power for power in range(-34, -2, 3)])
+def test_gradients_of_a_nearly_constant_unit_are_finite(size, dtype):
+    E = normal(40, 5).to(dtype)
+    E[:, 2] *= size
+    h.loss(E.requires_grad_()).backward()
+    assert E.grad.isfinite().all()
+
+
+@both_precisions
 def test_a_constant_unit_is_not_correlated_though_its_mean_is_rounded(dtype):
     E = normal(60_000, 3).to(dtype)
     E[:, 0], E[:, 2] = 0.1, 1e4 + 1e-14 * E[:, 2]

@@ -122,3 +122,11 @@ def test_what_is_no_address_is_refused(copy, repository):
     refused = make(copy, "publish", f"REPO={repository}")
     assert refused.returncode and "REPO=owner/name" in refused.stderr
     assert (copy / "README.md").read_text("utf-8") == before
+
+
+def test_commands_run_one_after_another(copy):
+    (copy / "build").mkdir()
+    (copy / "build/old").touch()
+    assert not make(copy, "clean", "figures", "PYTHON=./runner").returncode
+    assert ran(copy) == PLAN
+    assert not (copy / "build/old").exists()

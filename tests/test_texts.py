@@ -215,19 +215,19 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
-        r" .* units (\d+) are dead"
-        r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
+        r"classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
+        r"[\s\S]* in the classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
-            benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
+    (README, r"64 units, (\d+) are dead", lambda: [benchmark("dead units", SAE)]),
+    (README, r"The (\d+) units .* not dead", lambda: [64 - benchmark("dead units", SAE)]),
     (
         BENCHMARK,
         r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
@@ -305,8 +305,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"In C the redundancy stays at (\d+), the probe at ([\d.]+)%, .* of ([\d.]+) with"
-        r" .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
+        r"In C, the redundancy stays at (\d+) and the classifier at ([\d.]+)%, .* by ([\d.]+)"
+        r" with .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
         lambda: [
             two_by_two("redundancy", "C", "off"),
             two_by_two("probe, %", "C", "off"),
@@ -366,8 +366,14 @@ NUMBERS = [
     ),
     (
         README,
-        r"without decorrelation, has ([\d.]+) of them, and C ([\d.]+); D, .* has ([\d.]+)\. ",
-        lambda: [ablation("L0", letter) for letter in "BCD"],
+        r"without decorrelation, has ([\d.]+) of them, and C ([\d.]+), or ([\d.]+) without .*"
+        r"; D, .* has ([\d.]+\d)",
+        lambda: [
+            ablation("L0", "B"),
+            ablation("L0", "C"),
+            two_by_two("L0", "C", "off"),
+            ablation("L0", "D"),
+        ],
     ),
     (
         DECODER,
@@ -451,16 +457,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d), and that of an untrained layer is (-\d+)\.",
+        r"end at losses from (-\d+) to (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
             without_variance().max(),
             without_variance().min(),
-            mean_ends()["scaled loss"].max(),
-            mean_ends()["scaled loss"].min(),
-            untrained(),
         ],
     ),
     (
