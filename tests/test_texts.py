@@ -192,7 +192,7 @@ NUMBERS = [
         r"redundancy of ([\d,]+), of .* brings it down to (\d+)",
         lambda: [ablation("redundancy", letter) for letter in "BC"],
     ),
-    (ABLATION, r"but (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
+    (ABLATION, r"But (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
         BENCHMARK,
@@ -293,7 +293,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"succeeds from ([\d.]+)% .*? (\d+)% of the starts of a layer .* and (\d+)% without"
+        r"finds all of them from ([\d.]+)% .*? (\d+)% of the starts of a layer .* and (\d+)% without"
         r".* from ([\d.]+)% and from (\d+)%",
         lambda: [
             clusters("five Gaussians", "off"),
@@ -467,10 +467,12 @@ NUMBERS = [
     ),
     (
         SCALE,
-        r"gained between (\d+) and (\d+) over an untrained",
+        r"gained between (\d+) and (\d+) over an untrained .* only (\d+) and (\d+): there",
         lambda: [
-            untrained() - mean_ends()["scaled loss"].max(),
+            untrained() - mean_ends()["scaled loss"].drop([("SGD", 0.01), ("SGD", 0.1)]).max(),
             untrained() - mean_ends()["scaled loss"].min(),
+            untrained() - mean_ends()["scaled loss"][("SGD", 0.01)],
+            untrained() - mean_ends()["scaled loss"][("SGD", 0.1)],
         ],
     ),
     (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
