@@ -1,12 +1,14 @@
 """What several of these notebooks need: the loss without competition, which units are the same, and
-methods that trade error for sparsity, with their decoders."""
+methods that trade error for sparsity, with their decoders and the search of their rates."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
 
 import helpers as h
 
@@ -155,3 +157,26 @@ def interpolate_at_l0(rows, column, l0):
         return np.nan
     log_l0 = np.log(rows["L0"])
     return float(np.interp(np.log(l0), log_l0, rows[column], left=np.nan, right=np.nan))
+
+
+# --- The search of learning rates -----------------------------------------------------------------
+
+
+def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
+    """Return a DataFrame with a row for each method, rate, strength and seed."""
+    tables = []
+    for (name, (method, strengths)), lr in tqdm([*product(methods.items(), rates)], "search"):
+        model = train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
+        keys = {"strength": np.repeat(strengths, len(seeds)), "seed": [*seeds] * len(strengths)}
+        table = pd.DataFrame({"method": name, "epochs": epochs, "lr": lr, **keys})
+        tables.append(table.join(measure_stack(model, x, x_held_out)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores_by_rate(table, n_active):
+    """Return what each method explains at each rate: a DataFrame, methods by rates. It is NaN if a
+    seed has no models with as few active units, or none with as many."""
+    groups = table.groupby(["method", "lr", "seed"], sort=False)
+    score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=n_active)
+    mean = score.groupby(["method", "lr"], sort=False).agg(lambda seeds: seeds.mean(skipna=False))
+    return mean.unstack()

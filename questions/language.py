@@ -25,11 +25,12 @@ from common import (
     own_decoder,
     paper_layer,
     principal_components,
+    scores_by_rate,
+    search_rates,
     tied_sae,
     top_k_sae,
     train_strengths,
 )
-from tune import scores_by_rate, search_rates
 
 CONTEXT = 128  # tokens of a sequence
 N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured

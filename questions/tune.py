@@ -9,23 +9,20 @@ epochs.
 import argparse
 import sys
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 import helpers as h
 from common import (
     interpolate_at_l0,
     l1_sae,
-    measure_stack,
     paper_layer,
+    scores_by_rate,
+    search_rates,
     tied_sae,
     top_k_sae,
-    train_strengths,
 )
 
 RATES = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
@@ -39,26 +36,6 @@ METHODS = {  # and the strengths between which 17 active units are found
     "L1 SAE": (l1_sae, [0.2, 0.4, 0.8, 1.6]),
     "TopK SAE": (top_k_sae, [ACTIVE, 24]),  # of k, some units may not be above zero
 }
-
-
-def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
-    """Return a DataFrame with a row for each method, rate, strength and seed."""
-    tables = []
-    for (name, (method, strengths)), lr in tqdm([*product(methods.items(), rates)], "search"):
-        model = train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
-        keys = {"strength": np.repeat(strengths, len(seeds)), "seed": [*seeds] * len(strengths)}
-        table = pd.DataFrame({"method": name, "epochs": epochs, "lr": lr, **keys})
-        tables.append(table.join(measure_stack(model, x, x_held_out)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def scores_by_rate(table, n_active):
-    """Return what each method explains at each rate: a DataFrame, methods by rates. It is NaN if a
-    seed has no models with as few active units, or none with as many."""
-    groups = table.groupby(["method", "lr", "seed"], sort=False)
-    score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=n_active)
-    mean = score.groupby(["method", "lr"], sort=False).agg(lambda seeds: seeds.mean(skipna=False))
-    return mean.unstack()
 
 
 def main():

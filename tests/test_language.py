@@ -11,7 +11,6 @@ from conftest import ROOT
 import common
 import helpers as h
 import language
-import tune
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -188,9 +187,8 @@ def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
 
 
 def test_rates_are_those_that_the_search_chose():
-    best = tune.scores_by_rate(pd.read_csv(ROOT / "figures/tuning_language.csv"), 576 / 36).idxmax(
-        axis=1
-    )
+    search = pd.read_csv(ROOT / "figures/tuning_language.csv")
+    best = common.scores_by_rate(search, 576 / 36).idxmax(axis=1)
     assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
 
 

@@ -181,7 +181,7 @@ def brackets_are(found, by, paper):
 def best_rates():
     """Return the learning rates that the search chose, by method."""
     table = pd.read_csv(ROOT / "figures/tuning.csv").query("epochs == 12")
-    return tune.scores_by_rate(table, tune.ACTIVE).idxmax(axis=1)
+    return common.scores_by_rate(table, tune.ACTIVE).idxmax(axis=1)
 
 
 def strength_of(method):

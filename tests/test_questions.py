@@ -12,7 +12,6 @@ from sklearn.metrics import r2_score
 
 import common
 import helpers as h
-import tune
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -197,19 +196,19 @@ def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
         for L0 in (4 + seed, 16 + seed)
     ]
     table = pd.DataFrame(runs, columns=["method", "lr", "seed", "L0", "own decoder"])
-    scores = tune.scores_by_rate(table, 12)
+    scores = common.scores_by_rate(table, 12)
     for method, base in (("b", 5), ("a", 0)):
         expected = base + 100 * np.array([0.1, 0.2]) + 30 * math.log(12)
         close(scores.loc[method, [0.1, 0.2]], expected)
     without = table.query("not (seed == 2 and lr == .1 and L0 > 12)")
-    assert tune.scores_by_rate(without, 12).isna().sum(axis=1).tolist() == [1, 1]
+    assert common.scores_by_rate(without, 12).isna().sum(axis=1).tolist() == [1, 1]
 
 
 def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
     x, held_out = normal(64, 6), normal(30, 6, seed=1)
     options = {"n_units": 5, "epochs": 1, "batch_size": 16}
     methods = {"layer": (common.paper_layer, [1.0, 2.0]), "L1": (common.l1_sae, [0.5])}
-    table = tune.search_rates(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
+    table = common.search_rates(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
     assert len(table) == 2 * (2 + 1) * 2
     for _, row in table.iterrows():
         method, strength, seed = methods[row["method"]][0], row["strength"], row["seed"]

@@ -293,7 +293,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"finds all of them from ([\d.]+)% .*? (\d+)% of the starts of a layer .* and (\d+)% without"
+        r"all of them from ([\d.]+)% .*? (\d+)% of the starts of a layer .* and (\d+)% without"
         r".* from ([\d.]+)% and from (\d+)%",
         lambda: [
             clusters("five Gaussians", "off"),
