@@ -226,7 +226,18 @@ NUMBERS = [
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
-    (README, r"64 units, (\d+) are dead", lambda: [benchmark("dead units", SAE)]),
+    (
+        README,
+        r"whose 64 units (\d+) are dead, .* \(([\d.]+)% against ([\d.]+)%\), and a larger error of"
+        r"[\s\S]* narrowly in the classifier \(([\d.]+)% against ([\d.]+)%\)",
+        lambda: [
+            benchmark("dead units", SAE),
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            benchmark("probe, %", TUNED_SAE),
+            benchmark("probe, %", TUNED),
+        ],
+    ),
     (README, r"The (\d+) units .* not dead", lambda: [64 - benchmark("dead units", SAE)]),
     (
         BENCHMARK,
@@ -306,7 +317,7 @@ NUMBERS = [
     (
         README,
         r"In C, the redundancy stays at (\d+) and the classifier at ([\d.]+)%, .* by ([\d.]+)"
-        r" with .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
+        r" with those .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
         lambda: [
             two_by_two("redundancy", "C", "off"),
             two_by_two("probe, %", "C", "off"),
@@ -457,12 +468,16 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
+        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
+        r" between (-\d+) and (-[\d,]+\d); an untrained layer has (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
             without_variance().max(),
             without_variance().min(),
+            mean_ends()["scaled loss"].max(),
+            mean_ends()["scaled loss"].min(),
+            untrained(),
         ],
     ),
     (
