@@ -228,7 +228,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"whose 64 units (\d+) are dead, .* \(([\d.]+)% against ([\d.]+)%\), and a larger error of"
+        r"whose 64 units (\d+) are dead.* \(([\d.]+)% against ([\d.]+)%\), and a larger error of"
         r"[\s\S]* narrowly in the classifier \(([\d.]+)% against ([\d.]+)%\)",
         lambda: [
             benchmark("dead units", SAE),
