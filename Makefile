@@ -9,7 +9,10 @@ QUICK := $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)
 
 # Two notebooks run side by side, the longest first, each on one thread, so that the number of cores
 # changes no bits.
-IN_PAIRS := +@$(MAKE) --no-print-directory -j2
+IN_PAIRS := +@$(MAKE) --no-print-directory -j2 PAIR=1
+ifndef PAIR
+.NOTPARALLEL:
+endif
 # The memory of a step is kept for the next one, which saves a sixth of the time with glibc.
 export MALLOC_MMAP_THRESHOLD_ = 33554432
 export MALLOC_TRIM_THRESHOLD_ = 268435456
@@ -26,14 +29,18 @@ figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: twelv
 questions: $(INSTALLED)  ## the same for the questions: half an hour
 	$(IN_PAIRS) $(QUESTIONS:%=build/%.ipynb)
 
-# A notebook runs again if it, or what it imports, has changed. What it draws is moved to figures/
+# A notebook runs again if it, or what it imports, has changed. What it draws is copied to figures/
 # when it has ended, so that a run that is stopped changes nothing there.
 RUN = OMP_NUM_THREADS=1 TQDM_DISABLE=1 JUPYTER_PREFER_ENV_PATH=1 \
   $(PYTHON) -m papermill --kernel python3 --no-progress-bar --cwd $(<D)
+KEEP = @rm -rf build/full/$1 && mkdir -p build/full && mv build/running/$1 build/full/ && \
+  cp build/full/$1/* figures/
 define IN_FULL
-	@echo "$< has begun" && rm -rf build/$* && mkdir -p build/$* && touch build/$*.begun
-	@$(RUN) -p FIGURES "$(CURDIR)/build/$*" $< build/$*.running.ipynb
-	@mv build/$*/* figures/ && mv build/$*.running.ipynb $@ && touch -r build/$*.begun $@
+	@echo "$< has begun" && rm -rf build/running/$* && mkdir -p build/running/$*
+	@touch build/running/$*.begun
+	@$(RUN) -p FIGURES "$(CURDIR)/build/running/$*" $< build/running/$*.ipynb
+	$(call KEEP,$*)
+	@mv build/running/$*.ipynb $@ && touch -r build/running/$*.begun $@
 	@echo "$< has ended"
 endef
 build/%.ipynb: notebooks/%.ipynb helpers.py data/mnist.npz | $(INSTALLED)
@@ -61,8 +68,8 @@ build/quick/digits.npz: data/mnist.npz | $(INSTALLED)
 	  np.savez('$@', **{name: data[name][::6] for name in data})"
 
 language: $(WEIGHTS)  ## the curves of `decoder` on a language model: 15 minutes; ARGS=--help says more
-	$(PYTHON) questions/language.py --figures build $(ARGS)
-	$(if $(ARGS),,mv build/language.csv figures/)
+	$(PYTHON) questions/language.py --figures $(if $(ARGS),build,build/running/language) $(ARGS)
+	$(if $(ARGS),,$(call KEEP,language))
 
 tune: $(INSTALLED)  ## search the learning rates of notebook 3 and `decoder`, into build/: 40 minutes
 	$(PYTHON) questions/tune.py --figures build

@@ -1,10 +1,11 @@
 """Compare the tables of a run with the record: `make check`, or `check.py FOLDER RECORD`.
 
-Without folders, those of figures/*.csv that a run wrote are compared with those of the last commit.
-In a table, the columns before `seed` are keys, and those after it numbers, of which the means over
-seeds are compared. A number differs if it is off by more than 2% and by more than one standard
-deviation of the record's seeds, or of more than three seeds by more than the square root of 3
-standard errors; a number of one seed, if it is off by more than 10%.
+Without folders, the tables that runs in full left in build/full are compared with figures/*.csv of
+the last commit. In a table, the columns before `seed` are keys, and those after it numbers, of
+which the means over seeds are compared. A number differs if it is off by more than 2% and by more
+than one standard deviation of the record's seeds, or of more than three seeds by more than the
+square root of 3 standard errors; a number of one seed, if it is off by more than 10%; and any, if
+it has other seeds, or fewer.
 """
 
 import io
@@ -28,12 +29,13 @@ def statistics(table):
 def compare(run, record):
     """Return a DataFrame of all numbers of two tables, and whether each differs, as does a number
     that only one of them has."""
-    both = statistics(record).join(statistics(run)["mean"].rename("run"), how="outer")
+    both = statistics(record).join(statistics(run).add_prefix("run "), how="outer")
     of_seeds = both["std"] * (3 / both["count"]).clip(upper=1) ** 0.5
     allowed = (0.02 * both["mean"].abs()).clip(lower=of_seeds)
     allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
-    missing = both["mean"].isna() & both["run"].isna()
-    both["differs"] = ~((both["run"] - both["mean"]).abs() <= allowed) & ~missing
+    missing = both["mean"].isna() & both["run mean"].isna()
+    alike = (both["run mean"] - both["mean"]).abs() <= allowed
+    both["differs"] = ~(alike | missing) | (both["run count"] != both["count"])
     return both
 
 
@@ -41,32 +43,26 @@ def git(*words):
     return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
 
-def read_tables(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.csv")}
+def read_tables(folder, pattern="*.csv"):
+    return {path.name: path.read_bytes() for path in Path(folder).glob(pattern)}
 
 
 def main(folder=None, record=None):
     if folder:
         tables, recorded = read_tables(folder), read_tables(record)
     else:
-        ended = [path for path in ROOT.glob("build/*.ipynb") if ".running" not in path.name]
-        if not ended:
-            print("Nothing was run yet: `make figures` or `make questions` first.")
-            return 2
-        since = min(path.with_suffix(".begun").stat().st_mtime for path in ended)
+        tables = read_tables(ROOT / "build/full", "*/*.csv")
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
-        recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p.endswith(".csv")}
-        tables = read_tables(ROOT / "figures")
-        for path in ROOT.glob("figures/*.csv"):
-            if path.stat().st_mtime < since:  # no run wrote it
-                del tables[path.name]
-                recorded.pop(path.name, None)
+        recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p[8:] in tables}
+    if not tables:
+        print("Nothing was run yet: `make figures` or `make questions` first.")
+        return 2
     if only := tables.keys() ^ recorded.keys():
         print(f"either the run or the record lacks {sorted(only)}")
     total, bad = 0, len(only)
     for name in sorted(tables.keys() & recorded.keys()):
         both = compare(*(pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded)))
-        differing = both.loc[both["differs"], ["mean", "std", "run"]]
+        differing = both.loc[both["differs"], ["mean", "std", "run mean"]]
         total, bad = total + len(both), bad + len(differing)
         if len(differing):
             print(name, differing.to_string(), sep="\n")

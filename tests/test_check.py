@@ -68,6 +68,12 @@ def test_what_only_one_of_them_has_differs():
     assert compare(RECORD.assign(L0=float("nan")), RECORD)["differs"].sum() == 3
 
 
+def test_fewer_seeds_differ():
+    lost = RECORD.assign(L0=RECORD["L0"].where(RECORD["seed"] == 0))
+    assert compare(lost, RECORD)["differs"].sum() == 2
+    assert compare(RECORD[RECORD["seed"] < 2], RECORD)["differs"].sum() == 4
+
+
 def test_truth_values_are_numbers_and_what_neither_has_is_equal():
     record = pd.DataFrame({"loss": "A", "seed": range(4), "dead": [True, True, True, False]})
     assert not compare(record, record)["differs"].any()
@@ -85,10 +91,8 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
     (tmp_path / "tests").mkdir()
     shutil.copy2(ROOT / "tests/check.py", tmp_path / "tests")
     (tmp_path / "figures").mkdir()
-    table, other = tmp_path / "figures/a.csv", tmp_path / "figures/other.csv"
-    for path in (table, other):
-        RECORD.to_csv(path, index=False)
-    os.utime(other, (0, 0))  # no run wrote it
+    for name in ("a.csv", "other.csv"):  # no run writes the other
+        RECORD.to_csv(tmp_path / "figures" / name, index=False)
     git(tmp_path, "init", "-q")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "record")
@@ -100,19 +104,16 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
 
     status, said = check()
     assert status == 2 and "make figures" in said  # nothing was run
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build/1.begun").touch()
-    os.utime(tmp_path / "build/1.begun", (1, 1))
-    (tmp_path / "build/1.running.ipynb").touch()
-    assert check()[0] == 2  # nothing has ended
-    (tmp_path / "build/1.ipynb").touch()
+    (tmp_path / "build/full/1").mkdir(parents=True)
+    table = tmp_path / "build/full/1/a.csv"
+    RECORD.to_csv(table, index=False)
     assert check() == (0, "6 numbers of 1 tables compared, 0 differ\n")
     RECORD.replace(50.0, 70.0).to_csv(table, index=False)
     status, said = check()
     assert status == 1 and "a.csv" in said and "70" in said
-    table.rename(tmp_path / "figures/b.csv")
+    table.rename(tmp_path / "build/full/1/b.csv")
     status, said = check()
-    assert status == 1 and "a.csv" in said and "b.csv" in said
+    assert status == 1 and "b.csv" in said
 
 
 def test_a_notebook_that_has_run_is_put_into_its_place(tmp_path, monkeypatch):
