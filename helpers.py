@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.W = self.uniform(n_units, n_inputs, fan_in=n_inputs)
         self.b = self.uniform(n_units, fan_in=n_inputs)
-        self.register_buffer("mean", torch.as_tensor(mean))
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=self.W.dtype))
 
     def uniform(self, *shape, fan_in):
         """Return parameters (M, *shape), distributed as at the start of PyTorch's layers."""
@@ -149,7 +149,7 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
 # --- Measures ------------------------------------------------------------------------------------
 
 
-def squared_error(decoded, x):
+def sum_squared_error(decoded, x):
     """Return the squared error of reconstructions (M, N, D) of x (N, D), summed over N and D."""
     x = x.expand_as(decoded)
     return mse_loss(decoded, x, reduction="none").sum((-2, -1))  # less to store than a square
@@ -205,7 +205,7 @@ def mean_table(table, by, decimals, paper=None):
 
     def mean_and_deviation(v):
         d = decimals[v.name]
-        return f"{v.mean():,.{d}f}" + (f" ± {v.std():,.{d}f}" if v.std() > 0 else "")
+        return f"{v.mean(skipna=False):,.{d}f}" + (f" ± {v.std():,.{d}f}" if v.std() > 0 else "")
 
     text = table.groupby(by, sort=False)[[*decimals]].agg(mean_and_deviation)
     for column, numbers in (paper or {}).items():

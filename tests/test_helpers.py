@@ -140,7 +140,7 @@ def test_weights_start_as_those_of_pytorchs_layers_each_model_from_its_own_seed(
 
 @double
 @pytest.mark.parametrize("activation", [torch.relu, softplus])
-@pytest.mark.parametrize("mean", [0.0, torch.linspace(-3, 3, 6).double()], ids=["0", "mean"])
+@pytest.mark.parametrize("mean", [0, torch.linspace(-3, 3, 6).double()], ids=["0", "mean"])
 def test_codes_and_reconstructions_are_those_of_one_model_after_the_other(mean, activation):
     x, options = normal(50, 6), {"seeds": [5, 6, 7], "mean": mean, "activation": activation}
     plain, sae = h.Encoder(6, 4, **options), h.SparseAutoencoder(6, 4, **options)
@@ -266,7 +266,7 @@ def test_divergence_of_one_model_is_an_error_that_names_the_epoch():
 def test_squared_errors_are_sums_over_inputs_of_each_model():
     x, decoded = normal(30, 4), normal(3, 30, 4, seed=1)
     expected = [np.linalg.norm(of_model - x) ** 2 for of_model in decoded]
-    close(h.squared_error(decoded, x), expected)
+    close(h.sum_squared_error(decoded, x), expected)
 
 
 def test_usage_dead_units_and_l0():
@@ -323,15 +323,17 @@ def test_a_table_has_deviations_of_several_seeds_and_the_papers_numbers_in_their
         ("a", 1234.5, 3),
         ("c", 7, 1),
         ("c", 7, 2),
+        ("d", 1, 1),
+        ("d", 2, float("nan")),
     ]
     table = pd.DataFrame(runs, columns=["name", "L0", "loss"])
     paper = {"L0": {"a": "17", "absent": "1"}, "loss": {"b": "0.4"}}
     text = h.mean_table(table, "name", {"L0": 0, "loss": 2}, paper)
-    assert text.index.tolist() == ["b", "a", "c"] and [*text] == ["L0", "loss"]
-    assert text["L0"].tolist() == ["30 ± 26", "1,234 (17)", "7"]
-    assert text["loss"].tolist() == ["0.35 ± 0.13 (0.4)", "3.00", "1.50 ± 0.71"]
+    assert text.index.tolist() == ["b", "a", "c", "d"] and [*text] == ["L0", "loss"]
+    assert text["L0"].tolist() == ["30 ± 26", "1,234 (17)", "7", "2 ± 1"]
+    assert text["loss"].tolist() == ["0.35 ± 0.13 (0.4)", "3.00", "1.50 ± 0.71", "nan"]
     two = h.mean_table(table.assign(k=1), ["name", "k"], {"L0": 1}, {"L0": {("c", 1): "6"}})
-    assert two["L0"].tolist() == ["30.0 ± 26.5", "1,234.5", "7.0 (6)"]
+    assert two["L0"].tolist() == ["30.0 ± 26.5", "1,234.5", "7.0 (6)", "1.5 ± 0.7"]
 
 
 @pytest.fixture

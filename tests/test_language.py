@@ -91,7 +91,7 @@ def test_every_tenth_document_is_for_the_test():
 
 def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
-    replaced = language.rescaled(lambda x: x + 1, scale=2, limit=10)(rows)
+    replaced = language.scaled_replacement(lambda x: x + 1, scale=2, limit=10)(rows)
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
@@ -100,7 +100,7 @@ def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
     folder, monkeypatch
 ):
     monkeypatch.setattr(language, "MASSIVE", 1.2)
-    x, x_test, loss = language.load_activations(str(folder), 2560)
+    x, x_test, loss = language.compute_activations(str(folder), 2560)
     tokenizer, network = language.load_network(str(folder))
     mlp = language.find_mlp(network)
     texts = (folder.parent / "data/corpus.txt").read_text("utf-8").split("<|endoftext|>")
