@@ -228,12 +228,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"whose 64 units (\d+) are dead.* \(([\d.]+)% against ([\d.]+)%\), and a larger error of"
-        r"[\s\S]* narrowly in the classifier \(([\d.]+)% against ([\d.]+)%\)",
+        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error; .* 64 units of this SAE (\d+) are"
+        r" dead.* narrowly in the classifier \(([\d.]+)% against ([\d.]+)%\)",
         lambda: [
-            benchmark("dead units", SAE),
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
+            benchmark("dead units", SAE),
             benchmark("probe, %", TUNED_SAE),
             benchmark("probe, %", TUNED),
         ],
@@ -377,13 +377,14 @@ NUMBERS = [
     ),
     (
         README,
-        r"without decorrelation, has ([\d.]+) of them, and C ([\d.]+), or ([\d.]+) without .*"
-        r"; D, .* has ([\d.]+\d)",
+        r"six epochs, ([\d.]+) units are active with the count alone, ([\d.]+) with competition"
+        r" alone, and ([\d.]+) with both.* B has ([\d.]+) .* and C ([\d.]+\d)",
         lambda: [
+            mean("sparsity_parts", "L0", price="on", competition="off"),
+            mean("sparsity_parts", "L0", price="off", competition="on"),
+            mean("sparsity_parts", "L0", price="on", competition="on"),
             ablation("L0", "B"),
             ablation("L0", "C"),
-            two_by_two("L0", "C", "off"),
-            ablation("L0", "D"),
         ],
     ),
     (
@@ -442,11 +443,13 @@ NUMBERS = [
     (
         README,
         r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* the three have (\d+), (\d+) and (\d+)%",
+        r".* explains (\d+)% and the .* (\d+)%, .* the three have (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
             at_20("L1 SAE", "own"),
+            at_20("layer, weight decay", "own"),
+            at_20("layer, weight decay", "best"),
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
             at_16("L1 SAE", "own decoder"),
@@ -469,7 +472,7 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d); an untrained layer has (-\d+)\.",
+        r" between (-\d+) and (-[\d,]+\d), .* layer is (-\d+)\. .* differ by (\d+)",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -478,6 +481,7 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
+            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
         ],
     ),
     (
