@@ -119,11 +119,11 @@ def own_decoder(model, i, A, x):
 def best_decoder(A, x):
     """Return decode(A): the best linear decoder of codes A (N, K) of x (N, D), by least squares. A
     unit that is active on less than ten of these inputs has no part in it."""
-    mean = A.mean(0)
+    mean, x_mean = A.mean(0), x.mean(0)
     C = (A - mean).double() * ((A != 0).sum(0) >= 10)
     ridge = torch.diag(1e-6 * C.square().sum(0).clamp(min=1e-30))  # a dead unit decodes to nothing
     V = torch.linalg.solve(C.T @ C + ridge, C.T @ x.double()).to(x.dtype)
-    return lambda A: x.mean(0) + (A - mean) @ V
+    return lambda A: x_mean + (A - mean) @ V
 
 
 def variance_explained(x_hat, x):

@@ -1,7 +1,7 @@
 """Error against sparsity, on the output of an MLP of a language model: `make language`.
 
 It writes language.csv: for each method and strength the sparsity, and in percent the variance
-explained by the own and by the best decoder, and the loss of the language model recovered.
+explained, and the loss of the language model recovered, by the own and by the best decoder.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common import (
     N_FITTED,
+    best_decoder,
     l1_sae,
     measure_stack,
     own_decoder,
@@ -158,17 +159,24 @@ def compute_activations(name, n_tokens):
 
 @torch.no_grad()
 def loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
-    """Return how much of the language model's loss each model of a stack recovers, in percent, by
-    its own decoder: 100 if the loss is that with the rows, 0 if it is that with their mean."""
+    """Return a DataFrame with a row for each model of a stack: how much of the language model's
+    loss its own decoder and the best one recover, in percent: 100 if the loss is that with the
+    rows, 0 if it is that with their mean."""
     x = x[:N_FITTED]
     A = model(x)
-    shares = []
+    table = []
     for i in tqdm(range(len(A)), "loss recovered", leave=False):
-        decode = own_decoder(model, i, A[i], x)
-        loss_of_model = lm_loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
-        fall = loss_with_mean - loss_of_model
-        shares.append(100 * fall / (loss_with_mean - loss_with_rows))
-    return shares
+        decoders = {
+            "loss recovered": own_decoder(model, i, A[i], x),
+            "loss recovered, best": best_decoder(A[i], x),
+        }
+        shares = {}
+        for name, decode in decoders.items():
+            loss_of_model = lm_loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
+            fall = loss_with_mean - loss_of_model
+            shares[name] = 100 * fall / (loss_with_mean - loss_with_rows)
+        table.append(shares)
+    return pd.DataFrame(table)
 
 
 def compare_methods(x, x_test, lm_loss):
@@ -184,7 +192,7 @@ def compare_methods(x, x_test, lm_loss):
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
         table = table.join(measure_stack(model, x, x_test).drop(columns="dead units"))
-        table["loss recovered"] = loss_recovered(model, x, lm_loss, with_rows, with_mean)
+        table = table.join(loss_recovered(model, x, lm_loss, with_rows, with_mean))
         table[["loss with rows", "loss with mean"]] = with_rows, with_mean
         print(table.round(1).to_string())
         tables.append(table)

@@ -140,17 +140,20 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeyp
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
     with_rows, with_mean = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
-    found = language.loss_recovered(model, x, loss, with_rows, with_mean)
-    assert found[:2] == pytest.approx([100, 0], abs=1e-2)
-    assert found == pytest.approx(
-        common.measure_stack(model, x, x)["own decoder"].tolist(), abs=1e-2
-    )
+    found = language.loss_recovered(model, x, loss, with_rows, with_mean).to_numpy()
+    assert found[:2, 0] == pytest.approx([100, 0], abs=1e-2)
+    explained = common.measure_stack(model, x, x)[["own decoder", "best decoder"]]
+    assert found == pytest.approx(explained.to_numpy(), abs=1e-2)
     monkeypatch.setattr(language, "METHODS", {})
     monkeypatch.setattr(language, "COMPONENTS", [1, 2])
     table = language.compare_methods(x, x, loss)
-    pd.testing.assert_series_equal(
-        table["loss recovered"], table["own decoder"], check_names=False, atol=1e-2
-    )
+    for recovered, decoder in (("", "own"), (", best", "best")):
+        pd.testing.assert_series_equal(
+            table[f"loss recovered{recovered}"],
+            table[f"{decoder} decoder"],
+            check_names=False,
+            atol=1e-2,
+        )
     assert (table["loss with mean"] == with_mean).all()
     assert (table["loss with rows"] == with_rows).all()
 

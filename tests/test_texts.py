@@ -226,19 +226,7 @@ NUMBERS = [
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
-    (
-        README,
-        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error; .* 64 units of this SAE (\d+) are"
-        r" dead.* narrowly in the classifier \(([\d.]+)% against ([\d.]+)%\)",
-        lambda: [
-            benchmark("probe, %", LAYER),
-            benchmark("probe, %", SAE),
-            benchmark("dead units", SAE),
-            benchmark("probe, %", TUNED_SAE),
-            benchmark("probe, %", TUNED),
-        ],
-    ),
-    (README, r"The (\d+) units .* not dead", lambda: [64 - benchmark("dead units", SAE)]),
+    (README, r"64 units of this SAE (\d+) are dead", lambda: [benchmark("dead units", SAE)]),
     (
         BENCHMARK,
         r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
@@ -378,10 +366,11 @@ NUMBERS = [
     (
         README,
         r"six epochs, ([\d.]+) units are active with the count alone, ([\d.]+) with competition"
-        r" alone, and ([\d.]+) with both.* B has ([\d.]+) .* and C ([\d.]+\d)",
+        r" alone, ([\d.]+) with neither, and ([\d.]+) with both.* has ([\d.]+), and C ([\d.]+\d)",
         lambda: [
             mean("sparsity_parts", "L0", price="on", competition="off"),
             mean("sparsity_parts", "L0", price="off", competition="on"),
+            mean("sparsity_parts", "L0", price="off", competition="off"),
             mean("sparsity_parts", "L0", price="on", competition="on"),
             ablation("L0", "B"),
             ablation("L0", "C"),
@@ -443,7 +432,7 @@ NUMBERS = [
     (
         README,
         r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* explains (\d+)% and the .* (\d+)%, .* the three have (\d+), (\d+) and (\d+)%",
+        r".* first two are (\d+) and (\d+)%, .* the three have (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -472,7 +461,7 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d), .* layer is (-\d+)\. .* differ by (\d+)",
+        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -481,7 +470,6 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
-            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
         ],
     ),
     (
