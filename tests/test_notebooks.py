@@ -257,8 +257,8 @@ def test_benchmark(monkeypatch, tmp_path, digits):
         w = model.W.detach()[0, most_used] * x.std(0)
         assert np.corrcoef(tile.ravel(), w)[0, 1] > 0.95
     paper = {
-        "the paper's layer": {"parameters": "50,240", "L0": "17.2", "probe, %": "93.4"},
-        "the paper's SAE": {"parameters": "101,200", "L0": "32.2", "probe, %": "90.3"},
+        "the paper's layer": {"parameters": "50,240", "L0": "17.2", "probe, %": "93.4 ± 0.4"},
+        "the paper's SAE": {"parameters": "101,200", "L0": "32.2", "probe, %": "90.3 ± 0.3"},
     }
     brackets_are(found, "model", paper)
 

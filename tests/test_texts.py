@@ -247,7 +247,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+)\. .* they do by ([\d.]+), and those of two starts by ([\d.]+\d)",
+        r"correlate by ([\d.]+), .* they do by ([\d.]+), and those of two starts by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
             energies("same units, off", "C", "ReLU"),
@@ -474,19 +474,17 @@ NUMBERS = [
     ),
     (
         SCALE,
-        r"gained between (\d+) and (\d+) over an untrained .* only (\d+) and (\d+): there",
+        r"gained between (\d+) and (\d+) over an untrained",
         lambda: [
             untrained() - mean_ends()["scaled loss"].drop([("SGD", 0.01), ("SGD", 0.1)]).max(),
             untrained() - mean_ends()["scaled loss"].min(),
-            untrained() - mean_ends()["scaled loss"][("SGD", 0.01)],
-            untrained() - mean_ends()["scaled loss"][("SGD", 0.1)],
         ],
     ),
     (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
     (
         SCALE,
-        r"It goes from ([\d.]+) to ([\d.]+)%, and the paper's",
-        lambda: [mean_ends()["probe, %"].min(), mean_ends()["probe, %"].max()],
+        r"L0 falls from ([\d.]+) to ([\d.]+\d)",
+        lambda: [mean_ends()["L0"][("SGD", 0.0001)], mean_ends()["L0"][("Adam", 0.1)]],
     ),
     (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
