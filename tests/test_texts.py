@@ -226,7 +226,19 @@ NUMBERS = [
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
-    (README, r"64 units of this SAE (\d+) are dead", lambda: [benchmark("dead units", SAE)]),
+    (
+        README,
+        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error\. .* 64 units of this SAE (\d+) are"
+        r" dead\. .* for the error, has ([\d.]+)% against ([\d.]+)%",
+        lambda: [
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            benchmark("dead units", SAE),
+            benchmark("probe, %", TUNED_SAE),
+            benchmark("probe, %", TUNED),
+        ],
+    ),
+    (README, r"The (\d+) units .* not dead", lambda: [64 - benchmark("dead units", SAE)]),
     (
         BENCHMARK,
         r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
