@@ -433,10 +433,15 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"from (\d+) to (\d+)%, and [\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
+        r"from (\d+) to (\d+)%, where an L1 SAE explains (\d+)%; and .* from (\d+) to (\d+)%, where"
+        r" the L1 SAE recovers (\d+)%\.[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
+            at_16("L1 SAE", "own decoder"),
+            at_16("layer", "loss recovered"),
+            at_16("layer", "loss recovered, best"),
+            at_16("L1 SAE", "loss recovered"),
             mean("language", "loss with rows"),
             mean("language", "loss with mean") - mean("language", "loss with rows"),
         ],
@@ -444,7 +449,8 @@ NUMBERS = [
     (
         README,
         r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* first two are (\d+) and (\d+)%, .* the three have (\d+), (\d+) and (\d+)%",
+        r".* first two are (\d+) and (\d+)%, .* the three have (\d+), (\d+) and (\d+)%, and"
+        r" recover (\d+), (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -454,6 +460,9 @@ NUMBERS = [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
             at_16("L1 SAE", "own decoder"),
+            at_16("layer", "loss recovered"),
+            at_16("layer", "loss recovered, best"),
+            at_16("L1 SAE", "loss recovered"),
         ],
     ),
     (
