@@ -21,6 +21,7 @@ help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 quick: $(INSTALLED)  ## run all on a sixth of the digits, into build/quick: two minutes
+	@rm -f build/quick/*.csv
 	$(IN_PAIRS) $(QUICK)
 
 figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: twelve minutes

@@ -39,7 +39,9 @@ def main(repository):
         *[(path, r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page) for path in notebooks],
     ]:
         text = (ROOT / path).read_text("utf-8")
-        (ROOT / path).write_text(re.sub(pattern, lambda _, new=new: new, text), "utf-8")
+        published = re.sub(pattern, lambda _, new=new: new, text)
+        if published != text:  # else make would run notebooks again
+            (ROOT / path).write_text(published, "utf-8")
     print(f"Written: {url} and {page}")
 
 

@@ -55,7 +55,7 @@ def main():
     print(by_rate.round(1).to_string())
     rates = by_rate.idxmax(axis=1)
     print("chosen:", rates.to_dict())
-    best_layer = by_rate.max(axis=1).filter(like="decay").idxmax()
+    best_layer = by_rate.max(axis=1).filter(like="layer").idxmax()
     for name, strengths in ((best_layer, [1, 1.4, 2, 2.8]), ("tied SAE", [0.25, 0.35, 0.5, 0.7])):
         method = {name: (METHODS[name][0], strengths)}
         tuned = search_rates(method, [rates[name]], epochs=many, **setting)

@@ -5,7 +5,7 @@ the last commit. In a table, the columns before `seed` are keys, and those after
 which the means over seeds are compared. A number differs if it is off by more than 2% and by more
 than one standard deviation of the record's seeds, or of more than three seeds by more than the
 square root of 3 standard errors; a number of one seed, if it is off by more than 10%; and any, if
-it has other seeds, or fewer.
+it has more seeds, or fewer.
 """
 
 import io

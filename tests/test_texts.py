@@ -407,7 +407,7 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"explains (\d+)% at the rate chosen, .002, and (\d+)% at .016\. There, weight decay at"
+        r"explains (\d+)% at the rate chosen, .002, and (\d+)% at .016\. .* weight decay at"
         r" .002 gives (\d+) and (\d+)%, where the layer without it has (\d+) and (\d+)%",
         lambda: [
             tuned("layer", 0.002, "best"),
