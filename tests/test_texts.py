@@ -141,7 +141,7 @@ def shares(column, units):
 
 
 def farthest_from_formula():
-    table = read("sparsity_formula").query("units <= 256")
+    table = read("sparsity_formula").query("units <= 128")
     return float((table["active, %"] - table["formula, %"]).abs().max())
 
 
