@@ -3,6 +3,7 @@
 `make publish REPO=owner/name`; run again, it replaces the address that was written before.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -32,16 +33,16 @@ def main(repository):
     link = f'<a class="repository" href="{url}">The repository</a>'
     for path, pattern, new in [
         ("README.md", r"(?s)(?<=<!-- badges -->).*?(?=<!-- /badges -->)", opened),
-        ("README.md", r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page),
+        ("README.md", r"(?s)(?<=<!-- page -->).*?(?=<!-- /page -->)", f"[this page]({page})"),
         ("docs/index.html", r"(?s)(?<=<!-- address -->).*?(?=<!-- /address -->)", link),
         ("CITATION.cff", r'(?m)^(# )?repository-code: ".*"', f'repository-code: "{url}"'),
         *[(path, r'(?<=REPOSITORY = \\").*?(?=\\")', repository) for path in notebooks],
         *[(path, r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page) for path in notebooks],
     ]:
-        text = (ROOT / path).read_text("utf-8")
-        published = re.sub(pattern, lambda _, new=new: new, text)
-        if published != text:  # else make would run notebooks again
-            (ROOT / path).write_text(published, "utf-8")
+        file = ROOT / path
+        written = file.stat().st_mtime
+        file.write_text(re.sub(pattern, lambda _, new=new: new, file.read_text("utf-8")), "utf-8")
+        os.utime(file, (written, written))  # a notebook need not run again for its address
     print(f"Written: {url} and {page}")
 
 

@@ -110,13 +110,13 @@ def train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size
 # --- Decoders ------------------------------------------------------------------------------------
 
 
-def own_decoder(model, i, A, x):
+def fit_own_decoder(model, i, A, x):
     """Return decode(A): that of model i, with the gain and offset that suit x (N, D) best."""
     gain, offset = h.gain_and_offset(model.decode(A, i), x)
     return lambda A: gain * model.decode(A, i) + offset
 
 
-def best_decoder(A, x):
+def fit_best_decoder(A, x):
     """Return decode(A): the best linear decoder of codes A (N, K) of x (N, D), by least squares. A
     unit that is active on less than ten of these inputs has no part in it."""
     mean, x_mean = A.mean(0), x.mean(0)
@@ -138,7 +138,7 @@ def measure_stack(model, x, x_test):
     A, A_test = model(x), model(x_test)
     rows = []
     for i in range(len(A)):
-        own, best = own_decoder(model, i, A[i], x), best_decoder(A[i], x)
+        own, best = fit_own_decoder(model, i, A[i], x), fit_best_decoder(A[i], x)
         rows.append(
             {
                 "L0": float(h.l0(A_test[i])),

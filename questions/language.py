@@ -20,10 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common import (
     N_FITTED,
-    best_decoder,
+    fit_best_decoder,
+    fit_own_decoder,
     l1_sae,
     measure_stack,
-    own_decoder,
     paper_layer,
     principal_components,
     scores_by_rate,
@@ -167,8 +167,8 @@ def loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
     table = []
     for i in tqdm(range(len(A)), "loss recovered", leave=False):
         decoders = {
-            "loss recovered": own_decoder(model, i, A[i], x),
-            "loss recovered, best": best_decoder(A[i], x),
+            "loss recovered": fit_own_decoder(model, i, A[i], x),
+            "loss recovered, best": fit_best_decoder(A[i], x),
         }
         shares = {}
         for name, decode in decoders.items():

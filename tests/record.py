@@ -28,10 +28,11 @@ def without_traces(notebook):
 
 
 def main(paths):
-    for path in map(Path, paths):
-        executed = Path("build") / path.name
+    runs = {Path(path): Path("build") / Path(path).name for path in paths}
+    for path, executed in runs.items():
         if path.stat().st_mtime > executed.stat().st_mtime:
             sys.exit(f"{path} has changed since it ran")
+    for path, executed in runs.items():
         nbformat.write(without_traces(nbformat.read(executed, 4)), path)
         ran = executed.stat().st_mtime
         os.utime(path, (ran, ran))  # it need not run again, unless what it imports has changed

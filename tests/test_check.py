@@ -9,6 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 from check import compare
+from check import main as check_tables
 from conftest import ROOT
 from record import main as put_into_place
 
@@ -116,6 +117,20 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
     assert status == 1 and "b.csv" in said
 
 
+def test_two_folders_are_compared(tmp_path, capsys):
+    for name in ("run", "record"):
+        (tmp_path / name).mkdir()
+        RECORD.to_csv(tmp_path / name / "a.csv", index=False)
+    run, record = tmp_path / "run", tmp_path / "record"
+    assert check_tables(run, record) == 0
+    RECORD.replace(50.0, 70.0).to_csv(run / "a.csv", index=False)
+    assert check_tables(run, record) == check_tables(record, run) == 1
+    RECORD.to_csv(run / "a.csv", index=False)
+    RECORD.to_csv(record / "b.csv", index=False)
+    capsys.readouterr()
+    assert check_tables(run, record) == 1 and "b.csv" in capsys.readouterr().out
+
+
 def test_a_notebook_that_has_run_is_put_into_its_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build").mkdir()
@@ -145,5 +160,9 @@ def test_a_notebook_that_has_run_is_put_into_its_place(tmp_path, monkeypatch):
     executed = tmp_path / "build/a.ipynb"
     assert executed.stat().st_mtime >= (tmp_path / "a.ipynb").stat().st_mtime  # up to date
     os.utime(executed, (0, 0))
+    shutil.copy2(tmp_path / "a.ipynb", tmp_path / "first.ipynb")
+    nbformat.write(notebook, tmp_path / "build/first.ipynb")
+    before = (tmp_path / "first.ipynb").read_bytes()
     with pytest.raises(SystemExit, match="a.ipynb has changed"):
-        put_into_place(["a.ipynb"])
+        put_into_place(["first.ipynb", "a.ipynb"])
+    assert (tmp_path / "first.ipynb").read_bytes() == before  # all or none

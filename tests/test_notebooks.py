@@ -12,19 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 import common
 import helpers as h
 import tune
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(path, monkeypatch, **parameters):
     """Run the code of a notebook in its folder, with other parameters; return its variables."""
     monkeypatch.chdir((ROOT / path).parent)
     notebook = json.loads((ROOT / path).read_text("utf-8"))
-    variables = {"display": print}
+    variables = {}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             source = "".join(cell["source"])
@@ -68,16 +67,16 @@ def test_theorem(monkeypatch, tmp_path):
     found = run("notebooks/1_theorem.ipynb", monkeypatch, STARTS=3, EPOCHS=4, FIGURES=str(tmp_path))
     E, r = found["CASES"]["five Gaussians"]
     torch.testing.assert_close(r, torch.softmax(-E, 1))  # r is computed from densities
-    for axis in plt.figure(1).axes:  # Figure 1
+    for axis, name in zip(plt.figure(1).axes, found["CASES"], strict=True):  # Figure 1
         line, dots = (np.stack(part.get_data()) for part in axis.get_lines())
         assert (line[0] == line[1]).all()
-        name = axis.get_title()
+        assert axis.get_title() == name
         np.testing.assert_allclose(dots[0], found["CASES"][name][1].flatten())
         np.testing.assert_allclose(dots[1], dots[0], rtol=1e-9)
     expected = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
     points, table = found["points"], found["ends"]
     cluster = torch.arange(len(points)) % 5
-    for axis, name in zip(plt.figure(2).axes, found["CONFIGS"]):  # Figure 1a
+    for axis, name in zip(plt.figure(2).axes, found["CONFIGS"], strict=True):  # Figure 1a
         layer = trained(2, 5, 0, expected[name[0]], points, 4, lr=0.03)
         assert axis.get_title() == name
         drawn = np.array([line.get_ydata() for line in axis.get_lines()])
@@ -241,7 +240,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
     labels = [label.get_text() for label in plt.figure(1).axes[0].get_yticklabels()]
     assert labels == [*models]
     measures = ["parameters", "L0", "MSE", "probe, %"]
-    for axis, measure in zip(plt.figure(1).axes, measures):  # Figure 3
+    for axis, measure in zip(plt.figure(1).axes, measures, strict=True):  # Figure 3
         assert axis.get_title() == measure
         widths = [bar.get_width() for bars in axis.containers for bar in bars]
         means = table.groupby("model", sort=False)[measure].mean()
@@ -250,7 +249,8 @@ def test_benchmark(monkeypatch, tmp_path, digits):
         assert [float(t.replace(",", "")) for t in texts] == pytest.approx([*means], rel=0.1)
         axis_min, axis_max = axis.get_xlim()
         assert axis_min in (0, 88) and axis_max > 0
-    for axis, (name, (model, *_)) in zip(plt.figure(2).axes, models.items()):  # Figure 3a
+    pictures = plt.figure(2).axes  # Figure 3a
+    for axis, (name, (model, *_)) in zip(pictures, models.items(), strict=True):
         assert axis.get_title() == name
         most_used = int((model(x_test)[0] > 0).sum(0).argmax())
         tile = axis.get_images()[0].get_array()[1:29, 1:29]
@@ -261,6 +261,8 @@ def test_benchmark(monkeypatch, tmp_path, digits):
         "the paper's SAE": {"parameters": "101,200", "L0": "32.2", "probe, %": "90.3 ± 0.3"},
     }
     brackets_are(found, "model", paper)
+    expected = {"the paper's layer": "0.143", "the paper's SAE": "0.026"}
+    assert found["paper_errors"] == {"paper's error": expected}
 
 
 # --- competition --------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""questions/common.py and questions/tune.py against plain loops, NumPy and scikit-learn."""
+"""questions/common.py against plain loops, NumPy and scikit-learn, and the rule of tune.py."""
 
 import math
 from functools import partial
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from sklearn.metrics import r2_score
 
 import common
 import helpers as h
+import tune
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -146,7 +147,7 @@ def test_decoders_are_least_squares(stack):
     model, x, x_test = stack
     A, A_test = codes = model(x), model(x_test)
     for i in range(2):
-        own, best = common.own_decoder(model, i, A[i], x), common.best_decoder(A[i], x)
+        own, best = common.fit_own_decoder(model, i, A[i], x), common.fit_best_decoder(A[i], x)
         columns, columns_test = (np.pad(a[i], ((0, 0), (0, 1)), constant_values=1) for a in codes)
         solution, *_ = np.linalg.lstsq(columns, x.numpy(), rcond=None)
         close(best(A_test[i]), columns_test @ solution, 1e-3, 1e-3)  # a small ridge
@@ -157,7 +158,7 @@ def test_decoders_are_least_squares(stack):
         close(own(A_test[i]), expected)
         assert common.variance_explained(best(A[i]), x) > common.variance_explained(own(A[i]), x)
     nothing = torch.zeros(200, 4)
-    close(common.best_decoder(nothing, x)(nothing), x.mean(0).expand(200, 6))
+    close(common.fit_best_decoder(nothing, x)(nothing), x.mean(0).expand(200, 6))
 
 
 def test_what_is_measured_of_each_model(stack):
@@ -166,7 +167,7 @@ def test_what_is_measured_of_each_model(stack):
     assert len(table) == 2 and table["dead units"].tolist() == [0, 1]
     for i, row in table.iterrows():
         A, A_test = model(x)[i], model(x_test)[i]
-        own, best = common.own_decoder(model, i, A, x), common.best_decoder(A, x)
+        own, best = common.fit_own_decoder(model, i, A, x), common.fit_best_decoder(A, x)
         assert row["L0"] == pytest.approx(np.mean([(code > 0).sum() for code in A_test.numpy()]))
         for name, decode in {"own decoder": own, "best decoder": best}.items():
             share = r2_score(x_test, decode(A_test), multioutput="variance_weighted")
@@ -217,3 +218,30 @@ def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
         )
         expected = common.measure_stack(model, x, held_out).iloc[0]
         close(row[[*expected.index]].astype(float), expected, 1e-6)
+
+
+def test_the_best_rate_on_held_out_digits_is_taken(monkeypatch, tmp_path, capsys):
+    digits, seen = torch.arange(60_000.0).unsqueeze(1), []
+
+    def search(methods, rates, x, x_held_out, n_units, seeds, epochs):
+        assert torch.equal(x, digits[:50_000]) and torch.equal(x_held_out, digits[50_000:])
+        seen.append(([*methods], rates, epochs))
+        rows = []
+        for (name, (_, strengths)), lr, seed in product(methods.items(), rates, seeds):
+            explained = 40 - abs(math.log(lr / 0.004)) + name.endswith("decay 0.8")
+            for strength, l0 in zip(strengths, (30, 14, 10, 8)):
+                rows.append((name, epochs, lr, strength, seed, l0, explained))
+        columns = ["method", "epochs", "lr", "strength", "seed", "L0", "own decoder"]
+        return pd.DataFrame(rows, columns=columns)
+
+    monkeypatch.setattr(tune, "search_rates", search)
+    monkeypatch.setattr(h, "load_images", lambda: [digits])
+    monkeypatch.setattr("sys.argv", ["tune.py", "--figures", str(tmp_path)])
+    tune.main()
+    assert seen == [
+        ([*tune.METHODS], tune.RATES, 12),
+        (["layer, decay 0.8"], [0.004], 100),
+        (["tied SAE"], [0.004], 100),
+    ]
+    assert pd.read_csv(tmp_path / "tuning.csv")["epochs"].value_counts().to_dict()[100] == 16
+    assert f"chosen: {dict.fromkeys(tune.METHODS, 0.004)}" in capsys.readouterr().out

@@ -5,7 +5,6 @@ A line of NUMBERS is a place, a pattern whose groups are numbers, and what they 
 """
 
 import json
-import math
 import re
 from functools import cache
 
@@ -49,9 +48,7 @@ def agrees(said, value):
     said = {"ten": "10"}.get(said, said)
     digits = len(said.partition(".")[2])
     said = float(said.replace(",", "").replace("\N{MINUS SIGN}", "-"))
-    return math.isclose(said, round(value, digits), abs_tol=1e-9) or (
-        abs(said - value) <= 0.5001 * 10**-digits
-    )
+    return abs(said - value) <= 0.5001 * 10**-digits
 
 
 README, THEOREM, ABLATION, BENCHMARK = (
@@ -215,7 +212,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times the"
+        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error: ([\d.]+) times the"
         r"[\s\S]* in the classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
@@ -228,17 +225,22 @@ NUMBERS = [
     ),
     (
         README,
-        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error\. .* 64 units of this SAE (\d+) are"
-        r" dead\. .* for the error, has ([\d.]+)% against ([\d.]+)%",
+        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error of reconstruction\. But (\d+) of .*"
+        r" the layer has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the squared",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             benchmark("dead units", SAE),
-            benchmark("probe, %", TUNED_SAE),
             benchmark("probe, %", TUNED),
+            benchmark("probe, %", TUNED_SAE),
+            error_of(TUNED, over=TUNED_SAE),
         ],
     ),
-    (README, r"The (\d+) units .* not dead", lambda: [64 - benchmark("dead units", SAE)]),
+    (
+        README,
+        r"has (\d+) dead units, and its other (\d+) are",
+        lambda: [benchmark("dead units", SAE), 64 - benchmark("dead units", SAE)],
+    ),
     (
         BENCHMARK,
         r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
@@ -316,14 +318,17 @@ NUMBERS = [
     ),
     (
         README,
-        r"In C, the redundancy stays at (\d+) and the classifier at ([\d.]+)%, .* by ([\d.]+)"
-        r" with those .* In B, .* rises from ([\d,]+) to ([\d,]+\d)",
+        r"\| C, with .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|\n"
+        r"\| B, without .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|[\s\S]*"
+        r" of units correlate by ([\d.]+) with",
         lambda: [
-            two_by_two("redundancy", "C", "off"),
-            two_by_two("probe, %", "C", "off"),
+            *(
+                two_by_two(column, loss, switch)
+                for loss in "CB"
+                for switch in ("on", "off")
+                for column in ("redundancy", "probe, %")
+            ),
             two_by_two("same units", "C", "off"),
-            two_by_two("redundancy", "B", "on"),
-            two_by_two("redundancy", "B", "off"),
         ],
     ),
     (
@@ -377,15 +382,18 @@ NUMBERS = [
     ),
     (
         README,
-        r"six epochs, ([\d.]+) units are active with the count alone, ([\d.]+) with competition"
-        r" alone, ([\d.]+) with neither, and ([\d.]+) with both.* has ([\d.]+), and C ([\d.]+\d)",
+        r"\| with the price \| ([\d.]+) \| ([\d.]+) \|\n"
+        r"\| without the price \| ([\d.]+) \| ([\d.]+) \|\n\n"
+        r".* C has ([\d.]+) with competition and ([\d.]+) without\. .* has ([\d.]+)\.",
         lambda: [
-            mean("sparsity_parts", "L0", price="on", competition="off"),
-            mean("sparsity_parts", "L0", price="off", competition="on"),
-            mean("sparsity_parts", "L0", price="off", competition="off"),
-            mean("sparsity_parts", "L0", price="on", competition="on"),
+            *(
+                mean("sparsity_parts", "L0", price=price, competition=competition)
+                for price in ("on", "off")
+                for competition in ("on", "off")
+            ),
+            two_by_two("L0", "C", "on"),
+            two_by_two("L0", "C", "off"),
             ablation("L0", "B"),
-            ablation("L0", "C"),
         ],
     ),
     (
@@ -448,15 +456,15 @@ NUMBERS = [
     ),
     (
         README,
-        r"explains (\d+)% of .* same code (\d+)%, and an L1 SAE (\d+)%\. "
-        r".* first two are (\d+) and (\d+)%, .* the three have (\d+), (\d+) and (\d+)%, and"
-        r" recover (\d+), (\d+) and (\d+)%",
+        r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
+        r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
             at_20("L1 SAE", "own"),
             at_20("layer, weight decay", "own"),
             at_20("layer, weight decay", "best"),
+            at_20("L1 SAE", "own"),
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
             at_16("L1 SAE", "own decoder"),
@@ -482,7 +490,8 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\.",
+        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
+        r" .* left, (\d+) at most, .* (\d+) to (\d+)",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -491,6 +500,9 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
+            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
+            untrained() - mean_ends()["scaled loss"].max(),
+            untrained() - mean_ends()["scaled loss"].min(),
         ],
     ),
     (
