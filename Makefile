@@ -68,7 +68,7 @@ build/quick/digits.npz: data/mnist.npz | $(INSTALLED)
 	@$(PYTHON) -c "import numpy as np; data = np.load('$<'); \
 	  np.savez('$@', **{name: data[name][::6] for name in data})"
 
-language: $(if $(filter --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## the same for a language model: 20 minutes; ARGS=--help
+language: $(if $(filter --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## the curves of `decoder` on a language model: 20 minutes; ARGS=--help says more
 	$(PYTHON) questions/language.py --figures $(if $(ARGS),build,build/running/language) $(ARGS)
 	$(if $(ARGS),,$(call KEEP,language))
 
