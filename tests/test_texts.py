@@ -226,7 +226,7 @@ NUMBERS = [
     (
         README,
         r"\(([\d.]+)% against ([\d.]+)%\), and a larger error of reconstruction\. But (\d+) of .*"
-        r" the layer has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the squared",
+        r" the layer then has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the squared",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
@@ -330,6 +330,11 @@ NUMBERS = [
             ),
             two_by_two("same units", "C", "off"),
         ],
+    ),
+    (
+        README,
+        r"redundancy stays at (\d+), active units at ([\d.]+), and the classifier at ([\d.]+)%",
+        lambda: [two_by_two(c, "C", "off") for c in ("redundancy", "L0", "probe, %")],
     ),
     (
         "docs/index.html",
@@ -457,7 +462,8 @@ NUMBERS = [
     (
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n",
+        r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
+        r"[\s\S]* best decoder explains (\d+)%",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -471,6 +477,7 @@ NUMBERS = [
             at_16("layer", "loss recovered"),
             at_16("layer", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
+            at_20("principal components", "best"),
         ],
     ),
     (
@@ -491,7 +498,7 @@ NUMBERS = [
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
         r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
-        r" .* left, (\d+) at most, .* (\d+) to (\d+)",
+        r" .* by (\d+) to (\d+) from .* by (\d+) at most, of the (\d+) between",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -500,9 +507,10 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
-            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
             untrained() - mean_ends()["scaled loss"].max(),
             untrained() - mean_ends()["scaled loss"].min(),
+            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
+            mean_ends()["loss"].max() - mean_ends()["loss"].min(),
         ],
     ),
     (
