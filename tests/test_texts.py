@@ -225,11 +225,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"\(([\d.]+)% against ([\d.]+)%\), and a larger error of reconstruction\. But (\d+) of .*"
-        r" the layer then has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the squared",
+        r"\(([\d.]+)% against ([\d.]+)%\), but a larger .*, ([\d.]+) times by our .*"
+        r" And (\d+) of .* the layer then has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
             benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
@@ -332,11 +333,6 @@ NUMBERS = [
         ],
     ),
     (
-        README,
-        r"redundancy stays at (\d+), active units at ([\d.]+), and the classifier at ([\d.]+)%",
-        lambda: [two_by_two(c, "C", "off") for c in ("redundancy", "L0", "probe, %")],
-    ),
-    (
         "docs/index.html",
         r"redundancy of B, .*\n.*from ([\d,]+) to ([\d,]+), and changes",
         lambda: [two_by_two("redundancy", "B", switch) for switch in ("on", "off")],
@@ -389,7 +385,8 @@ NUMBERS = [
         README,
         r"\| with the price \| ([\d.]+) \| ([\d.]+) \|\n"
         r"\| without the price \| ([\d.]+) \| ([\d.]+) \|\n\n"
-        r".* C has ([\d.]+) with competition and ([\d.]+) without\. .* has ([\d.]+)\.",
+        r".* C has ([\d.]+) with competition and ([\d.]+) without\."
+        r" .* has ([\d.]+), and ([\d.]+) without",
         lambda: [
             *(
                 mean("sparsity_parts", "L0", price=price, competition=competition)
@@ -398,7 +395,8 @@ NUMBERS = [
             ),
             two_by_two("L0", "C", "on"),
             two_by_two("L0", "C", "off"),
-            ablation("L0", "B"),
+            two_by_two("L0", "B", "on"),
+            two_by_two("L0", "B", "off"),
         ],
     ),
     (
@@ -498,7 +496,7 @@ NUMBERS = [
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
         r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
-        r" .* by (\d+) to (\d+) from .* by (\d+) at most, of the (\d+) between",
+        r" .* size (\d+) are left, .* between (\d+) and (\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -507,10 +505,9 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
+            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
             untrained() - mean_ends()["scaled loss"].max(),
             untrained() - mean_ends()["scaled loss"].min(),
-            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
-            mean_ends()["loss"].max() - mean_ends()["loss"].min(),
         ],
     ),
     (
