@@ -496,7 +496,7 @@ NUMBERS = [
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
         r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
-        r" .* size (\d+) are left, .* between (\d+) and (\d+)\.",
+        r" .* differ by (\d+), .* the (\d+) to (\d+) that",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
