@@ -152,6 +152,12 @@ def untrained():
     return float(re.search(r"an untrained layer, scaled: (-\d+)", printed)[1])
 
 
+def gained():
+    """What training gains at one size, but where units die."""
+    scaled = mean_ends()["scaled loss"].drop([("SGD", 0.01), ("SGD", 0.1)])
+    return [untrained() - scaled.max(), untrained() - scaled.min()]
+
+
 def farthest_from_growth():
     ends = read("scale_ends").groupby(["optimizer", "rate"])[["late fall", "by growth"]].mean()
     return float((ends["by growth"] / ends["late fall"] - 1).abs().max())
@@ -496,7 +502,7 @@ NUMBERS = [
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
         r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
-        r" .* differ by (\d+), .* the (\d+) to (\d+) that",
+        r" .* gained between (\d+) and (\d+) over",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -505,18 +511,13 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
-            mean_ends()["scaled loss"].max() - mean_ends()["scaled loss"].min(),
-            untrained() - mean_ends()["scaled loss"].max(),
-            untrained() - mean_ends()["scaled loss"].min(),
+            *gained(),
         ],
     ),
     (
         SCALE,
         r"gained between (\d+) and (\d+) over an untrained",
-        lambda: [
-            untrained() - mean_ends()["scaled loss"].drop([("SGD", 0.01), ("SGD", 0.1)]).max(),
-            untrained() - mean_ends()["scaled loss"].min(),
-        ],
+        gained,
     ),
     (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
     (
