@@ -125,6 +125,8 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
         )
     if not x.isfinite().all():
         raise ValueError("x has entries that are not finite numbers")
+    # Adam's means of gradients that have stopped decay to numbers so small that they are slow
+    torch.set_flush_denormal(True)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = torch.Generator().manual_seed(seed)
     n_batches = len(x) // batch_size

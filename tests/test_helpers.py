@@ -216,6 +216,19 @@ def test_fit_is_a_plain_loop(optimizer):
     close(found, torch.stack(expected))
 
 
+def test_gradients_that_have_stopped_leave_no_subnormal_numbers_which_are_slow():
+    model, steps = h.Encoder(1, 2), []
+    adam = torch.optim.Adam(model.parameters(), fused=True)
+
+    def losses(model, x):
+        steps.append(x)
+        return model.W.sum((1, 2)) * (len(steps) < 10)
+
+    h.fit(model, losses, torch.ones(2000, 1), 1, adam, batch_size=2)
+    mean = adam.state[model.W]["exp_avg"]
+    assert not ((mean != 0) & (mean.abs() < torch.finfo(mean.dtype).tiny)).any()
+
+
 def test_each_epoch_has_every_input_once_in_an_order_of_the_seed():
     seen, x = [], torch.arange(12.0).view(12, 1)
 
