@@ -75,7 +75,7 @@ language: $(if $(filter --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## th
 tune: $(INSTALLED)  ## search the learning rates of notebook 3 and `decoder`, into build/: 40 minutes
 	$(PYTHON) questions/tune.py --figures build
 
-check: $(INSTALLED)  ## compare figures/*.csv with those of the last commit
+check: $(INSTALLED)  ## compare the tables of full runs with those of the last commit
 	$(PYTHON) tests/check.py
 
 test: $(INSTALLED)  ## run the tests: a minute

@@ -17,6 +17,10 @@ from torch import nn
 from torch.nn.functional import linear, mse_loss
 from tqdm import trange
 
+# Where gradients have stopped, Adam's means of them decay to numbers so small that they are slow:
+# from here on they are zero. Before the first product, so that all threads follow.
+torch.set_flush_denormal(True)
+
 # --- The loss: of energies (..., N, K), a number for each model ----------------------------------
 
 
@@ -125,8 +129,6 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
         )
     if not x.isfinite().all():
         raise ValueError("x has entries that are not finite numbers")
-    # Adam's means of gradients that have stopped decay to numbers so small that they are slow
-    torch.set_flush_denormal(True)
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     rng = torch.Generator().manual_seed(seed)
     n_batches = len(x) // batch_size
@@ -172,7 +174,7 @@ def l0(E):
     return usage(E).sum(-1)
 
 
-def gain_and_offset(decoded, x):
+def fit_gain_and_offset(decoded, x):
     """Return the gain, a number, and the offset, (D,), with which gain * decoded + offset is
     nearest to x (N, D), by least squares."""
     centre, mean = decoded.mean(0), x.mean(0)

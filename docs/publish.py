@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
 
 
-def badges(repository, paths):
+def launch_links(repository, paths):
     """Return Markdown of links that open the notebooks on Binder and Colab."""
     links = []
     for path in paths:
@@ -29,7 +29,7 @@ def main(repository):
     url, page = f"https://github.com/{repository}", f"https://{owner.lower()}.github.io/{name}/"
     folders = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("questions/*.ipynb")]
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in folders)
-    opened = badges(repository, notebooks)
+    opened = launch_links(repository, notebooks)
     link = f'<a class="repository" href="{url}">The repository</a>'
     for path, pattern, new in [
         ("README.md", r"(?s)(?<=<!-- badges -->).*?(?=<!-- /badges -->)", opened),

@@ -17,7 +17,7 @@ N_FITTED = 60_000  # rows to which decoders are fitted, at most: it saves memory
 # --- Competition ---------------------------------------------------------------------------------
 
 
-def lse_without_competition(E):
+def pooled_lse_loss(E):
     """Return -N log mean_i Z_i of energies (..., N, K), where Z_i = sum_j exp(-E_ij), a number for
     each model. All N inputs have the same denominator: the gradient is exp(-E_ij) / mean Z."""
     N = E.shape[-2]
@@ -38,7 +38,7 @@ def matched_correlation(A, B):
 # M seeds, and losses(model, minibatch), a number for each model.
 
 
-def paper_layer(x, n_units, strengths, seeds, decay=0.0):
+def new_layer(x, n_units, strengths, seeds, decay=0.0):
     """The paper's, with a weight of the log-sum-exp, and weight decay or none."""
 
     def losses(model, x):
@@ -47,7 +47,7 @@ def paper_layer(x, n_units, strengths, seeds, decay=0.0):
     return h.Encoder(x.shape[1], n_units, seeds), losses
 
 
-def tied_sae(x, n_units, strengths, seeds):
+def new_tied_sae(x, n_units, strengths, seeds):
     """An SAE with an L1 penalty, decoded by its own transposed weights."""
 
     def losses(model, x):
@@ -57,7 +57,7 @@ def tied_sae(x, n_units, strengths, seeds):
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, tied=True, mean=x.mean(0)), losses
 
 
-def l1_sae(x, n_units, strengths, seeds):
+def new_l1_sae(x, n_units, strengths, seeds):
     """An SAE with an L1 penalty. Activations are weighed by the norms of V, or they would shrink
     while V grows."""
 
@@ -69,7 +69,7 @@ def l1_sae(x, n_units, strengths, seeds):
     return h.SparseAutoencoder(x.shape[1], n_units, seeds, mean=x.mean(0)), losses
 
 
-def top_k_sae(x, n_units, strengths, seeds):
+def new_top_k_sae(x, n_units, strengths, seeds):
     """Of each input, the k largest activations are kept, and what equals the least of them (Gao et
     al., 2024); a strength is a k."""
     k = strengths.long().view(-1, 1, 1)
@@ -83,7 +83,7 @@ def top_k_sae(x, n_units, strengths, seeds):
     return model, lambda model, x: h.sum_squared_error(model.decode(model(x)), x)
 
 
-def principal_components(x, n_units, active):
+def pca_stack(x, n_units, active):
     """Return a stack that is not trained, with a model for each number of active units: half of the
     units are the leading components, half their negatives, and one threshold cuts them all."""
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-(n_units // 2) :]
@@ -96,7 +96,7 @@ def principal_components(x, n_units, active):
     return model.requires_grad_(False)
 
 
-def train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
+def train_stack(method, x, n_units, strengths, seeds, lr, epochs, batch_size=128):
     """Return a stack: for each strength, a model for each seed. After three quarters of the epochs,
     rounded down, the learning rate is a tenth."""
     each = torch.tensor(strengths).repeat_interleave(len(seeds))
@@ -112,7 +112,7 @@ def train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size
 
 def fit_own_decoder(model, i, A, x):
     """Return decode(A): that of model i, with the gain and offset that suit x (N, D) best."""
-    gain, offset = h.gain_and_offset(model.decode(A, i), x)
+    gain, offset = h.fit_gain_and_offset(model.decode(A, i), x)
     return lambda A: gain * model.decode(A, i) + offset
 
 
@@ -126,9 +126,9 @@ def fit_best_decoder(A, x):
     return lambda A: x_mean + (A - mean) @ V
 
 
-def variance_explained(x_hat, x):
-    """Return the variance of x (N, D) that x_hat explains, 1 - FVU, in percent."""
-    return 100 * float(1 - (x_hat - x).square().sum() / (x - x.mean(0)).square().sum())
+def variance_explained(decoded, x):
+    """Return the variance of x (N, D) that decoded (N, D) explains, 1 - FVU, in percent."""
+    return 100 * float(1 - (decoded - x).square().sum() / (x - x.mean(0)).square().sum())
 
 
 def measure_stack(model, x, x_test):
@@ -163,18 +163,18 @@ def interpolate_at_l0(rows, column, l0):
 # --- The search of learning rates -----------------------------------------------------------------
 
 
-def search_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
+def sweep_rates(methods, rates, x, x_held_out, n_units, seeds, epochs, batch_size=128):
     """Return a DataFrame with a row for each method, rate, strength and seed."""
     tables = []
     for (name, (method, strengths)), lr in tqdm([*product(methods.items(), rates)], "search"):
-        model = train_strengths(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
+        model = train_stack(method, x, n_units, strengths, seeds, lr, epochs, batch_size)
         keys = {"strength": np.repeat(strengths, len(seeds)), "seed": [*seeds] * len(strengths)}
         table = pd.DataFrame({"method": name, "epochs": epochs, "lr": lr, **keys})
         tables.append(table.join(measure_stack(model, x, x_held_out)))
     return pd.concat(tables, ignore_index=True)
 
 
-def scores_by_rate(table, l0):
+def score_rates(table, l0):
     """Return what each method explains at each rate: a DataFrame, methods by rates. It is NaN if a
     seed has no models with as few active units, or none with as many."""
     groups = table.groupby(["method", "lr", "seed"], sort=False)

@@ -22,15 +22,15 @@ from common import (
     N_FITTED,
     fit_best_decoder,
     fit_own_decoder,
-    l1_sae,
     measure_stack,
-    paper_layer,
-    principal_components,
-    scores_by_rate,
-    search_rates,
-    tied_sae,
-    top_k_sae,
-    train_strengths,
+    new_l1_sae,
+    new_layer,
+    new_tied_sae,
+    new_top_k_sae,
+    pca_stack,
+    score_rates,
+    sweep_rates,
+    train_stack,
 )
 
 CONTEXT = 128  # tokens of a sequence
@@ -38,13 +38,13 @@ N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 EPOCHS = 6
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
 METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
-    "layer": (paper_layer, [5, 14, 28, 56], 0.008),
-    "layer, weight decay": (partial(paper_layer, decay=1.0), [3, 8, 16, 40], 0.032),
-    "tied SAE": (tied_sae, [1.5, 2.0, 2.5, 3.2], 0.004),
-    "L1 SAE": (l1_sae, [2, 3, 4.5, 6.5], 0.008),
-    "TopK SAE": (top_k_sae, [6, 12, 24, 48], 0.008),
+    "layer": (new_layer, [5, 14, 28, 56], 0.008),
+    "layer, weight decay": (partial(new_layer, decay=1.0), [3, 8, 16, 40], 0.032),
+    "tied SAE": (new_tied_sae, [1.5, 2.0, 2.5, 3.2], 0.004),
+    "L1 SAE": (new_l1_sae, [2, 3, 4.5, 6.5], 0.008),
+    "TopK SAE": (new_top_k_sae, [6, 12, 24, 48], 0.008),
 }
-COMPONENTS = [6, 12, 24, 48]  # active units
+ACTIVE = [6, 12, 24, 48]  # active units
 
 
 def load_network(name=""):
@@ -62,7 +62,7 @@ def load_network(name=""):
     return tokenizer, network.eval()
 
 
-def find_mlp(network):
+def choose_mlp(network):
     """Return the MLP of the layer at two fifths of the network. Raises ValueError if its layers
     have no module of the name mlp."""
     mlps = [module for name, module in network.named_modules() if name.endswith(".mlp")]
@@ -71,7 +71,7 @@ def find_mlp(network):
     return mlps[round(0.4 * len(mlps)) - 1]
 
 
-def split_documents(documents, n_tokens):
+def train_test_sequences(documents, n_tokens):
     """Return training and test sequences of token ids, each (n, CONTEXT). Every tenth document is
     for the test, which gets a tenth of n_tokens. Raises ValueError if documents have too few."""
     none = torch.empty(0, CONTEXT, dtype=torch.long)
@@ -134,16 +134,16 @@ def scaled_replacement(replacement, scale, limit):
     return scaled
 
 
-def compute_activations(name, n_tokens):
+def prepare_benchmark(name, n_tokens):
     """Return activations for training, rows (N, D), and for the test, both in units of the standard
     deviation of the former; and lm_loss(replacement), the loss of the language model if
     replacement(rows) takes the place of its rows."""
     tokenizer, network = load_network(name)
-    mlp = find_mlp(network)
+    mlp = choose_mlp(network)
     corpus = Path(__file__).resolve().parent.parent / "data/corpus.txt"
     documents = corpus.read_text("utf-8").split("<|endoftext|>")
     ids = [tokenizer(text.strip(), verbose=False)["input_ids"] for text in documents]
-    sequences, test_sequences = split_documents(ids, n_tokens)
+    sequences, test_sequences = train_test_sequences(ids, n_tokens)
     x, x_test = (read_activations(network, mlp, part) for part in (sequences, test_sequences))
     limit = MASSIVE * x.norm(dim=1).median()
     x, x_test = (part[part.norm(dim=1) <= limit] for part in (x, x_test))
@@ -158,7 +158,7 @@ def compute_activations(name, n_tokens):
 
 
 @torch.no_grad()
-def loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
+def measure_loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
     """Return a DataFrame with a row for each model of a stack: how much of the language model's
     loss its own decoder and the best one recover, in percent: 100 if the loss is that with the
     rows, 0 if it is that with their mean."""
@@ -185,21 +185,21 @@ def compare_methods(x, x_test, lm_loss):
     with_rows = lm_loss(lambda rows: rows)
     with_mean = lm_loss(lambda rows: x.mean(0).expand_as(rows))
     print(f"loss of a token: {with_rows:.3f} nats; with the mean of the rows {with_mean:.3f}")
-    stacks = {"principal components": (COMPONENTS, principal_components(x, n_units, COMPONENTS))}
+    stacks = {"principal components": (ACTIVE, pca_stack(x, n_units, ACTIVE))}
     for name, (method, strengths, lr) in METHODS.items():
-        stacks[name] = strengths, train_strengths(method, x, n_units, strengths, [0], lr, **setting)
+        stacks[name] = strengths, train_stack(method, x, n_units, strengths, [0], lr, **setting)
     tables = []
     for name, (strengths, model) in stacks.items():
         table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
         table = table.join(measure_stack(model, x, x_test).drop(columns="dead units"))
-        table = table.join(loss_recovered(model, x, lm_loss, with_rows, with_mean))
+        table = table.join(measure_loss_recovered(model, x, lm_loss, with_rows, with_mean))
         table[["loss with rows", "loss with mean"]] = with_rows, with_mean
         print(table.round(1).to_string())
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
 
-def tune_rates(x):
+def sweep_near_rates(x):
     """Return a search of learning rates, as in tune.py: half, once and twice the rate of METHODS,
     on the first half of the rows x (N, D); the last tenth is held out."""
     n_units, held_out = x.shape[1], len(x) // 10
@@ -207,7 +207,7 @@ def tune_rates(x):
     tables = []
     for name, (method, strengths, lr) in METHODS.items():
         only, rates = {name: (method, strengths)}, [lr / 2, lr, 2 * lr]
-        tables.append(search_rates(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
+        tables.append(sweep_rates(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -219,10 +219,10 @@ def main():
     parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
     args = parser.parse_args()
     args.figures.mkdir(parents=True, exist_ok=True)
-    x, x_test, lm_loss = compute_activations(args.model, args.tokens)
+    x, x_test, lm_loss = prepare_benchmark(args.model, args.tokens)
     if args.tune:
-        table = tune_rates(x)
-        print(scores_by_rate(table, x.shape[1] / 36).round(1).to_string())
+        table = sweep_near_rates(x)
+        print(score_rates(table, x.shape[1] / 36).round(1).to_string())
         table.to_csv(args.figures / "tuning_language.csv", index=False, float_format="%.6g")
     else:
         table = compare_methods(x, x_test, lm_loss)

@@ -17,24 +17,24 @@ import pandas as pd
 import helpers as h
 from common import (
     interpolate_at_l0,
-    l1_sae,
-    paper_layer,
-    scores_by_rate,
-    search_rates,
-    tied_sae,
-    top_k_sae,
+    new_l1_sae,
+    new_layer,
+    new_tied_sae,
+    new_top_k_sae,
+    score_rates,
+    sweep_rates,
 )
 
 RATES = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
 ACTIVE = 17  # units, of 64, as in the paper's layer
 METHODS = {  # and the strengths between which 17 active units are found
-    "layer": (paper_layer, [0.5, 1, 2, 4]),
-    "layer, decay 0.4": (partial(paper_layer, decay=0.4), [0.5, 1, 2, 4]),
-    "layer, decay 0.8": (partial(paper_layer, decay=0.8), [0.5, 1, 2, 4]),
-    "layer, decay 1.6": (partial(paper_layer, decay=1.6), [0.5, 1, 2, 4]),
-    "tied SAE": (tied_sae, [0.1, 0.2, 0.4, 0.8]),
-    "L1 SAE": (l1_sae, [0.2, 0.4, 0.8, 1.6]),
-    "TopK SAE": (top_k_sae, [ACTIVE, 24]),  # of k, some units may not be above zero
+    "layer": (new_layer, [0.5, 1, 2, 4]),
+    "layer, decay 0.4": (partial(new_layer, decay=0.4), [0.5, 1, 2, 4]),
+    "layer, decay 0.8": (partial(new_layer, decay=0.8), [0.5, 1, 2, 4]),
+    "layer, decay 1.6": (partial(new_layer, decay=1.6), [0.5, 1, 2, 4]),
+    "tied SAE": (new_tied_sae, [0.1, 0.2, 0.4, 0.8]),
+    "L1 SAE": (new_l1_sae, [0.2, 0.4, 0.8, 1.6]),
+    "TopK SAE": (new_top_k_sae, [ACTIVE, 24]),  # of k, some units may not be above zero
 }
 
 
@@ -49,16 +49,16 @@ def main():
     setting = {"x": x[:50_000], "x_held_out": x[50_000:], "n_units": 64, "seeds": args.seeds}
     args.figures.mkdir(parents=True, exist_ok=True)
     path = args.figures / "tuning.csv"
-    table = search_rates(METHODS, RATES, epochs=few, **setting)
+    table = sweep_rates(METHODS, RATES, epochs=few, **setting)
     table.to_csv(path, index=False, float_format="%.6g")  # now: idxmax fails if a row has no score
-    by_rate = scores_by_rate(table, ACTIVE)
+    by_rate = score_rates(table, ACTIVE)
     print(by_rate.round(1).to_string())
     rates = by_rate.idxmax(axis=1)
     print("chosen:", rates.to_dict())
     best_layer = by_rate.max(axis=1).filter(like="layer").idxmax()
     for name, strengths in ((best_layer, [1, 1.4, 2, 2.8]), ("tied SAE", [0.25, 0.35, 0.5, 0.7])):
         method = {name: (METHODS[name][0], strengths)}
-        tuned = search_rates(method, [rates[name]], epochs=many, **setting)
+        tuned = sweep_rates(method, [rates[name]], epochs=many, **setting)
         table = pd.concat([table, tuned], ignore_index=True)
         strength = interpolate_at_l0(tuned, "strength", ACTIVE)
         print(f"{name}: strength {strength:.3g} at {many} epochs")

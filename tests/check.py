@@ -18,7 +18,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def statistics(table):
+def summarize(table):
     """Return mean, standard deviation and number of seeds, a row for each key and column."""
     keys = [*table.columns[: table.columns.get_loc("seed")]]
     numbers = table.melt([*keys, "seed"], var_name="column").astype({"value": float})
@@ -26,10 +26,10 @@ def statistics(table):
     return groups["value"].agg(["mean", "std", "count"])
 
 
-def compare(run, record):
+def compare_with_record(run, record):
     """Return a DataFrame of all numbers of two tables, and whether each differs, as does a number
     that only one of them has."""
-    both = statistics(record).join(statistics(run).add_prefix("run "), how="outer")
+    both = summarize(record).join(summarize(run).add_prefix("run "), how="outer")
     of_seeds = both["std"] * (3 / both["count"]).clip(upper=1) ** 0.5
     allowed = (0.02 * both["mean"].abs()).clip(lower=of_seeds)
     allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
@@ -43,15 +43,15 @@ def git(*words):
     return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
 
-def read_tables(folder, pattern="*.csv"):
+def read_csv_files(folder, pattern="*.csv"):
     return {path.name: path.read_bytes() for path in Path(folder).glob(pattern)}
 
 
 def main(folder=None, record=None):
     if folder:
-        tables, recorded = read_tables(folder), read_tables(record)
+        tables, recorded = read_csv_files(folder), read_csv_files(record)
     else:
-        tables = read_tables(ROOT / "build/full", "*/*.csv")
+        tables = read_csv_files(ROOT / "build/full", "*/*.csv")
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
         recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p[8:] in tables}
     if not tables:
@@ -61,7 +61,8 @@ def main(folder=None, record=None):
         print(f"either the run or the record lacks {sorted(only)}")
     total, bad = 0, len(only)
     for name in sorted(tables.keys() & recorded.keys()):
-        both = compare(*(pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded)))
+        run, of_record = (pd.read_csv(io.BytesIO(part[name])) for part in (tables, recorded))
+        both = compare_with_record(run, of_record)
         differing = both.loc[both["differs"], ["mean", "std", "run mean"]]
         total, bad = total + len(both), bad + len(differing)
         if len(differing):

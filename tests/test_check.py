@@ -8,7 +8,7 @@ import sys
 import nbformat
 import pandas as pd
 import pytest
-from check import compare
+from check import compare_with_record
 from check import main as check_tables
 from conftest import ROOT
 from record import main as put_into_place
@@ -26,7 +26,7 @@ RECORD = pd.DataFrame(
 def differing(change, loss, column):
     run = RECORD.copy()
     run.loc[run["loss"] == loss, column] = change(run.loc[run["loss"] == loss, column])
-    both = compare(run.sample(frac=1, random_state=0), RECORD)
+    both = compare_with_record(run.sample(frac=1, random_state=0), RECORD)
     return [*both.index[both["differs"]]]
 
 
@@ -48,7 +48,8 @@ def test_a_number_differs_beyond_the_rule(loss, column, small, large):
 def test_two_seeds_are_allowed_one_standard_deviation():
     record = pd.DataFrame({"loss": "C", "seed": [0, 1], "L0": [9.0, 11.0]})
     for off, differs in ((1.4, False), (1.45, True)):  # it is 1.41
-        assert compare(record.assign(L0=record["L0"] + off), record)["differs"].all() == differs
+        run = record.assign(L0=record["L0"] + off)
+        assert compare_with_record(run, record)["differs"].all() == differs
 
 
 def test_the_more_seeds_the_less_may_a_mean_be_off():
@@ -56,31 +57,31 @@ def test_the_more_seeds_the_less_may_a_mean_be_off():
     record = pd.DataFrame({"loss": "C", "seed": range(100), "finds all": [1] * 84 + [0] * 16})
     for found, differs in ((90, False), (78, False), (91, True), (77, True)):
         run = record.assign(**{"finds all": [1] * found + [0] * (100 - found)})
-        assert compare(run, record)["differs"].all() == differs
+        assert compare_with_record(run, record)["differs"].all() == differs
 
 
 def test_what_only_one_of_them_has_differs():
     for run, record in ((RECORD[3:], RECORD), (RECORD, RECORD[3:])):
-        both = compare(run, record)
+        both = compare_with_record(run, record)
         assert {key[0] for key in both.index[both["differs"]]} == {"B"}
-    renamed = compare(RECORD.replace("one", "two"), RECORD)
+    renamed = compare_with_record(RECORD.replace("one", "two"), RECORD)
     assert {key[0] for key in renamed.index[renamed["differs"]]} == {"one", "two"}
-    assert compare(RECORD.drop(columns="L0"), RECORD)["differs"].sum() == 3
-    assert compare(RECORD.assign(L0=float("nan")), RECORD)["differs"].sum() == 3
+    assert compare_with_record(RECORD.drop(columns="L0"), RECORD)["differs"].sum() == 3
+    assert compare_with_record(RECORD.assign(L0=float("nan")), RECORD)["differs"].sum() == 3
 
 
 def test_fewer_seeds_differ():
     lost = RECORD.assign(L0=RECORD["L0"].where(RECORD["seed"] == 0))
-    assert compare(lost, RECORD)["differs"].sum() == 2
-    assert compare(RECORD[RECORD["seed"] < 2], RECORD)["differs"].sum() == 4
+    assert compare_with_record(lost, RECORD)["differs"].sum() == 2
+    assert compare_with_record(RECORD[RECORD["seed"] < 2], RECORD)["differs"].sum() == 4
 
 
 def test_truth_values_are_numbers_and_what_neither_has_is_equal():
     record = pd.DataFrame({"loss": "A", "seed": range(4), "dead": [True, True, True, False]})
-    assert not compare(record, record)["differs"].any()
-    assert compare(record.assign(dead=False), record)["differs"].all()
+    assert not compare_with_record(record, record)["differs"].any()
+    assert compare_with_record(record.assign(dead=False), record)["differs"].all()
     empty = record.assign(dead=float("nan"))
-    assert not compare(empty, empty)["differs"].any()
+    assert not compare_with_record(empty, empty)["differs"].any()
 
 
 def git(folder, *words):

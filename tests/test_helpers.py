@@ -217,14 +217,15 @@ def test_fit_is_a_plain_loop(optimizer):
 
 
 def test_gradients_that_have_stopped_leave_no_subnormal_numbers_which_are_slow():
-    model, steps = h.Encoder(1, 2), []
+    """Of so many weights that Adam's step is divided among threads."""
+    model, steps = h.Encoder(784, 300), []
     adam = torch.optim.Adam(model.parameters(), fused=True)
 
     def losses(model, x):
         steps.append(x)
         return model.W.sum((1, 2)) * (len(steps) < 10)
 
-    h.fit(model, losses, torch.ones(2000, 1), 1, adam, batch_size=2)
+    h.fit(model, losses, torch.ones(2000, 1), 1, adam, batch_size=2)  # a thousand steps
     mean = adam.state[model.W]["exp_avg"]
     assert not ((mean != 0) & (mean.abs() < torch.finfo(mean.dtype).tiny)).any()
 
@@ -297,7 +298,7 @@ def test_gain_and_offset_are_those_of_least_squares(far):
     x = normal(5000, 3) + far
     decoded = 0.1 * x + normal(5000, 3, seed=1) + torch.arange(3)
     columns = np.concatenate([decoded.reshape(-1, 1), np.tile(np.eye(3), (5000, 1))], 1)
-    gain, offset = h.gain_and_offset(decoded, x)
+    gain, offset = h.fit_gain_and_offset(decoded, x)
     expected, *_ = np.linalg.lstsq(columns, x.flatten(), rcond=None)
     close(torch.cat([gain.view(1), offset]), expected)
 
@@ -311,7 +312,7 @@ def test_a_unit_that_is_active_once_is_not_dead():
 @pytest.mark.parametrize("value", [0, 0.1])
 def test_a_dead_model_is_decoded_as_the_mean(value):
     x, decoded = normal(30, 3) + 5, torch.full((30, 3), float(value))
-    gain, offset = h.gain_and_offset(decoded, x)
+    gain, offset = h.fit_gain_and_offset(decoded, x)
     close(gain * decoded + offset, x.mean(0).expand(30, 3), 1e-5)
 
 

@@ -39,7 +39,7 @@ def folder(request, tmp_path, monkeypatch):
 @torch.no_grad()
 def test_activations_and_losses_are_those_of_plain_loops(folder):
     network = language.load_network(str(folder))[1].double()
-    mlp = language.find_mlp(network)
+    mlp = language.choose_mlp(network)
     sequences = torch.arange(10 * language.CONTEXT).view(10, -1) ** 2 % 61
     x = language.read_activations(network, mlp, sequences)
     seen = []
@@ -67,25 +67,25 @@ def test_activations_and_losses_are_those_of_plain_loops(folder):
 
 def test_the_mlp_is_that_at_two_fifths_of_the_layers():
     layers = [torch.nn.ModuleDict({"mlp": torch.nn.ReLU()}) for _ in range(30)]
-    assert language.find_mlp(torch.nn.Sequential(*layers)) is layers[11]["mlp"]
-    assert language.find_mlp(torch.nn.Sequential(*layers[:5])) is layers[1]["mlp"]
+    assert language.choose_mlp(torch.nn.Sequential(*layers)) is layers[11]["mlp"]
+    assert language.choose_mlp(torch.nn.Sequential(*layers[:5])) is layers[1]["mlp"]
     with pytest.raises(ValueError, match="mlp"):
-        language.find_mlp(torch.nn.Sequential(torch.nn.ReLU()))
+        language.choose_mlp(torch.nn.Sequential(torch.nn.ReLU()))
 
 
 def test_every_tenth_document_is_for_the_test():
     C = language.CONTEXT
     documents = [[i] * (2 * C + 5) for i in range(30)]
     documents[3] = [99] * (C - 1)  # too short for a sequence
-    train, test = language.split_documents(documents, 40 * C)
+    train, test = language.train_test_sequences(documents, 40 * C)
     expected = [i for i in range(30) if i % 10 != 9 and i != 3 for _ in range(2)]
     assert train.tolist() == [[i] * C for i in expected[:36]]
     assert test.tolist() == [[9] * C] * 2 + [[19] * C] * 2
     for n_tokens in (20 * C - 1, 60 * C):  # too few, and more than there are
         with pytest.raises(ValueError, match=str(n_tokens)):
-            language.split_documents(documents, n_tokens)
+            language.train_test_sequences(documents, n_tokens)
     counted = [list(range(2 * C + 5)) for _ in range(30)]
-    sequences = language.split_documents(counted, 20 * C)[0]
+    sequences = language.train_test_sequences(counted, 20 * C)[0]
     assert sequences[:2].flatten().tolist() == counted[0][: 2 * C]
 
 
@@ -100,11 +100,13 @@ def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
     folder, monkeypatch
 ):
     monkeypatch.setattr(language, "MASSIVE", 1.2)
-    x, x_test, loss = language.compute_activations(str(folder), 2560)
+    x, x_test, loss = language.prepare_benchmark(str(folder), 2560)
     tokenizer, network = language.load_network(str(folder))
-    mlp = language.find_mlp(network)
+    mlp = language.choose_mlp(network)
     texts = (folder.parent / "data/corpus.txt").read_text("utf-8").split("<|endoftext|>")
-    sequences = language.split_documents([tokenizer(text)["input_ids"] for text in texts], 2560)
+    sequences = language.train_test_sequences(
+        [tokenizer(text)["input_ids"] for text in texts], 2560
+    )
     rows, test_rows = (language.read_activations(network, mlp, part) for part in sequences)
     limit = 1.2 * rows.norm(dim=1).median()
     kept, test_kept = (part[part.norm(dim=1) <= limit] for part in (rows, test_rows))
@@ -140,12 +142,12 @@ def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeyp
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
     with_rows, with_mean = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
-    found = language.loss_recovered(model, x, loss, with_rows, with_mean).to_numpy()
+    found = language.measure_loss_recovered(model, x, loss, with_rows, with_mean).to_numpy()
     assert found[:2, 0] == pytest.approx([100, 0], abs=1e-2)
     explained = common.measure_stack(model, x, x)[["own decoder", "best decoder"]]
     assert found == pytest.approx(explained.to_numpy(), abs=1e-2)
     monkeypatch.setattr(language, "METHODS", {})
-    monkeypatch.setattr(language, "COMPONENTS", [1, 2])
+    monkeypatch.setattr(language, "ACTIVE", [1, 2])
     table = language.compare_methods(x, x, loss)
     for recovered, decoder in (("", "own"), (", best", "best")):
         pd.testing.assert_series_equal(
@@ -183,15 +185,15 @@ def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
         seen.append((x, x_held_out))
         return pd.DataFrame({"method": [*methods]})
 
-    monkeypatch.setattr(language, "search_rates", search)
-    assert language.tune_rates(x)["method"].tolist() == [*language.METHODS]
+    monkeypatch.setattr(language, "sweep_rates", search)
+    assert language.sweep_near_rates(x)["method"].tolist() == [*language.METHODS]
     for part, held_out in seen:
         assert torch.equal(part, x[:25]) and torch.equal(held_out, x[45:])
 
 
 def test_rates_are_those_that_the_search_chose():
     search = pd.read_csv(ROOT / "figures/tuning_language.csv")
-    best = common.scores_by_rate(search, 576 / 36).idxmax(axis=1)
+    best = common.score_rates(search, 576 / 36).idxmax(axis=1)
     assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
 
 

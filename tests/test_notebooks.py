@@ -180,7 +180,7 @@ def brackets_are(found, by, paper):
 def best_rates():
     """Return the learning rates that the search chose, by method."""
     table = pd.read_csv(ROOT / "figures/tuning.csv").query("epochs == 12")
-    return common.scores_by_rate(table, tune.ACTIVE).idxmax(axis=1)
+    return common.score_rates(table, tune.ACTIVE).idxmax(axis=1)
 
 
 def strength_of(method):
@@ -378,13 +378,11 @@ def test_decoder(monkeypatch, tmp_path, digits):
     for name, (method, strengths, lr) in found["METHODS"].items():
         assert lr == best_rates()[name.replace("weight decay", "decay 0.8")]
         row = found["curves"].query("method == @name and seed == 6").iloc[2]
-        model = common.train_strengths(method, x, 64, strengths[2:3], [6], lr, 2)
+        model = common.train_stack(method, x, 64, strengths[2:3], [6], lr, 2)
         assert row["strength"] == strengths[2]
         for column, number in common.measure_stack(model, x, x_test).iloc[0].items():
             assert row[column] == pytest.approx(number, rel=0.02, abs=0.2), (name, column)
-    layer = common.train_strengths(
-        common.paper_layer, x, 64, [1], [6], found["METHODS"]["layer"][2], 2
-    )
+    layer = common.train_stack(common.new_layer, x, 64, [1], [6], found["METHODS"]["layer"][2], 2)
     E, E_test, W = layer(x)[0].numpy(), layer(x_test)[0].numpy(), layer.W[0].numpy()
     row = found["account"].query("seed == 6").iloc[0]
     divided = W / E.var(0, ddof=1)[:, None]

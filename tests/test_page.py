@@ -90,18 +90,22 @@ def test_gradients_are_those_of_helpers(page, layer, terms, competition):
 
 
 def test_panels_have_the_losses_of_their_names(page):
-    panels = page("PANELS.map(({ name, terms, competition }) => [name, terms, competition])")
-    assert [name for name, _, on in panels if on] == [*LOSSES]
-    assert [name for name, _, on in panels if not on] == ["B", "C"]
-    assert all(tuple(terms) == LOSSES[name] for name, terms, _ in panels)
+    """Each has a layer with competition and one without; without the log-sum-exp they are one."""
+    layers = page("PANELS.map(panel => (newLayers(panel), [panel.competing, panel.independent]))")
+    assert page("PANELS.map(panel => panel.name)") == [*LOSSES]
+    for (name, terms), (competing, independent) in zip(LOSSES.items(), layers, strict=True):
+        for layer in (competing, independent):
+            assert tuple(layer["weight"][term] for term in TERMS) == terms
+        assert competing["competition"] and independent["competition"] == (name == "D")
 
 
 def test_steps_are_those_of_adam(page, layer):
     """From the page's own start, which is distributed as PyTorch's; in single precision."""
     _, _, x = layer
-    start, after = page(f"""(() => {{ const layer = new Layer(1), images = {images(x)};
+    start, after = page(f"""(() => {{ const images = {images(x)};
+      const layer = new Layer(1, {weights((1, 1, 1))}, true);
       const start = layer.parameters.slice();
-      for (let i = 0; i < 3; i++) layer.step(images, {weights((1, 1, 1))}, true);
+      for (let i = 0; i < 3; i++) layer.step(images);
       return [start, layer.parameters]; }})()""")
     n_units = page("K")
     start = torch.tensor(start, dtype=torch.float64)

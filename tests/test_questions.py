@@ -31,14 +31,14 @@ def close(actual, expected, rtol=1e-9, atol=1e-9):
 
 def test_without_competition_all_inputs_have_one_denominator():
     E = (3 * normal(2, 7, 4)).requires_grad_()
-    found = common.lse_without_competition(E)
+    found = common.pooled_lse_loss(E)
     Z = np.array([[sum(math.exp(-e) for e in row) for row in model] for model in E.tolist()])
     close(found, -7 * np.log(Z.mean(1)))
     found.sum().backward()
     close(E.grad, np.exp(-E.detach().numpy()) / Z.mean(1).reshape(2, 1, 1))
     assert (h.lse_loss(E) > found).all()  # Jensen's inequality
     same = torch.stack([E[0, 0].roll(i) for i in range(4)])
-    close(h.lse_loss(same), common.lse_without_competition(same))
+    close(h.lse_loss(same), common.pooled_lse_loss(same))
 
 
 def test_units_are_matched_by_the_best_permutation():
@@ -63,18 +63,18 @@ def loss_by_loops(name, strength, x, W, b, V, c, mean):
         variance, R = A.var(0, ddof=1), np.corrcoef(A.T)
         energy = -strength * np.log(Z).sum() - np.log(variance + 1e-6).sum()
         return energy + np.square(R - np.eye(len(R))).sum() + 0.4 * np.square(W).sum()
-    if name == "top_k_sae":
+    if name == "new_top_k_sae":
         for row in A:
             row[np.argsort(row)[: -int(strength)]] = 0
     error = np.square(A @ V + c - x).sum()
-    norms = {"l1_sae": np.sqrt(np.square(V).sum(1)), "tied_sae": np.ones(len(V)), "top_k_sae": 0}
-    return error + strength * (A * norms[name]).sum()
+    norms = {"new_l1_sae": np.sqrt(np.square(V).sum(1)), "new_tied_sae": np.ones(len(V))}
+    return error + strength * (A * norms.get(name, 0)).sum()
 
 
-@pytest.mark.parametrize("name", ["layer", "tied_sae", "l1_sae", "top_k_sae"])
+@pytest.mark.parametrize("name", ["layer", "new_tied_sae", "new_l1_sae", "new_top_k_sae"])
 def test_losses_of_a_stack_are_those_of_loops_at_each_strength(name):
     x, strengths = normal(30, 6) + 2, [2.0, 3.0, 1.0]
-    method = partial(common.paper_layer, decay=0.4) if name == "layer" else getattr(common, name)
+    method = partial(common.new_layer, decay=0.4) if name == "layer" else getattr(common, name)
     model, losses = method(x, 5, torch.tensor(strengths), [0, 1, 2])
     model.b.data += 2 if name == "layer" else 0.5  # no unit is dead
     for i, strength in enumerate(strengths):
@@ -83,12 +83,12 @@ def test_losses_of_a_stack_are_those_of_loops_at_each_strength(name):
         mean = 0 if name == "layer" else x.numpy().mean(0)
         expected = loss_by_loops(name, strength, x.numpy(), *parameters, mean)
         assert losses(model, x)[i].item() == pytest.approx(expected)
-        assert (V is model.W) == (name in ("layer", "tied_sae"))
+        assert (V is model.W) == (name in ("layer", "new_tied_sae"))
 
 
 def test_top_k_keeps_k_positive_activations_of_each_input():
     x = normal(50, 6)
-    model, _ = common.top_k_sae(x, 8, torch.tensor([1.0, 3.0, 8.0]), [0, 0, 0])
+    model, _ = common.new_top_k_sae(x, 8, torch.tensor([1.0, 3.0, 8.0]), [0, 0, 0])
     E = h.SparseAutoencoder(6, 8, mean=x.mean(0))(x)[0]
     for A, k in zip(model(x), (1, 3, 8)):
         assert ((A > 0).sum(1) == (E > 0).sum(1).clamp(max=k)).all()
@@ -98,7 +98,7 @@ def test_top_k_keeps_k_positive_activations_of_each_input():
 
 def test_principal_components_are_cut_at_so_many_active_units():
     x = normal(500, 6) @ normal(6, 6, seed=1) + 3
-    model = common.principal_components(x, 8, [2, 3])
+    model = common.pca_stack(x, 8, [2, 3])
     close(h.l0(model(x)), [2, 3], 0.01)
     components = torch.linalg.svd(x - x.mean(0)).Vh[:4]
     for W in model.W.detach():
@@ -109,13 +109,13 @@ def test_principal_components_are_cut_at_so_many_active_units():
     close(model(x)[0], A.relu())
 
 
-@pytest.mark.parametrize("method", [common.paper_layer, common.l1_sae, common.top_k_sae])
+@pytest.mark.parametrize("method", [common.new_layer, common.new_l1_sae, common.new_top_k_sae])
 def test_each_strength_is_trained_with_each_seed(method):
     x, options = normal(64, 6), {"lr": 0.01, "epochs": 4, "batch_size": 16}
-    stack = common.train_strengths(method, x, 5, [1.0, 3.0], [7, 8, 9], **options)
+    stack = common.train_stack(method, x, 5, [1.0, 3.0], [7, 8, 9], **options)
     assert not any(p.requires_grad for p in stack.parameters())
     for i, (strength, seed) in enumerate([(s, seed) for s in (1.0, 3.0) for seed in (7, 8, 9)]):
-        alone = common.train_strengths(method, x, 5, [strength], [seed], **options)
+        alone = common.train_stack(method, x, 5, [strength], [seed], **options)
         close(stack.W[i], alone.W[0], 1e-6)
 
 
@@ -125,7 +125,7 @@ def test_the_rate_is_a_tenth_in_the_last_quarter():
     def descent(x, n_units, strengths, seeds):
         return h.Encoder(6, n_units, seeds), lambda model, x: model.W.sum((1, 2))
 
-    model = common.train_strengths(
+    model = common.train_stack(
         descent, normal(40, 6), 5, [1.0], [0], lr=0.01, epochs=8, batch_size=20
     )
     close(h.Encoder(6, 5).W - model.W, torch.full((1, 5, 6), 0.01 * 2 * (6 + 0.1 * 2)), 1e-5)
@@ -197,23 +197,23 @@ def test_a_score_is_the_mean_over_seeds_at_so_many_active_units():
         for L0 in (4 + seed, 16 + seed)
     ]
     table = pd.DataFrame(runs, columns=["method", "lr", "seed", "L0", "own decoder"])
-    scores = common.scores_by_rate(table, 12)
+    scores = common.score_rates(table, 12)
     for method, base in (("b", 5), ("a", 0)):
         expected = base + 100 * np.array([0.1, 0.2]) + 30 * math.log(12)
         close(scores.loc[method, [0.1, 0.2]], expected)
     without = table.query("not (seed == 2 and lr == .1 and L0 > 12)")
-    assert common.scores_by_rate(without, 12).isna().sum(axis=1).tolist() == [1, 1]
+    assert common.score_rates(without, 12).isna().sum(axis=1).tolist() == [1, 1]
 
 
 def test_a_search_has_a_row_for_each_method_rate_strength_and_seed():
     x, held_out = normal(64, 6), normal(30, 6, seed=1)
     options = {"n_units": 5, "epochs": 1, "batch_size": 16}
-    methods = {"layer": (common.paper_layer, [1.0, 2.0]), "L1": (common.l1_sae, [0.5])}
-    table = common.search_rates(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
+    methods = {"layer": (common.new_layer, [1.0, 2.0]), "L1": (common.new_l1_sae, [0.5])}
+    table = common.sweep_rates(methods, [0.01, 0.1], x, held_out, seeds=[3, 4], **options)
     assert len(table) == 2 * (2 + 1) * 2
     for _, row in table.iterrows():
         method, strength, seed = methods[row["method"]][0], row["strength"], row["seed"]
-        model = common.train_strengths(
+        model = common.train_stack(
             method, x, strengths=[strength], seeds=[seed], lr=row["lr"], **options
         )
         expected = common.measure_stack(model, x, held_out).iloc[0]
@@ -234,7 +234,7 @@ def test_the_best_rate_on_held_out_digits_is_taken(monkeypatch, tmp_path, capsys
         columns = ["method", "epochs", "lr", "strength", "seed", "L0", "own decoder"]
         return pd.DataFrame(rows, columns=columns)
 
-    monkeypatch.setattr(tune, "search_rates", search)
+    monkeypatch.setattr(tune, "sweep_rates", search)
     monkeypatch.setattr(h, "load_images", lambda: [digits])
     monkeypatch.setattr("sys.argv", ["tune.py", "--figures", str(tmp_path)])
     tune.main()
