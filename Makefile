@@ -55,7 +55,7 @@ FEW := -y "SEEDS: [0]" -p DATA "$(CURDIR)/build/quick/digits.npz"
 quick-notebooks/1_theorem: SMALL = -p STARTS 20 -p EPOCHS 5
 quick-notebooks/2_ablation quick-notebooks/3_benchmark: SMALL = $(FEW) -p EPOCHS 8
 quick-questions/competition: SMALL = $(FEW) -p EPOCHS 6 -p MEDIUM 2 -p SHORT 2 -p STARTS 20
-quick-questions/sparsity: SMALL = $(FEW) -p EPOCHS 6 -p MEDIUM 2 -p SHORT 2
+quick-questions/sparsity: SMALL = $(FEW) -p EPOCHS 6 -p MEDIUM 2
 quick-questions/decoder: SMALL = $(FEW) -p EPOCHS 2
 quick-questions/scale: SMALL = $(FEW) -p EPOCHS 6
 .PHONY: $(QUICK)

@@ -333,7 +333,7 @@ def losses_with(switch, variance, decorrelation):
 
 
 def test_sparsity(monkeypatch, tmp_path, digits):
-    epochs = {"EPOCHS": 3, "MEDIUM": 1, "SHORT": 2}
+    epochs = {"EPOCHS": 3, "MEDIUM": 1}
     parameters = {**epochs, "SEEDS": [7, 8], "DATA": digits, "FIGURES": str(tmp_path)}
     found = run("questions/sparsity.ipynb", monkeypatch, **parameters)
     x, _, x_test, _ = h.load_images(digits)
@@ -356,7 +356,7 @@ def test_sparsity(monkeypatch, tmp_path, digits):
             lse = of_price * (price == "on") + rest * (competition == "on")
             return lse + h.loss(layer(x), lse=0)
 
-        h.fit(layer, losses, x, 2)
+        h.fit(layer, losses, x, 3)
         row = found["parts"].query("price == @price and competition == @competition and seed == 8")
         assert row["L0"].iloc[0] == pytest.approx(float(h.l0(layer(x_test))), rel=2e-3)
     for _, row in found["shares"].iterrows():
