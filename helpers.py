@@ -25,12 +25,14 @@ torch.set_flush_denormal(True)
 
 
 def loss(E, lse=1, variance=1, decorrelation=1):
-    """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,)."""
+    """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,).
+    The log-sum-exp is summed over inputs, and outweighs the others in a larger minibatch."""
     return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
 
 
 def lse_loss(E):
-    """Return -sum_i log sum_j exp(-E_ij); its gradient is the responsibility r_ij (§2)."""
+    """Return -sum_i log sum_j exp(-E_ij), which is summed over inputs i; its gradient is the
+    responsibility r_ij (§2)."""
     return -torch.logsumexp(-E, -1).sum(-1)
 
 
@@ -89,7 +91,7 @@ class Encoder(nn.Module):
 
     def decode(self, E, i=slice(None)):
         """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K). The mean is
-        not added."""
+        not added: in the paper it is 0, and else in the offset that is fitted afterwards."""
         return E @ self.W[i]
 
 

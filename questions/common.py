@@ -83,7 +83,7 @@ def new_top_k_sae(x, n_units, strengths, seeds):
     return model, lambda model, x: h.sum_squared_error(model.decode(model(x)), x)
 
 
-def pca_stack(x, n_units, active):
+def thresholded_pca(x, n_units, active):
     """Return a stack that is not trained, with a model for each number of active units: half of the
     units are the leading components, half their negatives, and one threshold cuts them all."""
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-(n_units // 2) :]

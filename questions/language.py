@@ -27,9 +27,9 @@ from common import (
     new_layer,
     new_tied_sae,
     new_top_k_sae,
-    pca_stack,
     score_rates,
     sweep_rates,
+    thresholded_pca,
     train_stack,
 )
 
@@ -124,11 +124,11 @@ def loss_if_replaced(replacement, network, mlp, sequences):
     return float(torch.cat(losses).mean())
 
 
-def scaled_replacement(replacement, scale, limit):
-    """Return the replacement of rows, given that of rows / scale; rows longer than limit stay."""
+def scaled_replacement(replacement, scale, max_norm):
+    """Return the replacement of rows, given that of rows / scale; rows above max_norm stay."""
 
     def scaled(rows):
-        usual = rows.norm(dim=1, keepdim=True) <= limit
+        usual = rows.norm(dim=1, keepdim=True) <= max_norm
         return torch.where(usual, scale * replacement(rows / scale), rows)
 
     return scaled
@@ -185,7 +185,7 @@ def compare_methods(x, x_test, lm_loss):
     with_rows = lm_loss(lambda rows: rows)
     with_mean = lm_loss(lambda rows: x.mean(0).expand_as(rows))
     print(f"loss of a token: {with_rows:.3f} nats; with the mean of the rows {with_mean:.3f}")
-    stacks = {"principal components": (ACTIVE, pca_stack(x, n_units, ACTIVE))}
+    stacks = {"principal components": (ACTIVE, thresholded_pca(x, n_units, ACTIVE))}
     for name, (method, strengths, lr) in METHODS.items():
         stacks[name] = strengths, train_stack(method, x, n_units, strengths, [0], lr, **setting)
     tables = []

@@ -43,15 +43,15 @@ def git(*words):
     return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
 
-def read_csv_files(folder, pattern="*.csv"):
+def read_csv_bytes(folder, pattern="*.csv"):
     return {path.name: path.read_bytes() for path in Path(folder).glob(pattern)}
 
 
 def main(folder=None, record=None):
     if folder:
-        tables, recorded = read_csv_files(folder), read_csv_files(record)
+        tables, recorded = read_csv_bytes(folder), read_csv_bytes(record)
     else:
-        tables = read_csv_files(ROOT / "build/full", "*/*.csv")
+        tables = read_csv_bytes(ROOT / "build/full", "*/*.csv")
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
         recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p[8:] in tables}
     if not tables:

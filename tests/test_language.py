@@ -91,7 +91,7 @@ def test_every_tenth_document_is_for_the_test():
 
 def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
     rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
-    replaced = language.scaled_replacement(lambda x: x + 1, scale=2, limit=10)(rows)
+    replaced = language.scaled_replacement(lambda x: x + 1, scale=2, max_norm=10)(rows)
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 

@@ -98,7 +98,7 @@ def test_top_k_keeps_k_positive_activations_of_each_input():
 
 def test_principal_components_are_cut_at_so_many_active_units():
     x = normal(500, 6) @ normal(6, 6, seed=1) + 3
-    model = common.pca_stack(x, 8, [2, 3])
+    model = common.thresholded_pca(x, 8, [2, 3])
     close(h.l0(model(x)), [2, 3], 0.01)
     components = torch.linalg.svd(x - x.mean(0)).Vh[:4]
     for W in model.W.detach():

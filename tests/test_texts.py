@@ -359,9 +359,8 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"from (\d+)% after 6 epochs to (\d+)% after 24 and (\d+)% after 100",
+        r"from (\d+)% after 24 epochs to (\d+)% after 100",
         lambda: [
-            mean("sparsity_parts", "L0", price="on", competition="on") / 0.64,
             mean("sparsity_formula", "active, %", changed="nothing"),
             ablation("L0", "C") / 0.64,
         ],
@@ -381,26 +380,20 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"without it (\d+) units and more .* when C has (\d+) active",
-        lambda: [
-            mean("sparsity_parts", "L0", price="off", competition="on"),
-            mean("sparsity_parts", "L0", price="on", competition="on"),
-        ],
+        r"without it (\d+) units and more",
+        lambda: [mean("sparsity_parts", "L0", price="off", competition="on")],
     ),
     (
         README,
         r"\| with the price \| ([\d.]+) \| ([\d.]+) \|\n"
         r"\| without the price \| ([\d.]+) \| ([\d.]+) \|\n\n"
-        r".* C has ([\d.]+) with competition and ([\d.]+) without\."
-        r" .* has ([\d.]+), and ([\d.]+) without",
+        r".* has ([\d.]+), and ([\d.]+) without",
         lambda: [
             *(
                 mean("sparsity_parts", "L0", price=price, competition=competition)
                 for price in ("on", "off")
                 for competition in ("on", "off")
             ),
-            two_by_two("L0", "C", "on"),
-            two_by_two("L0", "C", "off"),
             two_by_two("L0", "B", "on"),
             two_by_two("L0", "B", "off"),
         ],
