@@ -3,7 +3,7 @@ PYTHON ?= .venv/bin/python
 INSTALLED := $(if $(filter .venv/%,$(PYTHON)),.venv/installed)
 WEIGHTS := $(if $(INSTALLED),.venv,build)/weights
 PLAN := 3_benchmark 2_ablation 1_theorem
-QUESTIONS := scale competition sparsity decoder
+QUESTIONS := sparsity scale competition decoder
 QUICK := $(PLAN:%=quick-notebooks/%) $(QUESTIONS:%=quick-questions/%)
 .PHONY: help quick figures questions language tune check test record publish clean
 
@@ -24,7 +24,7 @@ quick: $(INSTALLED)  ## run all on a sixth of the digits, into build/quick: two 
 	@rm -f build/quick/*.csv
 	$(IN_PAIRS) $(QUICK)
 
-figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: twelve minutes
+figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: eight minutes
 	$(IN_PAIRS) $(PLAN:%=build/%.ipynb)
 
 questions: $(INSTALLED)  ## the same for the questions: half an hour

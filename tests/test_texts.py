@@ -304,7 +304,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"rises from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+), .* noise to ([\d.]+) ± ([\d.]+\d)",
+        r"seed, from ([\d.]+) ± ([\d.]+) to ([\d.]+) ± ([\d.]+), .* at ([\d.]+) ± ([\d.]+\d)",
         lambda: [
             distance(statistic, column)
             for column in ("redundancy", "redundancy, off", "redundancy, noise")
@@ -536,11 +536,6 @@ NUMBERS = [
         SCALE,
         r"it falls by (\d+) to (\d+) at three rates, and at \.0001 by (\d+)\.",
         lambda: [fall("loss", rate, 40, 100) for rate in (0.001, 0.1, 0.0001)],
-    ),
-    (
-        COMPETITION,
-        r"with a distance it rises by ([\d.]+),",
-        lambda: [distance(mean, "redundancy, off") - distance(mean, "redundancy")],
     ),
     (
         SCALE,
