@@ -542,6 +542,16 @@ NUMBERS = [
         r"rate to rate it falls by (\d+), (\d+) and (\d+), in",
         lambda: falls_from_rate_to_rate(),
     ),
+    (
+        SCALE,
+        r"loss has a standard deviation of (\d+)",
+        lambda: [deviation("scale_ends", "loss", optimizer="SGD", rate=0.1)],
+    ),
+    (
+        SCALE,
+        r"Adam's is ([\d.]+) and ([\d.]+) better",
+        lambda: [*(mean_ends()["probe, %"]["Adam"] - mean_ends()["probe, %"]["SGD"])[:0.001]],
+    ),
 ]
 
 
