@@ -30,18 +30,15 @@ figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: eight
 questions: $(INSTALLED)  ## the same for the questions: half an hour
 	$(IN_PAIRS) $(QUESTIONS:%=build/%.ipynb)
 
-# A notebook runs again if it, or what it imports, has changed. What it draws is copied to figures/
-# when it has ended, so that a run that is stopped changes nothing there.
+# A notebook runs again if it, or what it imports, has changed, also while it runs. It saves into
+# build/NAME/, which is copied to figures/ when it has ended: a run that is stopped changes nothing.
 RUN = OMP_NUM_THREADS=1 TQDM_DISABLE=1 JUPYTER_PREFER_ENV_PATH=1 \
   $(PYTHON) -m papermill --kernel python3 --no-progress-bar --cwd $(<D)
-KEEP = @rm -rf build/full/$1 && mkdir -p build/full && mv build/running/$1 build/full/ && \
-  cp build/full/$1/* figures/
 define IN_FULL
-	@echo "$< has begun" && rm -rf build/running/$* && mkdir -p build/running/$*
-	@touch build/running/$*.begun
-	@$(RUN) -p FIGURES "$(CURDIR)/build/running/$*" $< build/running/$*.ipynb
-	$(call KEEP,$*)
-	@mv build/running/$*.ipynb $@ && touch -r build/running/$*.begun $@
+	@echo "$< has begun" && rm -rf build/$* $@ && mkdir -p build/$* && touch build/$*/begun
+	@$(RUN) -p FIGURES "$(CURDIR)/build/$*" $< build/$*/run.ipynb
+	@cp build/$*/*.csv build/$*/*.png figures/
+	@touch -r build/$*/begun build/$*/run.ipynb && mv build/$*/run.ipynb $@
 	@echo "$< has ended"
 endef
 build/%.ipynb: notebooks/%.ipynb helpers.py data/mnist.npz | $(INSTALLED)
@@ -69,8 +66,8 @@ build/quick/digits.npz: data/mnist.npz | $(INSTALLED)
 	  np.savez('$@', **{name: data[name][::6] for name in data})"
 
 language: $(if $(filter --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## the curves of `decoder` on a language model: 20 minutes; ARGS=--help says more
-	$(PYTHON) questions/language.py --figures $(if $(ARGS),build,build/running/language) $(ARGS)
-	$(if $(ARGS),,$(call KEEP,language))
+	$(PYTHON) questions/language.py --figures build$(if $(ARGS),,/language) $(ARGS)
+	$(if $(ARGS),,cp build/language/language.csv figures/)
 
 tune: $(INSTALLED)  ## search the learning rates of notebook 3 and `decoder`, into build/: 40 minutes
 	$(PYTHON) questions/tune.py --figures build

@@ -1,7 +1,7 @@
 """Compare the tables of a run with the record: `make check`, or `check.py FOLDER RECORD`.
 
-Without folders, the tables that runs in full left in build/full are compared with figures/*.csv of
-the last commit. In a table, the columns before `seed` are keys, and those after it numbers, of
+Without folders, the tables of runs in full, build/NAME/*.csv of notebooks that have ended, are
+compared with figures/*.csv of the last commit. In a table, the columns before `seed` are keys, and those after it numbers, of
 which the means over seeds are compared. A number differs if it is off by more than 2% and by more
 than one standard deviation of the record's seeds, or of more than three seeds by more than the
 square root of 3 standard errors; a number of one seed, if it is off by more than 10%; and any, if
@@ -43,15 +43,17 @@ def git(*words):
     return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
 
-def read_csv_bytes(folder, pattern="*.csv"):
-    return {path.name: path.read_bytes() for path in Path(folder).glob(pattern)}
+def read_csv_bytes(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*.csv")}
 
 
 def main(folder=None, record=None):
     if folder:
         tables, recorded = read_csv_bytes(folder), read_csv_bytes(record)
     else:
-        tables = read_csv_bytes(ROOT / "build/full", "*/*.csv")
+        ended = [path.with_suffix("") for path in (ROOT / "build").glob("*.ipynb")]
+        folders = [*ended, ROOT / "build/language"]
+        tables = {k: v for folder in folders for k, v in read_csv_bytes(folder).items()}
         paths = git("ls-tree", "--name-only", "HEAD", "figures/").decode().split()
         recorded = {p[8:]: git("show", f"HEAD:{p}") for p in paths if p[8:] in tables}
     if not tables:

@@ -106,14 +106,17 @@ def test_a_run_is_compared_with_the_last_commit(tmp_path):
 
     status, said = check()
     assert status == 2 and "make figures" in said  # nothing was run
-    (tmp_path / "build/full/1").mkdir(parents=True)
-    table = tmp_path / "build/full/1/a.csv"
+    (tmp_path / "build/1").mkdir(parents=True)
+    table = tmp_path / "build/1/a.csv"
     RECORD.to_csv(table, index=False)
+    status, said = check()
+    assert status == 2 and "make figures" in said  # it has not ended
+    (tmp_path / "build/1.ipynb").touch()
     assert check() == (0, "6 numbers of 1 tables compared, 0 differ\n")
     RECORD.replace(50.0, 70.0).to_csv(table, index=False)
     status, said = check()
     assert status == 1 and "a.csv" in said and "70" in said
-    table.rename(tmp_path / "build/full/1/b.csv")
+    table.rename(tmp_path / "build/1/b.csv")
     status, said = check()
     assert status == 1 and "b.csv" in said
 

