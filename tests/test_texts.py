@@ -231,13 +231,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"\(([\d.]+)% against ([\d.]+)%\), but a larger .*, ([\d.]+) times by our .*"
-        r" And (\d+) of .* the layer then has ([\d.]+)% against ([\d.]+)%, and ([\d.]+) times the",
+        r"close in the classifier \(([\d.]+)% against ([\d.]+)%\), and has ([\d.]+) times the",
         lambda: [
-            benchmark("probe, %", LAYER),
-            benchmark("probe, %", SAE),
-            error_of(LAYER, over=SAE),
-            benchmark("dead units", SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
