@@ -35,6 +35,7 @@ from common import (
 
 CONTEXT = 128  # tokens of a sequence
 N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
+SEEDS = [0, 1]
 EPOCHS = 6
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
 METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
@@ -185,17 +186,21 @@ def compare_methods(x, x_test, lm_loss):
     with_rows = lm_loss(lambda rows: rows)
     with_mean = lm_loss(lambda rows: x.mean(0).expand_as(rows))
     print(f"loss of a token: {with_rows:.3f} nats; with the mean of the rows {with_mean:.3f}")
-    stacks = {"principal components": (ACTIVE, thresholded_pca(x, n_units, ACTIVE))}
-    for name, (method, strengths, lr) in METHODS.items():
-        stacks[name] = strengths, train_stack(method, x, n_units, strengths, [0], lr, **setting)
     tables = []
-    for name, (strengths, model) in stacks.items():
-        table = pd.DataFrame({"method": name, "strength": strengths, "seed": 0})
-        table = table.join(measure_stack(model, x, x_test).drop(columns="dead units"))
+
+    def measure(model, name, strengths, seed):
+        table = pd.DataFrame({"method": name, "strength": strengths, "seed": seed})
+        table = table.join(measure_stack(model, x, x_test))
         table = table.join(measure_loss_recovered(model, x, lm_loss, with_rows, with_mean))
         table[["loss with rows", "loss with mean"]] = with_rows, with_mean
         print(table.round(1).to_string())
         tables.append(table)
+
+    measure(thresholded_pca(x, n_units, ACTIVE), "principal components", ACTIVE, 0)
+    for name, (method, strengths, lr) in METHODS.items():
+        for seed in SEEDS:  # one after the other: it takes less memory
+            model = train_stack(method, x, n_units, strengths, [seed], lr, **setting)
+            measure(model, name, strengths, seed)
     return pd.concat(tables, ignore_index=True)
 
 

@@ -1,11 +1,11 @@
 """Compare the tables of a run with the record: `make check`, or `check.py FOLDER RECORD`.
 
 Without folders, the tables of runs in full, build/NAME/*.csv of notebooks that have ended, are
-compared with figures/*.csv of the last commit. In a table, the columns before `seed` are keys, and those after it numbers, of
-which the means over seeds are compared. A number differs if it is off by more than 2% and by more
-than one standard deviation of the record's seeds, or of more than three seeds by more than the
-square root of 3 standard errors; a number of one seed, if it is off by more than 10%; and any, if
-it has more seeds, or fewer.
+compared with figures/*.csv of the last commit. In a table, the columns before `seed` are keys, and
+those after it numbers, of which the means over seeds are compared. A number differs if it is off
+by more than 2% and by more than one standard deviation of the record's seeds, or of more than three
+seeds by more than the square root of 3 standard errors; of one or two seeds, by more than 10%, too;
+and any number, if it has more seeds, or fewer.
 """
 
 import io
@@ -32,7 +32,8 @@ def compare_with_record(run, record):
     both = summarize(record).join(summarize(run).add_prefix("run "), how="outer")
     of_seeds = both["std"] * (3 / both["count"]).clip(upper=1) ** 0.5
     allowed = (0.02 * both["mean"].abs()).clip(lower=of_seeds)
-    allowed = allowed.where(both["std"].notna(), 0.1 * both["mean"].abs())
+    of_few = allowed.clip(lower=0.1 * both["mean"].abs())
+    allowed = allowed.where(both["count"] > 2, of_few)
     missing = both["mean"].isna() & both["run mean"].isna()
     alike = (both["run mean"] - both["mean"]).abs() <= allowed
     both["differs"] = ~(alike | missing) | (both["run count"] != both["count"])

@@ -169,7 +169,7 @@ def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monke
         language.main()
     table = pd.read_csv(tmp_path / "new/out/language.csv").set_index(["method", "strength"])
     for name, (_, strengths, _) in language.METHODS.items():
-        assert table.loc[name].index.tolist() == strengths
+        assert table.loc[name].index.tolist() == strengths * len(language.SEEDS)
     for name in ("TopK SAE", "principal components"):
         assert table.loc[name]["L0"][:3].tolist() == pytest.approx([6, 12, 24], rel=0.1)
     assert not table.isna().any(axis=None) and table["best decoder"].between(0, 100).all()
