@@ -100,12 +100,24 @@ def clusters(model, switch):
     return 100 * mean("competition_plane", "finds all", model=model, competition=switch)
 
 
+def changes(column):
+    """What removing competition from C changes, on average and from seed to seed."""
+    runs = read("competition").query("loss == 'C'").pivot(index="seed", columns="competition")
+    change = runs[column, "off"] - runs[column, "on"]
+    return [change.mean(), change.min(), change.max()]
+
+
 def benchmark(column, model):
     return mean("3_benchmark", column, **model)
 
 
 def error_of(model, over):
     return benchmark("MSE", model) / benchmark("MSE", over)
+
+
+def paper_error_of(model, over):
+    errors = [mean("3_errors", "paper's error", **which) for which in (model, over)]
+    return errors[0] / errors[1]
 
 
 def at_20(method, decoder):
@@ -179,6 +191,15 @@ def mean_ends():
     return read("scale_ends").groupby(["optimizer", "rate"]).mean(numeric_only=True)
 
 
+def gaps():
+    """Of SGD's and Adam's ends at one rate: how far apart their losses are, and sizes; and how far
+    this is from that, at most, in percent."""
+    sgd, adam = (mean_ends().loc[name] for name in ("SGD", "Adam"))
+    loss, growth = sgd["loss"] - adam["loss"], 2 * (adam["log norm"] - sgd["log norm"])
+    farthest = 100 * (growth / loss - 1).abs().max()
+    return [loss.min(), loss.max(), growth.min(), growth.max(), -(-farthest // 1)]
+
+
 def without_variance():
     return mean_ends()["without variance"]
 
@@ -199,11 +220,13 @@ NUMBERS = [
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
         BENCHMARK,
-        r"better classifier \(([\d.]+)% against ([\d.]+)%.*? ([\d.]+) times by the MSE here",
+        r"better classifier \(([\d.]+)% against ([\d.]+)%.*? ([\d.]+) times by the MSE here.*?"
+        r" it is ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
+            paper_error_of(LAYER, over=SAE),
         ],
     ),
     (BENCHMARK, r"(\d+) of its 64 units are dead", lambda: [benchmark("dead units", SAE)]),
@@ -219,11 +242,13 @@ NUMBERS = [
     (
         README,
         r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error: ([\d.]+) times the"
+        r" .* and ([\d.]+) times by the paper's"
         r"[\s\S]* in the classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
             error_of(LAYER, over=SAE),
+            paper_error_of(LAYER, over=SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
@@ -278,6 +303,16 @@ NUMBERS = [
             for column in ("redundancy", "probe, %")
             for switch in ("on", "off")
         ],
+    ),
+    (
+        COMPETITION,
+        r"probe ends ([\d.]+) points higher, in the three seeds by ([\d.]+) to ([\d.]+)",
+        lambda: changes("probe, %"),
+    ),
+    (
+        COMPETITION,
+        r"it adds ([\d.]+) points to ([\d.]+\d)%",
+        lambda: [clusters("C", "on") - clusters("C", "off"), clusters("C", "off")],
     ),
     (
         COMPETITION,
@@ -362,7 +397,7 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"keep the share between (\d+) and (\d+)% as",
+        r"keep the share between (\d+) and (\d+)%, also",
         lambda: [
             read("sparsity_formula").query(WITH_WEIGHTS)["active, %"].min(),
             read("sparsity_formula").query(WITH_WEIGHTS)["active, %"].max(),
@@ -474,8 +509,8 @@ NUMBERS = [
     ),
     (
         SCALE,
-        r"losses end between (-\d+) and (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .* on average"
-        r" between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
+        r"losses end between (-\d+) and (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. [\s\S]*"
+        r" on average between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -489,8 +524,7 @@ NUMBERS = [
     (
         README,
         r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\."
-        r" .* gained between (\d+) and (\d+) over",
+        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -499,7 +533,6 @@ NUMBERS = [
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
-            *gained(),
         ],
     ),
     (
@@ -508,6 +541,24 @@ NUMBERS = [
         gained,
     ),
     (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
+    *[
+        (
+            place,
+            r" end (\d+) to (\d+) below .* for (\d+) to (\d+), at each rate within (\d+)%",
+            gaps,
+        )
+        for place in (README, SCALE)
+    ],
+    (
+        SCALE,
+        r"SGD's probes are between ([\d.]+) and ([\d.]+)%",
+        lambda: [*mean_ends().loc["SGD", "probe, %"].agg(["min", "max"])],
+    ),
+    (
+        SPARSITY,
+        r"with SGD, from (\d+) to (\d+) of 64 units",
+        lambda: [*mean_ends()["L0"].agg(["min", "max"])],
+    ),
     (
         SCALE,
         r"L0 falls from ([\d.]+) to ([\d.]+\d)",
