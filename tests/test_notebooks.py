@@ -396,6 +396,18 @@ def test_decoder(monkeypatch, tmp_path, digits):
         of_mean = x_test.numpy() - x_test.numpy().mean(0)
         explained = 100 - 100 * (rest**2).sum() / (of_mean**2).sum()
         assert row[name] == pytest.approx(explained, abs=0.2)
+    layer = h.Encoder(784, 64, [6])  # untrained
+    z, z_test = ((part @ layer.W[0].T).detach().numpy() for part in (x, x_test))
+    threshold = np.quantile(z, 44 / 64, axis=0)
+    A, A_test = (np.maximum(part - threshold, 0) for part in (z, z_test))
+    V = np.linalg.lstsq(A - A.mean(0), x.numpy() - mean, rcond=1e-6)[0]
+    rest = x_test.numpy() - mean - (A_test - A.mean(0)) @ V
+    row = found["controls"].query("method == 'untrained' and seed == 6").iloc[0]
+    explained = 100 - 100 * (rest**2).sum() / (of_mean**2).sum()
+    assert row["best decoder"] == pytest.approx(explained, abs=0.5)
+    centred = common.train_stack(common.new_layer, x - mean, 64, [1], [6], 0.002, 2)
+    row = found["centred"][0].query("strength == 1 and seed == 6").iloc[0]
+    assert row["L0"] == pytest.approx(float(h.l0(centred(x_test - mean))), rel=1e-3)
     plt.figure(1).canvas.draw()
     for axis, column in zip(plt.figure(1).axes, ["own decoder", "best decoder"]):  # Figure 1
         assert axis.get_title() == column
@@ -442,6 +454,12 @@ def test_scale(monkeypatch, tmp_path, digits):
     np.testing.assert_allclose(ends["late fall"], late["loss"].values - last["loss"].values)
     grown = 2 * (last["log norm"].values - late["log norm"].values)
     np.testing.assert_allclose(ends["by growth"], grown)
+    sgd, adam = (last.query("optimizer == @name") for name in ("SGD", "Adam"))
+    np.testing.assert_allclose(found["gap"]["rate"], found["RATES"])
+    lower, larger = found["gap"][["Adam is lower by", "by growth"]].to_numpy().T
+    np.testing.assert_allclose(lower, sgd["loss"].values - adam["loss"].values)
+    norms = adam["log norm"].values - sgd["log norm"].values
+    np.testing.assert_allclose(larger, 2 * norms)
     law = found["law"]
     expected = (64 - ends["dead units"][:4]) * math.log(10 / 4)
     np.testing.assert_allclose(law["by the law"], expected)
