@@ -60,6 +60,7 @@ README, THEOREM, ABLATION, BENCHMARK = (
 COMPETITION, SPARSITY, DECODER, SCALE = (
     f"questions/{name}.ipynb" for name in ("competition", "sparsity", "decoder", "scale")
 )
+DECODERS = ["own decoder", "best decoder"]
 LAYER, SAE, TUNED, TUNED_SAE = (
     {"model": name}
     for name in ("the paper's layer", "the paper's SAE", "layer, tuned", "tied SAE, tuned")
@@ -126,6 +127,25 @@ def at_20(method, decoder):
 
 def at_16(method, column):
     return mean("decoder_at_16", column, method=method)
+
+
+def of_the_gap(method, own, best):
+    """Of the gap between a method and an L1 SAE at 16 units, what its best decoder closes, in
+    percent, for each seed."""
+    seeds = read("decoder_at_16").set_index("seed")
+    ours, sae = seeds.query("method == @method"), seeds.query("method == 'L1 SAE'")
+    return 100 * (ours[best] - ours[own]) / (sae[own] - ours[own])
+
+
+def of_the_gap_on_digits(method):
+    """The least and the most of it, on digits, from 5 to 40 active units."""
+    shares = []
+    for n in range(5, 41):
+        tables = read("decoder").groupby(["method", "seed"])
+        own, best = (tables[["L0", c]].apply(interpolate_at_l0, c, n) for c in DECODERS)
+        own, best = (column.groupby("method").mean() for column in (own, best))
+        shares.append((best[method] - own[method]) / (own["L1 SAE"] - own[method]))
+    return [100 * min(shares), 100 * max(shares)]
 
 
 def fall(column, rate, first, last):
@@ -442,6 +462,24 @@ NUMBERS = [
     ),
     (
         DECODER,
+        r"the gap is from (\d+) to (\d+)% without weight decay, and from (\d+) to (\d+)% with",
+        lambda: [
+            *of_the_gap_on_digits("layer"),
+            *of_the_gap_on_digits("layer, weight decay"),
+        ],
+    ),
+    (
+        DECODER,
+        r"transposed weights, too, and explains (\d+)%\. .* untrained layer gives (\d+)% by"
+        r"[\s\S]* 20 units they explain (\d+)% by",
+        lambda: [
+            at_20("tied SAE", "own"),
+            mean("decoder_controls", "best decoder", method="untrained"),
+            at_20("principal components", "own"),
+        ],
+    ),
+    (
+        DECODER,
         r"on average (\d+) of 64 with weight decay, and (\d+) in the tied SAE",
         lambda: [dead("layer, weight decay"), dead("tied SAE")],
     ),
@@ -474,7 +512,8 @@ NUMBERS = [
     (
         DECODER,
         r"from (\d+) to (\d+)%, where an L1 SAE explains (\d+)%; and .* from (\d+) to (\d+)%, where"
-        r" the L1 SAE recovers (\d+)%\.[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
+        r" the L1 SAE recovers (\d+)%\. .* loss, (\d+) and (\d+)% in .* gap, (\d+)% .* loss (\d+)"
+        r" and (\d+)%[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -482,6 +521,9 @@ NUMBERS = [
             at_16("layer", "loss recovered"),
             at_16("layer", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
+            *sorted(of_the_gap("layer", "loss recovered", "loss recovered, best")),
+            of_the_gap("layer, weight decay", "own decoder", "best decoder").mean(),
+            *sorted(of_the_gap("layer, weight decay", "loss recovered", "loss recovered, best")),
             mean("language", "loss with rows"),
             mean("language", "loss with mean") - mean("language", "loss with rows"),
         ],
@@ -490,7 +532,7 @@ NUMBERS = [
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* best decoder explains (\d+)%",
+        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)%, .* layer (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -504,7 +546,9 @@ NUMBERS = [
             at_16("layer", "loss recovered"),
             at_16("layer", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
+            at_20("tied SAE", "own"),
             at_20("principal components", "best"),
+            mean("decoder_controls", "best decoder", method="untrained"),
         ],
     ),
     (
