@@ -377,7 +377,7 @@ NUMBERS = [
         README,
         r"\| C, with .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|\n"
         r"\| B, without .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|[\s\S]*"
-        r" of units correlate by ([\d.]+) with",
+        r" of units correlate by ([\d.]+) with .* varies by only (\d+)% between",
         lambda: [
             *(
                 two_by_two(column, loss, switch)
@@ -386,6 +386,7 @@ NUMBERS = [
                 for column in ("redundancy", "probe, %")
             ),
             two_by_two("same units", "C", "off"),
+            two_by_two("variation of Z, %", "C", "on"),
         ],
     ),
     (
@@ -532,7 +533,8 @@ NUMBERS = [
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)%, .* layer (\d+)%\.",
+        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)% at 20 active units, TopK (\d+)%,"
+        r" .* layer (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -548,6 +550,7 @@ NUMBERS = [
             at_16("L1 SAE", "loss recovered"),
             at_20("tied SAE", "own"),
             at_20("principal components", "best"),
+            at_20("TopK SAE", "own"),
             mean("decoder_controls", "best decoder", method="untrained"),
         ],
     ),
@@ -567,16 +570,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"end at losses from (-\d+) to (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. .*"
-        r" between (-\d+) and (-[\d,]+\d), .* layer has (-\d+)\.",
+        r"settings end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
             without_variance().max(),
             without_variance().min(),
-            mean_ends()["scaled loss"].max(),
-            mean_ends()["scaled loss"].min(),
-            untrained(),
         ],
     ),
     (
