@@ -533,8 +533,8 @@ NUMBERS = [
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)% at 20 active units, TopK (\d+)%,"
-        r" .* layer (\d+)%\.",
+        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)% at 20 active units,"
+        r" TopK (\d+)%, .* layer (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -587,7 +587,7 @@ NUMBERS = [
     *[
         (
             place,
-            r" end (\d+) to (\d+) below .* for (\d+) to (\d+), at each rate within (\d+)%",
+            r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
             gaps,
         )
         for place in (README, SCALE)
