@@ -92,7 +92,7 @@ class Encoder(nn.Module):
     def decode(self, E, i=slice(None)):
         """Return the reconstruction, E W + mean, of codes (M, N, K), or of those of model i,
         (N, K)."""
-        return E @ self.W[i] + self.mean
+        return (E @ self.W[i]).add_(self.mean)  # in place: it saves memory
 
 
 class SparseAutoencoder(Encoder):

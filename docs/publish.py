@@ -29,6 +29,7 @@ def main(repository):
     url, page = f"https://github.com/{repository}", f"https://{owner.lower()}.github.io/{name}/"
     folders = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("questions/*.ipynb")]
     notebooks = sorted(path.relative_to(ROOT).as_posix() for path in folders)
+    executed = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("build/*.ipynb")]
     opened = launch_links(repository, notebooks)
     link = f'<a class="repository" href="{url}">The repository</a>'
     for path, pattern, new in [
@@ -36,8 +37,8 @@ def main(repository):
         ("README.md", r"(?s)(?<=<!-- page -->).*?(?=<!-- /page -->)", f"[this page]({page})"),
         ("docs/index.html", r"(?s)(?<=<!-- address -->).*?(?=<!-- /address -->)", link),
         ("CITATION.cff", r'(?m)^(# )?repository-code: ".*"', f'repository-code: "{url}"'),
-        *[(path, r'(?<=REPOSITORY = \\").*?(?=\\")', repository) for path in notebooks],
-        *[(path, r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page) for path in notebooks],
+        *[(path, r'(?<=REPOSITORY = \\").*?(?=\\")', repository) for path in notebooks + executed],
+        *[(path, r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page) for path in notebooks + executed],
     ]:
         file = ROOT / path
         written = file.stat().st_mtime

@@ -148,6 +148,8 @@ def test_an_address_makes_no_notebook_run_again(copy):
     assert not make(copy, "publish", "REPO=owner/name").returncode
     assert not make(copy, "figures", "PYTHON=./runner").returncode
     assert not (copy / "ran").exists()
+    executed = [path.read_text("utf-8") for path in copy.glob("build/*.ipynb")]
+    assert len(executed) == 3 and all("owner/name" in text for text in executed)
 
 
 @pytest.mark.parametrize("repository", ["", "a", "a/b/c", "https://github.com/a/b", "a/b c"])

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quickjs
 import torch
 from numpy.testing import assert_allclose
 from PIL import Image
 
 import helpers as h
 
-quickjs = pytest.importorskip("quickjs")
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TERMS = ("lse", "variance", "decorrelation")
 LOSSES = {"A": (1, 0, 0), "B": (1, 1, 0), "C": (1, 1, 1), "D": (0, 1, 1)}
