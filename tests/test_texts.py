@@ -472,11 +472,12 @@ NUMBERS = [
     (
         DECODER,
         r"transposed weights, too, and explains (\d+)%\. .* untrained layer gives (\d+)% by"
-        r"[\s\S]* 20 units they explain (\d+)% by",
+        r"[\s\S]* 20 units they explain (\d+)% by .* and (\d+)% by",
         lambda: [
             at_20("tied SAE", "own"),
             mean("decoder_controls", "best decoder", method="untrained"),
             at_20("principal components", "own"),
+            at_20("principal components", "best"),
         ],
     ),
     (
