@@ -87,7 +87,9 @@ def thresholded_pca(x, n_units, active):
     """Return a stack that is not trained, with a model for each number of active units: half of the
     units are the leading components, half their negatives, and those above a threshold are kept."""
     axes = torch.linalg.eigh(torch.cov(x.T)).eigenvectors.T[-(n_units // 2) :]
-    W, mean, x = torch.cat([axes, -axes]), x.mean(0), x[:N_FITTED]
+    W = torch.cat([axes, -axes])
+    mean = x.mean(0)
+    x = x[:N_FITTED]
     scores = ((x - mean) @ W.T).relu().flatten().sort(descending=True).values
     thresholds = scores[[n * len(x) for n in active]].view(-1, 1, 1)
 
@@ -95,7 +97,8 @@ def thresholded_pca(x, n_units, active):
         return z.where(z > thresholds, 0)
 
     model = h.Encoder(x.shape[1], len(W), [0] * len(active), mean, activation=keep)
-    model.W.data[:], model.b.data[:] = W, 0
+    model.W.data[:] = W
+    model.b.data[:] = 0
     return model.requires_grad_(False)
 
 

@@ -125,6 +125,11 @@ def at_20(method, decoder):
     return mean("decoder_at_20", f"{decoder} decoder", method=method)
 
 
+def centred(method, decoder):
+    name = f"{method}, digits less their mean"
+    return mean("decoder_controls", f"{decoder} decoder", method=name)
+
+
 def at_16(method, column):
     return mean("decoder_at_16", column, method=method)
 
@@ -482,6 +487,16 @@ NUMBERS = [
     ),
     (
         DECODER,
+        r"a better code, with (\d+)% for (\d+), and a worse .*, with (\d+)% for (\d+)\.",
+        lambda: [
+            centred("layer", "best"),
+            at_20("layer", "best"),
+            centred("layer", "own"),
+            at_20("layer", "own"),
+        ],
+    ),
+    (
+        DECODER,
         r"on average (\d+) of 64 with weight decay, and (\d+) in the tied SAE",
         lambda: [dead("layer, weight decay"), dead("tied SAE")],
     ),
@@ -534,7 +549,7 @@ NUMBERS = [
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)% at 20 active units,"
+        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)%,"
         r" TopK (\d+)%, .* layer (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
@@ -551,7 +566,7 @@ NUMBERS = [
             at_16("L1 SAE", "loss recovered"),
             at_20("tied SAE", "own"),
             at_20("principal components", "best"),
-            at_20("TopK SAE", "own"),
+            at_20("TopK SAE", "best"),
             mean("decoder_controls", "best decoder", method="untrained"),
         ],
     ),
