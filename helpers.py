@@ -49,8 +49,8 @@ def variance_loss(E):
 
 
 def decorrelation_loss(E):
-    """Return ||Corr - I||^2, the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3).
-    It is also the plan's measure of redundancy, at most K (K - 1)."""
+    """Return the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3). It is also the
+    plan's measure of redundancy, ||Corr - I||^2, at most K (K - 1)."""
     return 2 * correlation(E).triu(1).square().sum((-2, -1))
 
 
@@ -112,8 +112,8 @@ class SparseAutoencoder(Encoder):
 
 
 def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=128, seed=0):
-    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M). In each
-    epoch, inputs that make no whole minibatch are left out, others each time.
+    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M). Inputs
+    that make no whole minibatch are left out, in each epoch other ones.
 
     losses : losses(model, minibatch), a number for each model, (M,)
     optimizer : Adam at the paper's rate, if None

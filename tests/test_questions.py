@@ -161,6 +161,11 @@ def test_decoders_are_least_squares(stack):
         assert common.variance_explained(best(A[i]), x) > common.variance_explained(own(A[i]), x)
     nothing = torch.zeros(200, 4)
     close(common.fit_best_decoder(nothing, x)(nothing), x.mean(0).expand(200, 6))
+    for n_inputs in (9, 10):  # on which the only unit is active
+        rare = torch.zeros(200, 1)
+        rare[:n_inputs] = 1
+        decoded = common.fit_best_decoder(rare, x)(rare)
+        assert decoded.isclose(x.mean(0), atol=1e-5).all() == (n_inputs < 10)
 
 
 def test_what_is_measured_of_each_model(stack):

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 from common import interpolate_at_l0
+from helpers import load_images
 
 
 @cache
@@ -117,8 +118,15 @@ def error_of(model, over):
 
 
 def paper_error_of(model, over):
-    errors = [mean("3_errors", "paper's error", **which) for which in (model, over)]
-    return errors[0] / errors[1]
+    return benchmark("paper's error", model) / benchmark("paper's error", over)
+
+
+def errors_of_mean_image():
+    """Its error as the paper measures it, and its MSE."""
+    x, _, x_test, _ = load_images()
+    decoded = x.mean(0).expand_as(x_test)
+    scaled = decoded * x_test.norm(dim=1, keepdim=True) / decoded.norm(dim=1, keepdim=True)
+    return [float((images - x_test).square().mean()) for images in (scaled, decoded)]
 
 
 def at_20(method, decoder):
@@ -217,12 +225,9 @@ def mean_ends():
 
 
 def gaps():
-    """Of SGD's and Adam's ends at one rate: how far apart their losses are, and sizes; and how far
-    this is from that, at most, in percent."""
+    """Of SGD's and Adam's ends at each rate: how far apart the losses are, and the sizes."""
     sgd, adam = (mean_ends().loc[name] for name in ("SGD", "Adam"))
-    loss, growth = sgd["loss"] - adam["loss"], 2 * (adam["log norm"] - sgd["log norm"])
-    farthest = 100 * (growth / loss - 1).abs().max()
-    return [loss.min(), loss.max(), growth.min(), growth.max(), -(-farthest // 1)]
+    return sgd["loss"] - adam["loss"], 2 * (adam["log norm"] - sgd["log norm"])
 
 
 def without_variance():
@@ -241,17 +246,30 @@ NUMBERS = [
         r"redundancy of ([\d,]+), of .* brings it down to (\d+)",
         lambda: [ablation("redundancy", letter) for letter in "BC"],
     ),
+    (ABLATION, r"in E, (\d+) of 64 are dead", lambda: [ablation("dead units", "E")]),
+    (ABLATION, r"\(B\) (\d+) units are active", lambda: [ablation("L0", "B")]),
     (ABLATION, r"But (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
         BENCHMARK,
-        r"better classifier \(([\d.]+)% against ([\d.]+)%.*? ([\d.]+) times by the MSE here.*?"
-        r" it is ([\d.]+) times",
+        r"better probe, ([\d.]+)% against ([\d.]+)%\. .*: ([\d.]+) times by the paper's error, and"
+        r" ([\d.]+) times by the MSE\. .* untrained layer has (\d+)%",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
-            error_of(LAYER, over=SAE),
             paper_error_of(LAYER, over=SAE),
+            error_of(LAYER, over=SAE),
+            benchmark("probe, %", {"model": "untrained layer"}),
+        ],
+    ),
+    (
+        BENCHMARK,
+        r"with ([\d.]+) against ([\d.]+); with a gain .* an MSE of ([\d.]+) against ([\d.]+\d)",
+        lambda: [
+            benchmark("paper's error", LAYER),
+            errors_of_mean_image()[0],
+            benchmark("MSE", LAYER),
+            errors_of_mean_image()[1],
         ],
     ),
     (BENCHMARK, r"(\d+) of its 64 units are dead", lambda: [benchmark("dead units", SAE)]),
@@ -266,14 +284,15 @@ NUMBERS = [
     ),
     (
         README,
-        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error: ([\d.]+) times the"
-        r" .* and ([\d.]+) times by the paper's"
-        r"[\s\S]* in the classifier \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
+        r"probe \(([\d.]+)% against ([\d.]+)%; (\d+)% before training\), and a larger error:"
+        r" ([\d.]+) times by the paper's measure, and ([\d.]+) times by the MSE"
+        r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
-            error_of(LAYER, over=SAE),
+            benchmark("probe, %", {"model": "untrained layer"}),
             paper_error_of(LAYER, over=SAE),
+            error_of(LAYER, over=SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
             error_of(TUNED, over=TUNED_SAE),
@@ -281,7 +300,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"close in the classifier \(([\d.]+)% against ([\d.]+)%\), and has ([\d.]+) times the",
+        r"comes close, ([\d.]+)% against ([\d.]+)%\. Its error is ([\d.]+) times",
         lambda: [
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
@@ -290,8 +309,12 @@ NUMBERS = [
     ),
     (
         README,
-        r"has (\d+) dead units, and its other (\d+) are",
-        lambda: [benchmark("dead units", SAE), 64 - benchmark("dead units", SAE)],
+        r"64 units, (\d+) are dead[\s\S]* has (\d+) dead units, and its other (\d+) are",
+        lambda: [
+            benchmark("dead units", SAE),
+            benchmark("dead units", SAE),
+            64 - benchmark("dead units", SAE),
+        ],
     ),
     (
         BENCHMARK,
@@ -308,8 +331,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"([\d.]+) of 64 are active on a digit, in C ([\d.]+\d)",
-        lambda: [ablation("L0", "D"), ablation("L0", "C")],
+        r"\(E\) leaves (\d+) dead\. .* ([\d.]+) of 64 are active on a digit, in C ([\d.]+\d)",
+        lambda: [ablation("dead units", "E"), ablation("L0", "D"), ablation("L0", "C")],
     ),
     (
         COMPETITION,
@@ -468,7 +491,7 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"the gap is from (\d+) to (\d+)% without weight decay, and from (\d+) to (\d+)% with",
+        r"closes from (\d+) to (\d+)% of the gap without weight decay, and from (\d+) to (\d+)%",
         lambda: [
             *of_the_gap_on_digits("layer"),
             *of_the_gap_on_digits("layer, weight decay"),
@@ -476,11 +499,12 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"transposed weights, too, and explains (\d+)%\. .* untrained layer gives (\d+)% by"
+        r"untrained layer rises from (\d+)% to (\d+)%\. .* weights, too, and explains (\d+)%\."
         r"[\s\S]* 20 units they explain (\d+)% by .* and (\d+)% by",
         lambda: [
+            at_20("untrained layer", "own"),
+            at_20("untrained layer", "best"),
             at_20("tied SAE", "own"),
-            mean("decoder_controls", "best decoder", method="untrained"),
             at_20("principal components", "own"),
             at_20("principal components", "best"),
         ],
@@ -529,7 +553,7 @@ NUMBERS = [
     (
         DECODER,
         r"from (\d+) to (\d+)%, where an L1 SAE explains (\d+)%; and .* from (\d+) to (\d+)%, where"
-        r" the L1 SAE recovers (\d+)%\. .* loss, (\d+) and (\d+)% in .* gap, (\d+)% .* loss (\d+)"
+        r" the L1 SAE recovers (\d+)%\. .* loss, (\d+) and (\d+)% in .* closes (\d+)% .* loss (\d+)"
         r" and (\d+)%[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
@@ -549,8 +573,8 @@ NUMBERS = [
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* transposed weights explains (\d+)% .* explain (\d+)%,"
-        r" TopK (\d+)%, .* layer (\d+)%\.",
+        r"[\s\S]* transposed weights explains (\d+)%, .* layer explains (\d+)%, .* components"
+        r" (\d+)%, and a TopK SAE (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
@@ -565,9 +589,9 @@ NUMBERS = [
             at_16("layer", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
             at_20("tied SAE", "own"),
+            at_20("untrained layer", "best"),
             at_20("principal components", "best"),
             at_20("TopK SAE", "best"),
-            mean("decoder_controls", "best decoder", method="untrained"),
         ],
     ),
     (
@@ -586,7 +610,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"settings end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
+        r"eight losses end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
@@ -600,14 +624,20 @@ NUMBERS = [
         gained,
     ),
     (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
-    *[
-        (
-            place,
-            r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
-            gaps,
-        )
-        for place in (README, SCALE)
-    ],
+    (
+        SCALE,
+        r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
+        lambda: [
+            *(of_rates.agg(f) for of_rates in gaps() for f in ("min", "max")),
+            -(-100 * (gaps()[1] / gaps()[0] - 1).abs().max() // 1),
+        ],
+    ),
+    (
+        README,
+        r"is lower by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n"
+        r".* accounts for \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
+        lambda: [*gaps()[0], *gaps()[1]],
+    ),
     (
         SCALE,
         r"SGD's probes are between ([\d.]+) and ([\d.]+)%",
