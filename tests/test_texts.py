@@ -284,7 +284,7 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%; (\d+)% before training\), and a larger error:"
+        r"probe \(([\d.]+)% against ([\d.]+)%; before training (\d+)%, .*\), and a larger error:"
         r" ([\d.]+) times by the paper's measure, and ([\d.]+) times by the MSE"
         r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
