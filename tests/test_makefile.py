@@ -150,6 +150,10 @@ def test_an_address_makes_no_notebook_run_again(copy):
     assert not (copy / "ran").exists()
     executed = [path.read_text("utf-8") for path in copy.glob("build/*.ipynb")]
     assert len(executed) == 3 and all("owner/name" in text for text in executed)
+    (copy / "helpers.py").touch()
+    assert not make(copy, "publish", "REPO=other/name").returncode  # hides no change
+    assert not make(copy, "figures", "PYTHON=./runner").returncode
+    assert sorted(ran(copy)) == sorted(PLAN)
 
 
 @pytest.mark.parametrize("repository", ["", "a", "a/b/c", "https://github.com/a/b", "a/b c"])

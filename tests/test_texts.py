@@ -103,10 +103,10 @@ def clusters(model, switch):
 
 
 def changes(column):
-    """What removing competition from C changes, on average and from seed to seed."""
+    """What removing competition from C changes, at least and at most."""
     runs = read("competition").query("loss == 'C'").pivot(index="seed", columns="competition")
     change = runs[column, "off"] - runs[column, "on"]
-    return [change.mean(), change.min(), change.max()]
+    return [change.min(), change.max()]
 
 
 def benchmark(column, model):
@@ -134,8 +134,7 @@ def at_20(method, decoder):
 
 
 def centred(method, decoder):
-    name = f"{method}, digits less their mean"
-    return mean("decoder_controls", f"{decoder} decoder", method=name)
+    return at_20(f"{method}, centred digits", decoder)
 
 
 def at_16(method, column):
@@ -247,13 +246,19 @@ NUMBERS = [
         lambda: [ablation("redundancy", letter) for letter in "BC"],
     ),
     (ABLATION, r"in E, (\d+) of 64 are dead", lambda: [ablation("dead units", "E")]),
+    (
+        ABLATION,
+        r"untrained layer, which has (\d+)%",
+        lambda: [benchmark("probe, %", {"model": "untrained layer"})],
+    ),
+    (BENCHMARK, r"mean image, with ([\d.]+\d)\. It", lambda: [benchmark("paper's error", TUNED)]),
     (ABLATION, r"\(B\) (\d+) units are active", lambda: [ablation("L0", "B")]),
     (ABLATION, r"But (\d+) of 64 are active on a digit", lambda: [ablation("L0", "D")]),
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
         BENCHMARK,
         r"better probe, ([\d.]+)% against ([\d.]+)%\. .*: ([\d.]+) times by the paper's error, and"
-        r" ([\d.]+) times by the MSE\. .* untrained layer has (\d+)%",
+        r" ([\d.]+) times by the MSE\. .* untrained layer, which has (\d+)%",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
@@ -284,8 +289,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"probe \(([\d.]+)% against ([\d.]+)%; before training (\d+)%, .*\), and a larger error:"
-        r" ([\d.]+) times by the paper's measure, and ([\d.]+) times by the MSE"
+        r"probe \(([\d.]+)% against ([\d.]+)%; before training (\d+)%\), and a larger error,"
+        r" as the paper says: ([\d.]+) times by its measure, and ([\d.]+) times by the MSE"
         r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
@@ -300,18 +305,21 @@ NUMBERS = [
     ),
     (
         README,
-        r"comes close, ([\d.]+)% against ([\d.]+)%\. Its error is ([\d.]+) times",
+        r"a probe of ([\d.]+)%\. .* has ([\d.]+)%, and ([\d.]+) times",
         lambda: [
-            benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
+            benchmark("probe, %", TUNED),
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
     (
         README,
-        r"64 units, (\d+) are dead[\s\S]* has (\d+) dead units, and its other (\d+) are",
+        r"64 units (\d+) are dead\. .* code: ([\d.]+)% against ([\d.]+)%, where"
+        r"[\s\S]* has (\d+) dead units, and its other (\d+) are",
         lambda: [
             benchmark("dead units", SAE),
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
             benchmark("dead units", SAE),
             64 - benchmark("dead units", SAE),
         ],
@@ -331,15 +339,15 @@ NUMBERS = [
     ),
     (
         README,
-        r"\(E\) leaves (\d+) dead\. .* ([\d.]+) of 64 are active on a digit, in C ([\d.]+\d)",
+        r"\(E\) leaves (\d+) dead on average\. .* ([\d.]+) of 64 are active on a digit, in C"
+        r" ([\d.]+\d)",
         lambda: [ablation("dead units", "E"), ablation("L0", "D"), ablation("L0", "C")],
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+), .* they do by ([\d.]+), and those of two starts by ([\d.]+\d)",
+        r"correlate by ([\d.]+), on .* in section 1, correlate by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
-            energies("same units, off", "C", "ReLU"),
             energies("same units, start", "C", "ReLU"),
         ],
     ),
@@ -354,7 +362,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"probe ends ([\d.]+) points higher, in the three seeds by ([\d.]+) to ([\d.]+)",
+        r"probe rises by ([\d.]+) to ([\d.]+) points",
         lambda: changes("probe, %"),
     ),
     (
@@ -511,13 +519,8 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"a better code, with (\d+)% for (\d+), and a worse .*, with (\d+)% for (\d+)\.",
-        lambda: [
-            centred("layer", "best"),
-            at_20("layer", "best"),
-            centred("layer", "own"),
-            at_20("layer", "own"),
-        ],
+        r"code is better, with (\d+)% by the best decoder, and \S+ worse, with (\d+)%",
+        lambda: [centred("layer", "best"), centred("layer", "own")],
     ),
     (
         DECODER,
@@ -552,6 +555,11 @@ NUMBERS = [
     ),
     (
         DECODER,
+        r"It explains (\d+)%, less than the layer with weight decay does by \S+ (\d+)%",
+        lambda: [at_16("tied SAE", "own decoder"), at_16("layer, weight decay", "own decoder")],
+    ),
+    (
+        DECODER,
         r"from (\d+) to (\d+)%, where an L1 SAE explains (\d+)%; and .* from (\d+) to (\d+)%, where"
         r" the L1 SAE recovers (\d+)%\. .* loss, (\d+) and (\d+)% in .* closes (\d+)% .* loss (\d+)"
         r" and (\d+)%[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
@@ -571,13 +579,16 @@ NUMBERS = [
     ),
     (
         README,
-        r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n.*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        r"[\s\S]* transposed weights explains (\d+)%, .* layer explains (\d+)%, .* components"
+        r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
+        + 5 * r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
+        + r"[\s\S]* transposed weights explains (\d+)%, .* layer explains (\d+)%, .* components"
         r" (\d+)%, and a TopK SAE (\d+)%\.",
         lambda: [
             at_20("layer", "own"),
             at_20("layer", "best"),
+            at_20("L1 SAE", "own"),
+            centred("layer", "own"),
+            centred("layer", "best"),
             at_20("L1 SAE", "own"),
             at_20("layer, weight decay", "own"),
             at_20("layer, weight decay", "best"),
@@ -587,6 +598,9 @@ NUMBERS = [
             at_16("L1 SAE", "own decoder"),
             at_16("layer", "loss recovered"),
             at_16("layer", "loss recovered, best"),
+            at_16("L1 SAE", "loss recovered"),
+            at_16("layer, weight decay", "loss recovered"),
+            at_16("layer, weight decay", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
             at_20("tied SAE", "own"),
             at_20("untrained layer", "best"),
@@ -610,12 +624,14 @@ NUMBERS = [
     ),
     (
         README,
-        r"eight losses end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-\d+)\.",
+        r"losses end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-[\d,]+\d), where"
+        r" .* (-\d+)\.",
         lambda: [
             mean_ends()["loss"].max(),
             mean_ends()["loss"].min(),
-            without_variance().max(),
-            without_variance().min(),
+            mean_ends()["scaled loss"].max(),
+            mean_ends()["scaled loss"].min(),
+            untrained(),
         ],
     ),
     (
@@ -635,7 +651,7 @@ NUMBERS = [
     (
         README,
         r"is lower by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n"
-        r".* accounts for \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
+        r".* would lower it by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
         lambda: [*gaps()[0], *gaps()[1]],
     ),
     (
