@@ -314,12 +314,13 @@ NUMBERS = [
     ),
     (
         README,
-        r"64 units (\d+) are dead\. .* code: ([\d.]+)% against ([\d.]+)%, where"
-        r"[\s\S]* has (\d+) dead units, and its other (\d+) are",
+        r"(\d+) of its 64 units are dead\. .* code: ([\d.]+)% against ([\d.]+)%, where .*"
+        r" ([\d.]+) times[\s\S]* has (\d+) dead units, and its other (\d+) are",
         lambda: [
             benchmark("dead units", SAE),
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
             benchmark("dead units", SAE),
             64 - benchmark("dead units", SAE),
         ],
@@ -580,7 +581,7 @@ NUMBERS = [
     (
         README,
         r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        + 5 * r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
+        + 4 * r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
         + r"[\s\S]* transposed weights explains (\d+)%, .* layer explains (\d+)%, .* components"
         r" (\d+)%, and a TopK SAE (\d+)%\.",
         lambda: [
@@ -596,12 +597,9 @@ NUMBERS = [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
             at_16("L1 SAE", "own decoder"),
-            at_16("layer", "loss recovered"),
-            at_16("layer", "loss recovered, best"),
-            at_16("L1 SAE", "loss recovered"),
-            at_16("layer, weight decay", "loss recovered"),
-            at_16("layer, weight decay", "loss recovered, best"),
-            at_16("L1 SAE", "loss recovered"),
+            at_16("layer, weight decay", "own decoder"),
+            at_16("layer, weight decay", "best decoder"),
+            at_16("L1 SAE", "own decoder"),
             at_20("tied SAE", "own"),
             at_20("untrained layer", "best"),
             at_20("principal components", "best"),
