@@ -239,6 +239,7 @@ NUMBERS = [
         r"from (\d+) of 100 starts two units",
         lambda: [ends("B", "two alike, %")],
     ),
+    (THEOREM, r"In C (\d+)% activate none", lambda: [ends("C", "on none, %")]),
     (THEOREM, r"from (\d+) of 100 each takes", lambda: [ends("C", "a cluster each, %")]),
     (
         ABLATION,
