@@ -105,7 +105,7 @@ class SparseAutoencoder(Encoder):
         self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
 
     def decode(self, A, i=slice(None)):
-        return A @ self.V[i] + self.c[i]
+        return (A @ self.V[i]).add_(self.c[i])  # in place, too
 
 
 # --- Training ------------------------------------------------------------------------------------
