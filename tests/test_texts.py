@@ -235,6 +235,66 @@ def without_variance():
 
 NUMBERS = [
     (
+        README,
+        r"([\d.]+) of 64 units are active on a digit, in C ([\d.]+\d)",
+        lambda: [ablation("L0", letter) for letter in "DC"],
+    ),
+    (
+        README,
+        r"(\d+) of its 64 units are dead\. .* code \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+)"
+        r" times .* a probe of ([\d.]+)%, the layer one of ([\d.]+)%, and ([\d.]+) times",
+        lambda: [
+            benchmark("dead units", SAE),
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
+            benchmark("probe, %", TUNED_SAE),
+            benchmark("probe, %", TUNED),
+            error_of(TUNED, over=TUNED_SAE),
+        ],
+    ),
+    (
+        README,
+        r"redundancy is (\d+) with it and without\. .* from ([\d,]+) to ([\d,]+\d)",
+        lambda: [
+            two_by_two("redundancy", "C", "off"),
+            two_by_two("redundancy", "B", "on"),
+            two_by_two("redundancy", "B", "off"),
+        ],
+    ),
+    (
+        README,
+        r"([\d.]+) of 64 units are active in place of ([\d.]+\d)",
+        lambda: [
+            mean("sparsity_parts", "L0", price=price, competition="on") for price in ("off", "on")
+        ],
+    ),
+    (
+        README,
+        r"explains (\d+)% of the variance .* same code (\d+)%, and .* (\d+)%\. .* is (\d+), (\d+)"
+        r" and (\d+)%",
+        lambda: [
+            at_20("layer", "own"),
+            at_20("layer", "best"),
+            at_20("L1 SAE", "own"),
+            at_16("layer", "own decoder"),
+            at_16("layer", "best decoder"),
+            at_16("L1 SAE", "own decoder"),
+        ],
+    ),
+    (
+        README,
+        r"losses between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-[\d,]+\d), where"
+        r" .* (-\d+)\.",
+        lambda: [
+            mean_ends()["loss"].max(),
+            mean_ends()["loss"].min(),
+            mean_ends()["scaled loss"].max(),
+            mean_ends()["scaled loss"].min(),
+            untrained(),
+        ],
+    ),
+    (
         THEOREM,
         r"from (\d+) of 100 starts two units",
         lambda: [ends("B", "two alike, %")],
@@ -289,44 +349,6 @@ NUMBERS = [
         ],
     ),
     (
-        README,
-        r"probe \(([\d.]+)% against ([\d.]+)%; before training (\d+)%\), and a larger error,"
-        r" as the paper says: ([\d.]+) times by its measure, and ([\d.]+) times by the MSE"
-        r"[\s\S]* in the probe \(([\d.]+)% against ([\d.]+)%\), .* error \(([\d.]+) times",
-        lambda: [
-            benchmark("probe, %", LAYER),
-            benchmark("probe, %", SAE),
-            benchmark("probe, %", {"model": "untrained layer"}),
-            paper_error_of(LAYER, over=SAE),
-            error_of(LAYER, over=SAE),
-            benchmark("probe, %", TUNED),
-            benchmark("probe, %", TUNED_SAE),
-            error_of(TUNED, over=TUNED_SAE),
-        ],
-    ),
-    (
-        README,
-        r"a probe of ([\d.]+)%\. .* has ([\d.]+)%, and ([\d.]+) times",
-        lambda: [
-            benchmark("probe, %", TUNED_SAE),
-            benchmark("probe, %", TUNED),
-            error_of(TUNED, over=TUNED_SAE),
-        ],
-    ),
-    (
-        README,
-        r"(\d+) of its 64 units are dead\. .* code: ([\d.]+)% against ([\d.]+)%, where .*"
-        r" ([\d.]+) times[\s\S]* has (\d+) dead units, and its other (\d+) are",
-        lambda: [
-            benchmark("dead units", SAE),
-            benchmark("probe, %", LAYER),
-            benchmark("probe, %", SAE),
-            error_of(LAYER, over=SAE),
-            benchmark("dead units", SAE),
-            64 - benchmark("dead units", SAE),
-        ],
-    ),
-    (
         BENCHMARK,
         r"explains (\d+)% of the variance, at its best rate (\d+)%, and with weight decay (\d+)%\."
         r" The tied SAE explains (\d+)%, .* own (\d+)% as well, and a TopK SAE (\d+)%",
@@ -338,12 +360,6 @@ NUMBERS = [
             tuned("L1 SAE", 0.008),
             tuned("TopK SAE", 0.004),
         ],
-    ),
-    (
-        README,
-        r"\(E\) leaves (\d+) dead on average\. .* ([\d.]+) of 64 are active on a digit, in C"
-        r" ([\d.]+\d)",
-        lambda: [ablation("dead units", "E"), ablation("L0", "D"), ablation("L0", "C")],
     ),
     (
         COMPETITION,
@@ -412,22 +428,6 @@ NUMBERS = [
         ],
     ),
     (
-        README,
-        r"\| C, with .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|\n"
-        r"\| B, without .* \| ([\d,]+) \(([\d.]+)%\) \| ([\d,]+) \(([\d.]+)%\) \|[\s\S]*"
-        r" of units correlate by ([\d.]+) with .* varies by only (\d+)% between",
-        lambda: [
-            *(
-                two_by_two(column, loss, switch)
-                for loss in "CB"
-                for switch in ("on", "off")
-                for column in ("redundancy", "probe, %")
-            ),
-            two_by_two("same units", "C", "off"),
-            two_by_two("variation of Z, %", "C", "on"),
-        ],
-    ),
-    (
         "docs/index.html",
         r"redundancy of B, .*\n.*from ([\d,]+) to ([\d,]+), and changes",
         lambda: [two_by_two("redundancy", "B", switch) for switch in ("on", "off")],
@@ -471,21 +471,6 @@ NUMBERS = [
         SPARSITY,
         r"without it (\d+) units and more",
         lambda: [mean("sparsity_parts", "L0", price="off", competition="on")],
-    ),
-    (
-        README,
-        r"\| with the price \| ([\d.]+) \| ([\d.]+) \|\n"
-        r"\| without the price \| ([\d.]+) \| ([\d.]+) \|\n\n"
-        r".* has ([\d.]+), and ([\d.]+) without",
-        lambda: [
-            *(
-                mean("sparsity_parts", "L0", price=price, competition=competition)
-                for price in ("on", "off")
-                for competition in ("on", "off")
-            ),
-            two_by_two("L0", "B", "on"),
-            two_by_two("L0", "B", "off"),
-        ],
     ),
     (
         DECODER,
@@ -580,34 +565,6 @@ NUMBERS = [
         ],
     ),
     (
-        README,
-        r"\| digits, .*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        + 4 * r".*? \| (\d+)% \| (\d+)% \| (\d+)% \|\n"
-        + r"[\s\S]* transposed weights explains (\d+)%, .* layer explains (\d+)%, .* components"
-        r" (\d+)%, and a TopK SAE (\d+)%\.",
-        lambda: [
-            at_20("layer", "own"),
-            at_20("layer", "best"),
-            at_20("L1 SAE", "own"),
-            centred("layer", "own"),
-            centred("layer", "best"),
-            at_20("L1 SAE", "own"),
-            at_20("layer, weight decay", "own"),
-            at_20("layer, weight decay", "best"),
-            at_20("L1 SAE", "own"),
-            at_16("layer", "own decoder"),
-            at_16("layer", "best decoder"),
-            at_16("L1 SAE", "own decoder"),
-            at_16("layer, weight decay", "own decoder"),
-            at_16("layer, weight decay", "best decoder"),
-            at_16("L1 SAE", "own decoder"),
-            at_20("tied SAE", "own"),
-            at_20("untrained layer", "best"),
-            at_20("principal components", "best"),
-            at_20("TopK SAE", "best"),
-        ],
-    ),
-    (
         SCALE,
         r"losses end between (-\d+) and (-[\d,]+\d)\. .* between (-\d+) and (-\d+)\. [\s\S]*"
         r" on average between (-\d+) and (-[\d,]+\d), where an untrained layer has (-\d+)",
@@ -616,18 +573,6 @@ NUMBERS = [
             mean_ends()["loss"].min(),
             without_variance().max(),
             without_variance().min(),
-            mean_ends()["scaled loss"].max(),
-            mean_ends()["scaled loss"].min(),
-            untrained(),
-        ],
-    ),
-    (
-        README,
-        r"losses end between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-[\d,]+\d), where"
-        r" .* (-\d+)\.",
-        lambda: [
-            mean_ends()["loss"].max(),
-            mean_ends()["loss"].min(),
             mean_ends()["scaled loss"].max(),
             mean_ends()["scaled loss"].min(),
             untrained(),
@@ -646,12 +591,6 @@ NUMBERS = [
             *(of_rates.agg(f) for of_rates in gaps() for f in ("min", "max")),
             -(-100 * (gaps()[1] / gaps()[0] - 1).abs().max() // 1),
         ],
-    ),
-    (
-        README,
-        r"is lower by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n"
-        r".* would lower it by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
-        lambda: [*gaps()[0], *gaps()[1]],
     ),
     (
         SCALE,
