@@ -61,7 +61,6 @@ README, THEOREM, ABLATION, BENCHMARK = (
 COMPETITION, SPARSITY, DECODER, SCALE = (
     f"questions/{name}.ipynb" for name in ("competition", "sparsity", "decoder", "scale")
 )
-DECODERS = ["own decoder", "best decoder"]
 LAYER, SAE, TUNED, TUNED_SAE = (
     {"model": name}
     for name in ("the paper's layer", "the paper's SAE", "layer, tuned", "tied SAE, tuned")
@@ -82,16 +81,6 @@ def two_by_two(column, letter, switch):
 
 def energies(column, loss, energy):
     return mean("competition_energies", column, loss=loss, energy=energy)
-
-
-def rise(loss, energy):
-    """By how many percent the redundancy rises without competition."""
-    without = energies("redundancy, off", loss, energy)
-    return 100 * (without / energies("redundancy", loss, energy) - 1)
-
-
-def variation(loss, energy):
-    return energies("variation of Z, %", loss, energy)
 
 
 def distance(statistic, column):
@@ -129,35 +118,16 @@ def errors_of_mean_image():
     return [float((images - x_test).square().mean()) for images in (scaled, decoded)]
 
 
-def at_20(method, decoder):
-    return mean("decoder_at_20", f"{decoder} decoder", method=method)
+def at_20(method, column):
+    return mean("decoder_at_20", column, method=method)
 
 
-def centred(method, decoder):
-    return at_20(f"{method}, centred digits", decoder)
+def centred(column):
+    return at_20("layer, centred digits", column)
 
 
 def at_16(method, column):
     return mean("decoder_at_16", column, method=method)
-
-
-def of_the_gap(method, own, best):
-    """Of the gap between a method and an L1 SAE at 16 units, what its best decoder closes, in
-    percent, for each seed."""
-    seeds = read("decoder_at_16").set_index("seed")
-    ours, sae = seeds.query("method == @method"), seeds.query("method == 'L1 SAE'")
-    return 100 * (ours[best] - ours[own]) / (sae[own] - ours[own])
-
-
-def of_the_gap_on_digits(method):
-    """The least and the most of it, on digits, from 5 to 40 active units."""
-    shares = []
-    for n in range(5, 41):
-        tables = read("decoder").groupby(["method", "seed"])
-        own, best = (tables[["L0", c]].apply(interpolate_at_l0, c, n) for c in DECODERS)
-        own, best = (column.groupby("method").mean() for column in (own, best))
-        shares.append((best[method] - own[method]) / (own["L1 SAE"] - own[method]))
-    return [100 * min(shares), 100 * max(shares)]
 
 
 def fall(column, rate, first, last):
@@ -241,58 +211,57 @@ NUMBERS = [
     ),
     (
         README,
-        r"(\d+) of its 64 units are dead\. .* code \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+)"
-        r" times .* a probe of ([\d.]+)%, the layer one of ([\d.]+)%, and ([\d.]+) times",
+        r"(\d+) of its 64 units are dead\. .* code, and ([\d.]+) times",
+        lambda: [benchmark("dead units", SAE), error_of(LAYER, over=SAE)],
+    ),
+    (
+        README,
+        r"better probe, by ([\d.]+) points, and the layer ([\d.]+) times",
         lambda: [
-            benchmark("dead units", SAE),
-            benchmark("probe, %", LAYER),
-            benchmark("probe, %", SAE),
-            error_of(LAYER, over=SAE),
-            benchmark("probe, %", TUNED_SAE),
-            benchmark("probe, %", TUNED),
+            benchmark("probe, %", TUNED_SAE) - benchmark("probe, %", TUNED),
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
     (
         README,
-        r"redundancy is (\d+) with it and without\. .* from ([\d,]+) to ([\d,]+\d)",
+        r"\| C, with .* \| ([\d,]+) \| ([\d,]+) \|\n\| B, without .* \| ([\d,]+) \| ([\d,]+) \|",
         lambda: [
-            two_by_two("redundancy", "C", "off"),
-            two_by_two("redundancy", "B", "on"),
-            two_by_two("redundancy", "B", "off"),
+            two_by_two("redundancy", loss, switch) for loss in "CB" for switch in ("on", "off")
         ],
     ),
     (
         README,
-        r"([\d.]+) of 64 units are active in place of ([\d.]+\d)",
+        r"\| with the price \| ([\d.]+) \| ([\d.]+) \|\n"
+        r"\| without the price \| ([\d.]+) \| ([\d.]+) \|",
         lambda: [
-            mean("sparsity_parts", "L0", price=price, competition="on") for price in ("off", "on")
+            mean("sparsity_parts", "L0", price=price, competition=competition)
+            for price in ("on", "off")
+            for competition in ("on", "off")
         ],
+    ),
+    *(
+        (
+            README,
+            rf"\| {row} \| (\d+)% \| (\d+)% \| (\d+)% \| (\d+)% \|",
+            lambda at=at, layer=layer: [
+                at(layer, "own decoder"),
+                at(layer, "best decoder"),
+                at("L1 SAE", "own decoder"),
+                at("TopK SAE", "own decoder"),
+            ],
+        )
+        for row, at, layer in (
+            ("digits, 20 of 64 active", at_20, "layer"),
+            ("digits, weight decay in the layer", at_20, "layer, weight decay"),
+            (".* 16 of 576 active", at_16, "layer"),
+            ("the same, weight decay in the layer", at_16, "layer, weight decay"),
+        )
     ),
     (
         README,
-        r"explains (\d+)% of the variance .* same code (\d+)%, and .* (\d+)%\. .* is (\d+), (\d+)"
-        r" and (\d+)%",
-        lambda: [
-            at_20("layer", "own"),
-            at_20("layer", "best"),
-            at_20("L1 SAE", "own"),
-            at_16("layer", "own decoder"),
-            at_16("layer", "best decoder"),
-            at_16("L1 SAE", "own decoder"),
-        ],
-    ),
-    (
-        README,
-        r"losses between (-\d+) and (-[\d,]+\d); .* between (-\d+) and (-[\d,]+\d), where"
-        r" .* (-\d+)\.",
-        lambda: [
-            mean_ends()["loss"].max(),
-            mean_ends()["loss"].min(),
-            mean_ends()["scaled loss"].max(),
-            mean_ends()["scaled loss"].min(),
-            untrained(),
-        ],
+        r"SGD's by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n"
+        r".* variance term \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
+        lambda: [*gaps()[0], *gaps()[1]],
     ),
     (
         THEOREM,
@@ -385,26 +354,8 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"it adds ([\d.]+) points to ([\d.]+\d)%",
-        lambda: [clusters("C", "on") - clusters("C", "off"), clusters("C", "off")],
-    ),
-    (
-        COMPETITION,
         r"number varies by (\d+)% on average .* In C it varies by (\d+)%",
         lambda: [two_by_two("variation of Z, %", loss, "off") for loss in "BC"],
-    ),
-    (
-        COMPETITION,
-        r"varies by ([\d.]+) or ([\d.]+)% \(C, with .* by (\d+)% where \$Z\$ varies by (\d+)% .*"
-        r" in B by (\d+), (\d+) and (\d+)%, where it varies by (\d+), (\d+) and (\d+)%",
-        lambda: [
-            variation("C", "softplus"),
-            variation("C", "ReLU"),
-            rise("C", "|z|"),
-            variation("C", "|z|"),
-            *(rise("B", energy) for energy in ("softplus", "ReLU", "|z|")),
-            *(variation("B", energy) for energy in ("softplus", "ReLU", "|z|")),
-        ],
     ),
     (
         COMPETITION,
@@ -475,39 +426,30 @@ NUMBERS = [
     (
         DECODER,
         r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
-        r" (\d+)%[\s\S]* both, with (\d+) and (\d+)% at",
+        r" (\d+)%\.[\s\S]* helps both decoders, with (\d+) and (\d+)%",
         lambda: [
-            at_20("layer", "own"),
-            at_20("layer", "best"),
-            at_20("L1 SAE", "own"),
-            at_20("layer, weight decay", "own"),
-            at_20("layer, weight decay", "best"),
+            at_20("layer", "own decoder"),
+            at_20("layer", "best decoder"),
+            at_20("L1 SAE", "own decoder"),
+            at_20("layer, weight decay", "own decoder"),
+            at_20("layer, weight decay", "best decoder"),
         ],
     ),
     (
         DECODER,
-        r"closes from (\d+) to (\d+)% of the gap without weight decay, and from (\d+) to (\d+)%",
+        r"weights, too, and explains (\d+)%\.[\s\S]* rises from (\d+)% to (\d+)%"
+        r"[\s\S]* at 20 they explain (\d+)%",
         lambda: [
-            *of_the_gap_on_digits("layer"),
-            *of_the_gap_on_digits("layer, weight decay"),
+            at_20("tied SAE", "own decoder"),
+            at_20("untrained layer", "own decoder"),
+            at_20("untrained layer", "best decoder"),
+            at_20("principal components", "best decoder"),
         ],
     ),
     (
         DECODER,
-        r"untrained layer rises from (\d+)% to (\d+)%\. .* weights, too, and explains (\d+)%\."
-        r"[\s\S]* 20 units they explain (\d+)% by .* and (\d+)% by",
-        lambda: [
-            at_20("untrained layer", "own"),
-            at_20("untrained layer", "best"),
-            at_20("tied SAE", "own"),
-            at_20("principal components", "own"),
-            at_20("principal components", "best"),
-        ],
-    ),
-    (
-        DECODER,
-        r"code is better, with (\d+)% by the best decoder, and \S+ worse, with (\d+)%",
-        lambda: [centred("layer", "best"), centred("layer", "own")],
+        r"better code, with (\d+)% by the best decoder, and a worse \S+ with (\d+)%",
+        lambda: [centred("best decoder"), centred("own decoder")],
     ),
     (
         DECODER,
@@ -548,8 +490,7 @@ NUMBERS = [
     (
         DECODER,
         r"from (\d+) to (\d+)%, where an L1 SAE explains (\d+)%; and .* from (\d+) to (\d+)%, where"
-        r" the L1 SAE recovers (\d+)%\. .* loss, (\d+) and (\d+)% in .* closes (\d+)% .* loss (\d+)"
-        r" and (\d+)%[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
+        r" the L1 SAE recovers (\d+)%\.[\s\S]* is ([\d.]+) nats .* and ([\d.]+) more",
         lambda: [
             at_16("layer", "own decoder"),
             at_16("layer", "best decoder"),
@@ -557,9 +498,6 @@ NUMBERS = [
             at_16("layer", "loss recovered"),
             at_16("layer", "loss recovered, best"),
             at_16("L1 SAE", "loss recovered"),
-            *sorted(of_the_gap("layer", "loss recovered", "loss recovered, best")),
-            of_the_gap("layer, weight decay", "own decoder", "best decoder").mean(),
-            *sorted(of_the_gap("layer, weight decay", "loss recovered", "loss recovered, best")),
             mean("language", "loss with rows"),
             mean("language", "loss with mean") - mean("language", "loss with rows"),
         ],
@@ -607,7 +545,6 @@ NUMBERS = [
         r"L0 falls from ([\d.]+) to ([\d.]+\d)",
         lambda: [mean_ends()["L0"][("SGD", 0.0001)], mean_ends()["L0"][("Adam", 0.1)]],
     ),
-    (SCALE, r"Adam at \.0001 falls by (\d+)\.", lambda: [fall("scaled loss", 0.0001, 1, 10)]),
     (
         SCALE,
         r"ends at some (-[\d,]+\d), .* with ([\d.]+)% at a size of 3 for ([\d.]+)% of free units,"
