@@ -211,17 +211,18 @@ NUMBERS = [
     ),
     (
         README,
-        r"(\d+) of its 64 units are dead\. .* code, and ([\d.]+) times",
-        lambda: [benchmark("dead units", SAE), error_of(LAYER, over=SAE)],
-    ),
-    (
-        README,
-        r"better probe, by ([\d.]+) points, and the layer ([\d.]+) times",
+        r"classifier \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* tuned, has ([\d.]+)%;"
+        r" .* as well, ([\d.]+)%, and ([\d.]+) times",
         lambda: [
-            benchmark("probe, %", TUNED_SAE) - benchmark("probe, %", TUNED),
+            benchmark("probe, %", LAYER),
+            benchmark("probe, %", SAE),
+            error_of(LAYER, over=SAE),
+            benchmark("probe, %", TUNED_SAE),
+            benchmark("probe, %", TUNED),
             error_of(TUNED, over=TUNED_SAE),
         ],
     ),
+    (README, r"paper's SAE, (\d+) of 64 are dead", lambda: [benchmark("dead units", SAE)]),
     (
         README,
         r"\| C, with .* \| ([\d,]+) \| ([\d,]+) \|\n\| B, without .* \| ([\d,]+) \| ([\d,]+) \|",
@@ -260,7 +261,7 @@ NUMBERS = [
     (
         README,
         r"SGD's by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|\n"
-        r".* variance term \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
+        r".* variance term by \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|",
         lambda: [*gaps()[0], *gaps()[1]],
     ),
     (
