@@ -211,8 +211,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"classifier \(([\d.]+)% against ([\d.]+)%\), and ([\d.]+) times .* tuned, has ([\d.]+)%;"
-        r" .* as well, ([\d.]+)%, and ([\d.]+) times",
+        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error, ([\d.]+) times .*"
+        r" tuned, has ([\d.]+)%; .* as well, ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
