@@ -106,10 +106,6 @@ def error_of(model, over):
     return benchmark("MSE", model) / benchmark("MSE", over)
 
 
-def paper_error_of(model, over):
-    return benchmark("paper's error", model) / benchmark("paper's error", over)
-
-
 def errors_of_mean_image():
     """Its error as the paper measures it, and its MSE."""
     x, _, x_test, _ = load_images()
@@ -152,7 +148,7 @@ def shares(column, units):
 
 
 def farthest_from_formula():
-    table = read("sparsity_formula").query("units <= 128")
+    table = read("sparsity_formula").query("units <= 256")
     return float((table["active, %"] - table["formula, %"]).abs().max())
 
 
@@ -269,12 +265,16 @@ NUMBERS = [
         r"from (\d+) of 100 starts two units",
         lambda: [ends("B", "two alike, %")],
     ),
-    (THEOREM, r"In C (\d+)% activate none", lambda: [ends("C", "on none, %")]),
-    (THEOREM, r"from (\d+) of 100 each takes", lambda: [ends("C", "a cluster each, %")]),
+    (THEOREM, r"from (\d+) of 100 each unit takes", lambda: [ends("C", "a cluster each, %")]),
     (
         ABLATION,
-        r"redundancy of ([\d,]+), of .* brings it down to (\d+)",
+        r"redundancy of ([\d,]+), of .* brings the redundancy down to (\d+)",
         lambda: [ablation("redundancy", letter) for letter in "BC"],
+    ),
+    (
+        ABLATION,
+        r"in which (\d+) units of E are dead",
+        lambda: [mean("2_ablation", "dead units", loss="E", seed=0)],
     ),
     (ABLATION, r"in E, (\d+) of 64 are dead", lambda: [ablation("dead units", "E")]),
     (
@@ -288,14 +288,13 @@ NUMBERS = [
     (ABLATION, r"D's (\d\.\d+) is", lambda: [ablation("entropy", "D")]),
     (
         BENCHMARK,
-        r"better probe, ([\d.]+)% against ([\d.]+)%\. .*: ([\d.]+) times by the paper's error, and"
-        r" ([\d.]+) times by the MSE\. .* untrained layer, which has (\d+)%",
+        r"better probe, ([\d.]+)% against ([\d.]+)%; an untrained layer has (\d+)%, .*"
+        r" ([\d.]+) times by the MSE",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
-            paper_error_of(LAYER, over=SAE),
-            error_of(LAYER, over=SAE),
             benchmark("probe, %", {"model": "untrained layer"}),
+            error_of(LAYER, over=SAE),
         ],
     ),
     (
@@ -311,11 +310,11 @@ NUMBERS = [
     (BENCHMARK, r"(\d+) of its 64 units are dead", lambda: [benchmark("dead units", SAE)]),
     (
         BENCHMARK,
-        r"with ([\d.]+)% against ([\d.]+)%, and clearly in the error, with ([\d.]+) times",
+        r"probe, and ([\d.]+) times the error\..* with ([\d.]+)% against ([\d.]+)%, and clearly",
         lambda: [
+            error_of(TUNED, over=TUNED_SAE),
             benchmark("probe, %", TUNED),
             benchmark("probe, %", TUNED_SAE),
-            error_of(TUNED, over=TUNED_SAE),
         ],
     ),
     (
@@ -333,7 +332,7 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+), on .* in section 1, correlate by ([\d.]+\d)",
+        r"correlate by ([\d.]+), on .* of section 1, correlate by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
             energies("same units, start", "C", "ReLU"),
@@ -427,11 +426,14 @@ NUMBERS = [
     (
         DECODER,
         r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
-        r" (\d+)%\.[\s\S]* helps both decoders, with (\d+) and (\d+)%",
+        r" (\d+)%\. So \S+ lacks (\d+) points\. .* regains (\d+) of"
+        r"[\s\S]* helps both decoders, with (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own decoder"),
             at_20("layer", "best decoder"),
             at_20("L1 SAE", "own decoder"),
+            at_20("L1 SAE", "own decoder") - at_20("layer", "own decoder"),
+            at_20("layer", "best decoder") - at_20("layer", "own decoder"),
             at_20("layer, weight decay", "own decoder"),
             at_20("layer, weight decay", "best decoder"),
         ],
@@ -439,7 +441,7 @@ NUMBERS = [
     (
         DECODER,
         r"weights, too, and explains (\d+)%\.[\s\S]* rises from (\d+)% to (\d+)%"
-        r"[\s\S]* at 20 they explain (\d+)%",
+        r"[\s\S]* at 20 units, with (\d+)%",
         lambda: [
             at_20("tied SAE", "own decoder"),
             at_20("untrained layer", "own decoder"),
@@ -485,7 +487,7 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"It explains (\d+)%, less than the layer with weight decay does by \S+ (\d+)%",
+        r"it explains (\d+)%, less than the layer with weight decay does by \S+ (\d+)%",
         lambda: [at_16("tied SAE", "own decoder"), at_16("layer, weight decay", "own decoder")],
     ),
     (
@@ -530,11 +532,6 @@ NUMBERS = [
             *(of_rates.agg(f) for of_rates in gaps() for f in ("min", "max")),
             -(-100 * (gaps()[1] / gaps()[0] - 1).abs().max() // 1),
         ],
-    ),
-    (
-        SCALE,
-        r"SGD's probes are between ([\d.]+) and ([\d.]+)%",
-        lambda: [*mean_ends().loc["SGD", "probe, %"].agg(["min", "max"])],
     ),
     (
         SPARSITY,
