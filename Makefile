@@ -20,7 +20,7 @@ export MALLOC_TRIM_THRESHOLD_ = 268435456
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-quick: $(INSTALLED)  ## run all on a sixth of the digits, into build/quick: two minutes
+quick: $(INSTALLED)  ## run all on a small scale, into build/quick: two minutes
 	@rm -f build/quick/*.csv
 	$(IN_PAIRS) $(QUICK)
 
@@ -65,7 +65,7 @@ build/quick/digits.npz: data/mnist.npz | $(INSTALLED)
 	@$(PYTHON) -c "import numpy as np; data = np.load('$<'); \
 	  np.savez('$@', **{name: data[name][::6] for name in data})"
 
-language: $(if $(filter --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## the curves of `decoder` on a language model: 20 minutes; ARGS=--help says more
+language: $(if $(filter -h --help --model%,$(ARGS)),$(INSTALLED),$(WEIGHTS))  ## the curves of `decoder` on a language model: 20 minutes; ARGS=--help says more
 	$(PYTHON) questions/language.py --figures build$(if $(ARGS),,/language) $(ARGS)
 	$(if $(ARGS),,cp build/language/language.csv figures/)
 

@@ -50,7 +50,8 @@ def variance_loss(E):
 
 def decorrelation_loss(E):
     """Return the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3). It is also the
-    plan's measure of redundancy, ||Corr - I||^2, at most K (K - 1)."""
+    plan's measure of redundancy, ||Corr - I||^2, at most K (K - 1); constant units count as
+    uncorrelated."""
     return 2 * correlation(E).triu(1).square().sum((-2, -1))
 
 
@@ -120,8 +121,8 @@ def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=1
     after_epoch : a function without arguments, such as the step of a torch.optim.lr_scheduler
     seed : of the order of inputs, which is one for all models
 
-    Raises ValueError if there is nothing to train on, or x is not finite, and FloatingPointError if
-    a loss is not.
+    Raises ValueError if epochs or batch_size is out of range, or x is not finite, and
+    FloatingPointError if a loss is not.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}, and needs to be 1 or more")
@@ -236,7 +237,7 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
     except Exception as error:  # of many kinds: no file, no archive, a part of one, no such array
         raise ValueError(
             f"{path} is missing or damaged, or has no x_train, y_train, x_test and y_test "
-            f"({error!r}). `git checkout -- data/mnist.npz` brings MNIST back."
+            f"({error!r}). In a clone, `git checkout -- :/data` brings MNIST back."
         ) from error
     return x.flatten(1), y, x_test.flatten(1), y_test
 

@@ -1,5 +1,6 @@
 """What several of these notebooks need: the loss without competition, which units are the same, and
-methods that trade error for sparsity, with their decoders and the search of their rates."""
+methods that trade error for sparsity, with their decoders; and the search of learning rates, which
+tune.py and language.py call."""
 
 import math
 from itertools import product

@@ -197,7 +197,7 @@ def test_rates_are_those_that_the_search_chose():
     assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
 
 
-def test_help_writes_nothing(tmp_path, monkeypatch, capsys):
+def test_help_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["language.py", "--help"])
     with pytest.raises(SystemExit) as exit:

@@ -214,7 +214,7 @@ def test_benchmark(monkeypatch, tmp_path, digits):
     for (name, model), size in zip(models.items(), sizes):
         for i in range(2):
             with torch.no_grad():
-                A, A_test = torch.relu(model(x)[i]), torch.relu(model(x_test)[i])
+                A, A_test = model(x)[i], model(x_test)[i]
             V = (model.V if "SAE" in name else model.W).detach()[i]
             decoded, decoded_test = (A @ V).numpy(), (A_test @ V).numpy()
             C = decoded - decoded.mean(0)
@@ -247,6 +247,18 @@ def test_benchmark(monkeypatch, tmp_path, digits):
         }
         torch.testing.assert_close(losses(models[name], x[:50]), expected[name])
     assert [models["layer, tuned"], models["tied SAE, tuned"]] == [layer, sae]
+    tied = h.SparseAutoencoder(D, K, [4], tied=True, mean=x.mean(0))
+    for name, model, losses, lr in (
+        ("the paper's layer", h.Encoder(D, K, [4]), found["layer_loss"], 0.001),
+        ("the paper's SAE", h.SparseAutoencoder(D, K, [4]), found["sae_loss"], 0.001),
+        ("layer, tuned", h.Encoder(D, K, [4]), layer_loss, rate),
+        ("tied SAE, tuned", tied, sae_loss, sae_rate),
+    ):
+        adam = torch.optim.Adam(model.parameters(), lr=lr)
+        after = 0.1 if "tuned" in name else 1  # the rate of the second epoch of two
+        schedule = torch.optim.lr_scheduler.MultiplicativeLR(adam, lambda epoch, after=after: after)
+        h.fit(model, losses, x, 2, adam, schedule.step)
+        torch.testing.assert_close(models[name].W[1], model.W[0], rtol=1e-3, atol=1e-4)
     plt.figure(1).canvas.draw()
     labels = [label.get_text() for label in plt.figure(1).axes[0].get_yticklabels()]
     assert labels == trained

@@ -524,7 +524,7 @@ NUMBERS = [
         r"gained between (\d+) and (\d+) over an untrained",
         gained,
     ),
-    (SCALE, r"fall of the loss within (\d+)%", lambda: [100 * farthest_from_growth()]),
+    (SCALE, r"fall of the loss within (\d+)%", lambda: [-(-100 * farthest_from_growth() // 1)]),
     (
         SCALE,
         r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
