@@ -207,8 +207,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error, ([\d.]+) times .*"
-        r" tuned, has ([\d.]+)%; .* as well, ([\d.]+)%, and ([\d.]+) times",
+        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error, ([\d.]+) times"
+        r"[\s\S]* classifies ([\d.]+)% of the digits, the layer ([\d.]+)%, with ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
