@@ -26,7 +26,7 @@ torch.set_flush_denormal(True)
 
 def loss(E, lse=1, variance=1, decorrelation=1):
     """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,).
-    The log-sum-exp is summed over inputs, and outweighs the others in a larger minibatch."""
+    The log-sum-exp is summed over inputs, so that it weighs more in a larger minibatch."""
     return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
 
 
