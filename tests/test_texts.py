@@ -207,8 +207,8 @@ NUMBERS = [
     ),
     (
         README,
-        r"classifier \(([\d.]+)% against ([\d.]+)%\), and a larger error, ([\d.]+) times"
-        r"[\s\S]* classifies ([\d.]+)% of the digits, the layer ([\d.]+)%, with ([\d.]+) times",
+        r"code \(([\d.]+)% against ([\d.]+)%\), and a larger error, ([\d.]+) times"
+        r"[\s\S]* a probe of ([\d.]+)%, the layer one of ([\d.]+)%, and ([\d.]+) times",
         lambda: [
             benchmark("probe, %", LAYER),
             benchmark("probe, %", SAE),
