@@ -245,7 +245,8 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
 def tile_images(images, columns):
     """Return square images (n, D), each on its own scale, side by side in one picture."""
     side = round(images.shape[1] ** 0.5)
-    images = images / images.abs().quantile(0.99, dim=1, keepdim=True).clamp(min=1e-3)
+    largest = images.abs().quantile(0.99, dim=1, keepdim=True)
+    images = images / largest.clamp(min=1e-3)  # or what decay leaves of a dead unit would be shown
     images = nn.functional.pad(images, (0, 0, 0, -len(images) % columns))  # fill the last row
     images = nn.functional.pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
     return images.transpose(1, 2).flatten(2).flatten(0, 1)

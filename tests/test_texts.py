@@ -5,6 +5,7 @@ A line of NUMBERS is a place, a pattern whose groups are numbers, and what they 
 """
 
 import json
+import math
 import re
 from functools import cache
 
@@ -524,13 +525,13 @@ NUMBERS = [
         r"gained between (\d+) and (\d+) over an untrained",
         gained,
     ),
-    (SCALE, r"fall of the loss within (\d+)%", lambda: [-(-100 * farthest_from_growth() // 1)]),
+    (SCALE, r"fall of the loss within (\d+)%", lambda: [math.ceil(100 * farthest_from_growth())]),
     (
         SCALE,
         r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
         lambda: [
             *(of_rates.agg(f) for of_rates in gaps() for f in ("min", "max")),
-            -(-100 * (gaps()[1] / gaps()[0] - 1).abs().max() // 1),
+            math.ceil(100 * (gaps()[1] / gaps()[0] - 1).abs().max()),
         ],
     ),
     (
