@@ -22,7 +22,7 @@ def pooled_lse_loss(E):
     """Return -N log mean_i Z_i of energies (..., N, K), where Z_i = sum_j exp(-E_ij), a number for
     each model. All N inputs have the same denominator: the gradient is exp(-E_ij) / mean Z."""
     N = E.shape[-2]
-    return -N * (torch.logsumexp(-E, (-2, -1)) - math.log(N))
+    return -N * (h.logsumexp(-E, (-2, -1)) - math.log(N))
 
 
 def matched_correlation(A, B):

@@ -70,6 +70,16 @@ def test_terms_equal_their_formulas_and_gradients_are_finite(energies, dtype):
     assert E.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dim", [-1, (-2, -1)])
+@pytest.mark.parametrize("energies", ENERGIES)
+def test_the_fast_logsumexp_is_torchs_to_the_bit(energies, dim):
+    u = -torch.tensor(ENERGIES[energies], dtype=torch.float32, requires_grad=True)
+    fast, slow = h.logsumexp(u, dim), torch.logsumexp(u, dim)
+    assert torch.equal(fast, slow)
+    gradients = (torch.autograd.grad(value.sum(), u)[0] for value in (fast, slow))
+    close(*gradients, rtol=0, atol=1e-30)
+
+
 @pytest.mark.parametrize("energies", ["usual", "small", "large", "far from zero"])
 def test_gradients_are_those_of_other_functions(energies):
     """That of the log-sum-exp is the responsibility."""
