@@ -426,15 +426,15 @@ NUMBERS = [
     ),
     (
         DECODER,
-        r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, an L1 SAE"
-        r" (\d+)%\. So \S+ lacks (\d+) points\. .* regains (\d+) of"
+        r"explains (\d+)% of the variance, the best decoder of the same code (\d+)%, and that"
+        r" of an L1 SAE's code (\d+)%\. So .* gains (\d+) points.* The (\d+) that are still"
         r"[\s\S]* helps both decoders, with (\d+) and (\d+)%",
         lambda: [
             at_20("layer", "own decoder"),
             at_20("layer", "best decoder"),
-            at_20("L1 SAE", "own decoder"),
-            at_20("L1 SAE", "own decoder") - at_20("layer", "own decoder"),
+            at_20("L1 SAE", "best decoder"),
             at_20("layer", "best decoder") - at_20("layer", "own decoder"),
+            at_20("L1 SAE", "best decoder") - at_20("layer", "best decoder"),
             at_20("layer, weight decay", "own decoder"),
             at_20("layer, weight decay", "best decoder"),
         ],
