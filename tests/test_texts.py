@@ -333,10 +333,25 @@ NUMBERS = [
     ),
     (
         COMPETITION,
-        r"correlate by ([\d.]+), on .* of section 1, correlate by ([\d.]+\d)",
+        r"correlate by ([\d.]+), on .* they correlate by ([\d.]+) as well, and so they do if 0.1%"
+        r" .* two starts correlate by ([\d.]+\d)",
         lambda: [
             two_by_two("same units", "C", "off"),
+            energies("same units, off", "C", "ReLU"),
             energies("same units, start", "C", "ReLU"),
+        ],
+    ),
+    (
+        COMPETITION,
+        r"varies by (\d+)% in C with \S+ and by (\d+)% in B with a softplus, .* from ([\d.]+) to"
+        r" ([\d.]+) in the one, and from ([\d,]+) to ([\d,]+) in",
+        lambda: [
+            energies("variation of Z, %", "C", "|z|"),
+            energies("variation of Z, %", "B", "softplus"),
+            energies("redundancy", "C", "|z|"),
+            energies("redundancy, off", "C", "|z|"),
+            energies("redundancy", "B", "softplus"),
+            energies("redundancy, off", "B", "softplus"),
         ],
     ),
     (
@@ -391,11 +406,19 @@ NUMBERS = [
     ),
     (
         SPARSITY,
-        r"of 512 units (\d+)% are active, and the formula says (\d+); without .*, (\d+)% are",
+        r"of 512 units (\d+)% are active, without decorrelation (\d+)%, and the formula says (\d+)",
         lambda: [
             shares("active, %", 512),
-            shares("formula, %", 512),
             mean("sparsity_formula", "active, %", changed="units, no decorrelation"),
+            shares("formula, %", 512),
+        ],
+    ),
+    (
+        SPARSITY,
+        r"would give clothes ([\d.]+), where the error of the SAE has ([\d.]+\d)",
+        lambda: [
+            1 - mean("sparsity_strangers", "AUROC", score="C: log-sum-exp", strangers="clothes"),
+            mean("sparsity_strangers", "AUROC", score="SAE: error", strangers="clothes"),
         ],
     ),
     (
