@@ -58,7 +58,7 @@ def variance_loss(E):
 
 def decorrelation_loss(E):
     """Return the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3). It is also the
-    plan's measure of redundancy, ||Corr - I||^2, at most K (K - 1); constant units count as
+    paper's measure of redundancy, ||Corr - I||^2 (§4.2), at most K (K - 1); constant units count as
     uncorrelated."""
     return 2 * correlation(E).triu(1).square().sum((-2, -1))
 

@@ -551,7 +551,7 @@ NUMBERS = [
     (SCALE, r"fall of the loss within (\d+)%", lambda: [math.ceil(100 * farthest_from_growth())]),
     (
         SCALE,
-        r" end (\d+) to (\d+) below .* for (\d+) to (\d+).*, at each rate within (\d+)%",
+        r" end (\d+) to (\d+) below .* by (\d+) to (\d+), at each rate within (\d+)%",
         lambda: [
             *(of_rates.agg(f) for of_rates in gaps() for f in ("min", "max")),
             math.ceil(100 * (gaps()[1] / gaps()[0] - 1).abs().max()),
