@@ -27,7 +27,7 @@ quick: $(INSTALLED)  ## run all on a small scale, into build/quick: two minutes
 figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: eight minutes
 	$(IN_PAIRS) $(PLAN:%=build/%.ipynb)
 
-questions: $(INSTALLED)  ## the same for the questions: half an hour
+questions: $(INSTALLED)  ## the same for the questions: 25 minutes
 	$(IN_PAIRS) $(QUESTIONS:%=build/%.ipynb)
 
 # A notebook runs again if it, or what it imports, has changed, also while it runs. It saves into
