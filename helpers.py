@@ -1,201 +1,206 @@
 """The paper's loss and layer, a sparse autoencoder (SAE) to compare with, training, and measures.
 
-Models train side by side, in a stack: W[m] are the weights of model m, all see the same inputs, and
-their losses are summed, so that no gradient mixes two of them. Inputs are x (N, D), weights W
-(M, K, D), biases b (M, K) and energies E (M, N, K), of M models, N inputs and K units. A low energy
-is a good fit; a unit is active on an input if its energy is above zero. § marks sections of
+x (N, D) are inputs, W (K, D) and b (K,) the weights and biases of K units, and E (N, K) energies. A
+low energy is a good fit, so that a unit is active where it does not fit: E > 0. § marks sections of
 A. Oursland, "Deriving Decoder-Free Sparse Autoencoders from First Principles", arXiv 2601.06478.
 
 Copyright (c) 2026 The authors of this companion. MIT licence.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear, mse_loss
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.functional import mse_loss, normalize, pad
 from tqdm import trange
 
-# Where gradients have stopped, Adam's means of them decay to numbers so small that they are slow:
-# from here on they are zero. Before the first product, so that all threads follow.
-torch.set_flush_denormal(True)
-
-# --- The loss: of energies (..., N, K), a number for each model ----------------------------------
+# --- The loss ------------------------------------------------------------------------------------
 
 
 def loss(E, lse=1, variance=1, decorrelation=1):
-    """Return the paper's loss of a minibatch (§3). The weights of its terms are numbers or (M,).
-    The log-sum-exp is summed over inputs, so that it weighs more in a larger minibatch."""
+    """Return the paper's loss of a minibatch of energies (§3), with the weights of its terms."""
     return lse * lse_loss(E) + variance * variance_loss(E) + decorrelation * decorrelation_loss(E)
 
 
 def lse_loss(E):
-    """Return -sum_i log sum_j exp(-E_ij), which is summed over inputs i; its gradient is the
-    responsibility r_ij (§2)."""
-    return -logsumexp(-E, -1).sum(-1)
-
-
-def logsumexp(u, dim):
-    """Return torch.logsumexp(u, dim), several times faster where entries of u are far apart: MKL is
-    slow at terms of less than exp(-87) of the largest. All below exp(-70), of which nothing is left
-    in the sum, are raised to it."""
-    floor = u.detach().amax(dim, keepdim=True) - 70
-    return torch.logsumexp(u + torch.relu(floor - u), dim)  # u itself, if it is above the floor
+    """Return the log-sum-exp, -sum_i log sum_j exp(-E_ij) (§2)."""
+    return -torch.logsumexp(-E, dim=1).sum()
 
 
 def responsibilities(E):
-    """Return r_ij = exp(-E_ij) / sum_k exp(-E_ik), the share of unit j in input i (§2)."""
-    return torch.softmax(-E, -1)
+    """Return r_ij = exp(-E_ij) / sum_k exp(-E_ik), the gradient of the log-sum-exp (§2)."""
+    return torch.softmax(-E, dim=1)
 
 
 def variance_loss(E):
     """Return -sum_j log(Var(E_j) + 1e-6), which keeps units alive (§3)."""
-    C = E - E.mean(-2, keepdim=True)
-    variance = C.square().sum(-2) / (E.shape[-2] - 1)  # E.var takes longer
-    return -(variance + 1e-6).log().sum(-1)
+    return -(E.var(0) + 1e-6).log().sum()
 
 
 def decorrelation_loss(E):
     """Return the sum of Corr(E_j, E_k)^2 over j != k, which keeps units apart (§3). It is also the
-    paper's measure of redundancy, ||Corr - I||^2 (§4.2), at most K (K - 1); constant units count as
-    uncorrelated."""
-    return 2 * correlation(E).triu(1).square().sum((-2, -1))
+    paper's measure of redundancy, ||Corr - I||^2 (§4.2), at most K (K - 1)."""
+    return 2 * correlation(E).triu(1).square().sum()
 
 
 def correlation(E):
-    """Return the correlations of units, (..., K, K); those of a constant unit are zero."""
-    C = E - E.mean(-2, keepdim=True)
-    squares = C.square().sum(-2, keepdim=True)
-    # the mean of a constant unit is rounded, so that its C is not exactly zero
-    rounding = (10 * torch.finfo(E.dtype).eps) ** 2 * E.square().sum(-2, keepdim=True)
-    varies = squares > rounding.clamp(min=1e-20)  # below it, gradients overflow
-    C = C / squares.where(varies, torch.inf).sqrt()
-    return C.mT @ C
+    """Return the correlations of units, (K, K); a dead unit has none with any."""
+    C = normalize(E - E.mean(0), dim=0, eps=1e-6)
+    return C.T @ C
 
 
-# --- Models: model(x) is the code (M, N, K), model.decode(code) a reconstruction (M, N, D) -------
+# --- Models: model(x) is a code (N, K), model.decode(code) a reconstruction (N, D) ----------------
 
 
-class Encoder(nn.Module):
-    """The paper's layer, E = relu((x - mean) W^T + b), one for each seed; in the paper the mean is
-    0 (§3). It has no decoder: its transposed weights stand in for one (§4.3)."""
+class Encoder(nn.Linear):
+    """The paper's layer, E = relu(x W^T + b) (§3). It has no decoder: its transposed weights stand
+    in for one (§4.3). It starts as PyTorch's layers do, from a seed."""
 
-    def __init__(self, n_inputs, n_units, seeds=(0,), mean=0.0, activation=torch.relu):
-        super().__init__()
-        self.activation = activation
-        self.rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.W = self.uniform(n_units, n_inputs, fan_in=n_inputs)
-        self.b = self.uniform(n_units, fan_in=n_inputs)
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=self.W.dtype))
-
-    def uniform(self, *shape, fan_in):
-        """Return parameters (M, *shape), distributed as at the start of PyTorch's layers."""
-        numbers = [2 * torch.rand(shape, generator=rng) - 1 for rng in self.rngs]
-        return nn.Parameter(torch.stack(numbers) / fan_in**0.5)
+    def __init__(self, n_inputs, n_units, seed=0):
+        torch.manual_seed(seed)
+        super().__init__(n_inputs, n_units)
 
     def forward(self, x):
-        z = linear(x - self.mean, self.W.flatten(0, 1), self.b.flatten())  # as of one wide layer
-        return self.activation(z.unflatten(-1, self.b.shape).movedim(-2, 0))
+        return torch.relu(super().forward(x))
 
-    def decode(self, E, i=slice(None)):
-        """Return the reconstruction, E W + mean, of codes (M, N, K), or of those of model i,
-        (N, K)."""
-        return (E @ self.W[i]).add_(self.mean)  # in place: it saves memory
+    def decode(self, E):
+        return E @ self.weight
 
 
 class SparseAutoencoder(Encoder):
-    """An SAE: its code is A = relu((x - mean) W^T + b), and its reconstruction A V + c. If it is
-    tied, V is W."""
+    """An SAE: its code is A = relu(x W^T + b), and its reconstruction A V + c. If tied, V is W."""
 
-    def __init__(self, n_inputs, n_units, seeds=(0,), tied=False, **options):
-        super().__init__(n_inputs, n_units, seeds, **options)
-        self.V = self.W if tied else self.uniform(n_units, n_inputs, fan_in=n_units)
-        self.c = nn.Parameter(self.mean.expand(len(seeds), 1, n_inputs).clone())
+    def __init__(self, n_inputs, n_units, seed=0, tied=False):
+        super().__init__(n_inputs, n_units, seed)
+        bound = n_units**-0.5  # as PyTorch's layers start
+        V = torch.empty(n_units, n_inputs).uniform_(-bound, bound)
+        self.V = self.weight if tied else nn.Parameter(V)
+        self.c = nn.Parameter(torch.zeros(n_inputs))
 
-    def decode(self, A, i=slice(None)):
-        return (A @ self.V[i]).add_(self.c[i])  # in place, too
+    def decode(self, A):
+        return A @ self.V + self.c
 
 
 # --- Training ------------------------------------------------------------------------------------
 
 
-def fit(model, losses, x, epochs, optimizer=None, after_epoch=None, batch_size=128, seed=0):
-    """Train a stack on minibatches of x (N, D), and return its mean losses, (epochs, M). Inputs
-    that make no whole minibatch are left out, in each epoch other ones.
+class Objective(nn.Module):
+    """A model and its loss as one module, which can be called with other parameters."""
 
-    losses : losses(model, minibatch), a number for each model, (M,)
-    optimizer : Adam at the paper's rate, if None
-    after_epoch : a function without arguments, such as the step of a torch.optim.lr_scheduler
-    seed : of the order of inputs, which is one for all models
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
 
-    Raises ValueError if epochs or batch_size is out of range, or x is not finite, and
-    FloatingPointError if a loss is not.
+    def forward(self, x, *options):
+        return self.loss(self.model, x, *options)
+
+
+def fit(models, loss, x, epochs, options=(), optimizer=None, schedule=None, batch_size=128, seed=0):
+    """Train a list of M models side by side, and return their mean losses, (epochs, M). All see the
+    same minibatches of x (N, D); each has its own gradient, as if it were alone. Inputs that fill
+    no minibatch are left out, in each epoch other ones. Ctrl-C leaves the models as they then are.
+
+    models : of one class, with parameters of one shape; what else differs is an option or a buffer
+    loss : loss(model, minibatch, *options), a number
+    options : tensors of M rows, such as weights of the loss; a model gets its row of each
+    optimizer : a function of parameters; if None, Adam at the paper's rate
+    schedule : a function of the optimizer, such as partial(MultiStepLR, milestones=[75])
+    seed : of the order of the inputs
+
+    Raises ValueError if there are no models, one twice, or several kinds, if options do not have a
+    row for each, if epochs or batch_size are out of range, or if x is not finite; and
+    FloatingPointError, with the losses, if a loss is not.
     """
+    models = list(models)
+    if len({id(model) for model in models}) != len(models) or not models:
+        raise ValueError("models needs one model or more, none of them twice")
+    kinds = {(type(m), *((name, p.shape) for name, p in m.named_parameters())) for m in models}
+    if len(kinds) > 1:
+        raise ValueError(f"models are of {len(kinds)} kinds (class, parameters' names and shapes)")
+    for option in options:
+        if len(option) != len(models):
+            raise ValueError(f"an option has {len(option)} rows for {len(models)} models")
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}, and needs to be 1 or more")
     if not 2 <= batch_size <= len(x):
-        raise ValueError(
-            f"batch_size is {batch_size}, and needs to be from 2 to the number of inputs, {len(x)}"
-        )
-    if not x.isfinite().all():
+        raise ValueError(f"batch_size is {batch_size}, and needs to be from 2 to {len(x)}, all x")
+    if not torch.sum(x).isfinite():
         raise ValueError("x has entries that are not finite numbers")
-    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    # Where gradients have stopped, Adam's means of them decay to numbers so small that they are
+    # slow: they count as zero.
+    torch.set_flush_denormal(True)
+    objectives = [Objective(model, loss) for model in models]
+    parameters, buffers = stack_module_state(objectives)  # (M, ...) each
+    losses_of = vmap(
+        lambda own, x, *options: functional_call(objectives[0], own, (x, *options)),
+        in_dims=(0, None, *(0 for _ in options)),
+        randomness="different",  # dropout and noise are each model's own
+    )
+    optimizer = (optimizer or partial(torch.optim.Adam, lr=1e-3, fused=True))(parameters.values())
+    scheduler = schedule(optimizer) if schedule else None
     rng = torch.Generator().manual_seed(seed)
     n_batches = len(x) // batch_size
+    one_each = torch.ones(len(models), device=x.device)
     history = []
-    for epoch in trange(epochs, unit="epoch", leave=False):
-        order = torch.randperm(len(x), generator=rng).to(x.device)
-        total = 0
-        for rows in order[: n_batches * batch_size].view(n_batches, batch_size):
-            batch_losses = losses(model, x.index_select(0, rows))
-            optimizer.zero_grad()
-            batch_losses.sum().backward()  # no model sees another's loss
-            optimizer.step()
-            total += batch_losses.detach()
-        history.append(total / n_batches)
-        if not history[-1].isfinite().all():
-            raise FloatingPointError(f"losses after epoch {epoch + 1}: {history[-1].tolist()}")
-        if after_epoch:
-            after_epoch()
+    try:
+        for epoch in trange(epochs, unit="epoch", leave=False):
+            order = torch.randperm(len(x), generator=rng).to(x.device)
+            total = 0
+            for rows in order[: n_batches * batch_size].view(n_batches, batch_size):
+                losses = losses_of((parameters, buffers), x[rows], *options)
+                optimizer.zero_grad()
+                losses.backward(one_each)  # no loss depends on another model's parameters
+                optimizer.step()
+                total += losses.detach()
+            history.append(total / n_batches)
+            if not history[-1].isfinite().all():
+                raise FloatingPointError(f"losses after epoch {epoch + 1}: {history[-1].tolist()}")
+            if scheduler:
+                scheduler.step()
+    finally:
+        for i, objective in enumerate(objectives):
+            for name, parameter in objective.named_parameters():
+                parameter.data.copy_(parameters[name][i])
+            for name, buffer in objective.named_buffers():
+                buffer.copy_(buffers[name][i])
     return torch.stack(history)
 
 
 # --- Measures ------------------------------------------------------------------------------------
 
 
-def sum_squared_error(decoded, x):
-    """Return the squared error of reconstructions (M, N, D) of x (N, D), summed over N and D."""
-    x = x.expand_as(decoded)
-    return mse_loss(decoded, x, reduction="none").sum((-2, -1))  # less to store than a square
-
-
 def usage(E):
-    """Return on what share of the inputs each unit is active, (..., K)."""
-    return (E > 0).float().mean(-2)
+    """Return on what share of the inputs each unit is active, (K,)."""
+    return (E > 0).float().mean(0)
 
 
 def dead_units(E):
     """Return how many units are active on no input."""
-    return (usage(E) == 0).sum(-1)
+    return int((usage(E) == 0).sum())
 
 
 def l0(E):
     """Return the mean number of active units of an input."""
-    return usage(E).sum(-1)
+    return float(usage(E).sum())
 
 
 def fit_gain_and_offset(decoded, x):
     """Return the gain, a number, and the offset, (D,), with which gain * decoded + offset is
     nearest to x (N, D), by least squares."""
-    centre, mean = decoded.mean(0), x.mean(0)
-    with_x = squares = 0
-    for part, x_part in zip(decoded.split(4096), x.split(4096)):  # it saves memory
-        C = part - centre
-        with_x += (C * (x_part - mean)).sum()
-        squares += C.square().sum()
-    gain = with_x / squares.clamp(min=1e-30)  # a dead model has C = 0
-    return gain, mean - gain * centre
+    C = decoded - decoded.mean(0)
+    gain = (C * (x - x.mean(0))).sum() / C.square().sum().clamp(min=1e-30)  # a dead model has C = 0
+    return gain, x.mean(0) - gain * decoded.mean(0)
+
+
+def fitted_mse(decoded, x, decoded_test, x_test):
+    """Return the mean squared error of reconstructions of x_test (N, D), scaled and shifted by the
+    gain and the offset with which those of x fit best: a code is not in units of pixels, and these
+    1 + D numbers translate it. Some thousand x are enough."""
+    gain, offset = fit_gain_and_offset(decoded, x)
+    return float(mse_loss(gain * decoded_test + offset, x_test))
 
 
 def probe_accuracy(A, y, A_test, y_test):
@@ -253,8 +258,7 @@ def load_images(path=Path(__file__).parent / "data/mnist.npz"):
 def tile_images(images, columns):
     """Return square images (n, D), each on its own scale, side by side in one picture."""
     side = round(images.shape[1] ** 0.5)
-    largest = images.abs().quantile(0.99, dim=1, keepdim=True)
-    images = images / largest.clamp(min=1e-3)  # or what decay leaves of a dead unit would be shown
-    images = nn.functional.pad(images, (0, 0, 0, -len(images) % columns))  # fill the last row
-    images = nn.functional.pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
+    images = images / images.abs().amax(1, keepdim=True).clamp(min=1e-3)
+    images = pad(images, (0, 0, 0, -len(images) % columns))  # fill the last row
+    images = pad(images.view(-1, columns, side, side), (1, 1, 1, 1))
     return images.transpose(1, 2).flatten(2).flatten(0, 1)
