@@ -18,34 +18,31 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common import (
-    N_FITTED,
-    fit_best_decoder,
-    fit_own_decoder,
-    measure_stack,
-    new_l1_sae,
-    new_layer,
-    new_tied_sae,
-    new_top_k_sae,
-    score_rates,
-    sweep_rates,
-    thresholded_pca,
-    train_stack,
-)
+import common
 
 CONTEXT = 128  # tokens of a sequence
 N_LOSS_SEQUENCES = 40  # test sequences on which the loss recovered is measured
 SEEDS = [0, 1]
 EPOCHS = 6
+FITTED = 60_000  # rows to which decoders are fitted
 MASSIVE = 10  # times the median norm; longer rows, massive activations, are left out
-METHODS = {  # strengths between which one unit in 36 is active, and rates by --tune
-    "layer": (new_layer, [5, 14, 28, 56], 0.008),
-    "layer, weight decay": (partial(new_layer, decay=1.0), [3, 8, 16, 40], 0.032),
-    "tied SAE": (new_tied_sae, [1.5, 2.0, 2.5, 3.2], 0.004),
-    "L1 SAE": (new_l1_sae, [2, 3, 4.5, 6.5], 0.008),
-    "TopK SAE": (new_top_k_sae, [6, 12, 24, 48], 0.008),
+METHODS = {  # a model, its loss, strengths between which one unit in 36 is active, rates by --tune
+    "layer": (common.new_layer, common.layer_loss, [5, 14, 28, 56], 0.008),
+    "layer, weight decay": (
+        common.new_layer,
+        partial(common.layer_loss, decay=1.0),
+        [3, 8, 16, 40],
+        0.032,
+    ),
+    "tied SAE": (
+        partial(common.new_sae, tied=True),
+        common.tied_sae_loss,
+        [1.5, 2.0, 2.5, 3.2],
+        0.004,
+    ),
+    "L1 SAE": (common.new_sae, common.l1_sae_loss, [2, 3, 4.5, 6.5], 0.008),
+    "TopK SAE": (common.TopKSAE, common.top_k_sae_loss, [6, 12, 24, 48], 0.008),
 }
-ACTIVE = [6, 12, 24, 48]  # active units
 
 
 def load_network(name=""):
@@ -158,62 +155,61 @@ def prepare_benchmark(name, n_tokens):
     return x / scale, x_test / scale, lm_loss
 
 
+def centre(name, x):
+    """Return what the rows of a method are less: SAEs see them less their mean."""
+    return x.mean(0) if "SAE" in name else 0
+
+
 @torch.no_grad()
-def measure_loss_recovered(model, x, lm_loss, loss_with_rows, loss_with_mean):
-    """Return a DataFrame with a row for each model of a stack: how much of the language model's
-    loss its own decoder and the best one recover, in percent: 100 if the loss is that with the
-    rows, 0 if it is that with their mean."""
-    x = x[:N_FITTED]
-    A = model(x)
-    table = []
-    for i in tqdm(range(len(A)), "loss recovered", leave=False):
-        decoders = {
-            "loss recovered": fit_own_decoder(model, i, A[i], x),
-            "loss recovered, best": fit_best_decoder(A[i], x),
-        }
-        shares = {}
-        for name, decode in decoders.items():
-            loss_of_model = lm_loss(lambda rows, decode=decode, i=i: decode(model(rows)[i]))
-            fall = loss_with_mean - loss_of_model
-            shares[name] = 100 * fall / (loss_with_mean - loss_with_rows)
-        table.append(shares)
-    return pd.DataFrame(table)
+def loss_recovered(model, x, less, lm_loss, loss_with_rows, loss_with_mean):
+    """Return how much of the language model's loss a model's own decoder and the best one, fitted
+    to x - less, recover, in percent: 100 if the loss is that with the rows, 0 with their mean."""
+    recovered = {}
+    for name, fit in (("", common.fit_own_decoder), (", best", common.fit_best_decoder)):
+        decode = fit(model, x - less)
+        fall = loss_with_mean - lm_loss(
+            lambda rows, decode=decode: decode(model(rows - less)) + less
+        )
+        recovered[f"loss recovered{name}"] = 100 * fall / (loss_with_mean - loss_with_rows)
+    return recovered
 
 
 def compare_methods(x, x_test, lm_loss):
-    """Return a DataFrame with a row for each method and strength."""
-    n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
+    """Return a DataFrame with a row for each method, strength and seed."""
     with_rows = lm_loss(lambda rows: rows)
     with_mean = lm_loss(lambda rows: x.mean(0).expand_as(rows))
     print(f"loss of a token: {with_rows:.3f} nats; with the mean of the rows {with_mean:.3f}")
-    tables = []
-
-    def measure(model, name, strengths, seed):
-        table = pd.DataFrame({"method": name, "strength": strengths, "seed": seed})
-        table = table.join(measure_stack(model, x, x_test))
-        table = table.join(measure_loss_recovered(model, x, lm_loss, with_rows, with_mean))
-        table[["loss with rows", "loss with mean"]] = with_rows, with_mean
-        print(table.round(1).to_string())
-        tables.append(table)
-
-    measure(thresholded_pca(x, n_units, ACTIVE), "principal components", ACTIVE, 0)
-    for name, (method, strengths, lr) in METHODS.items():
+    n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
+    table = []
+    for name, (new, loss, strengths, lr) in METHODS.items():
+        less = centre(name, x)
         for seed in SEEDS:  # one after the other: it takes less memory
-            model = train_stack(method, x, n_units, strengths, [seed], lr, **setting)
-            measure(model, name, strengths, seed)
-    return pd.concat(tables, ignore_index=True)
+            models = common.train(new, loss, x - less, n_units, strengths, [seed], lr, **setting)
+            for (strength, _), model in models.items():
+                row = {"method": name, "strength": strength, "seed": seed}
+                row |= common.measure(model, x[:FITTED] - less, x_test - less)
+                row |= loss_recovered(model, x[:FITTED], less, lm_loss, with_rows, with_mean)
+                row |= {"loss with rows": with_rows, "loss with mean": with_mean}
+                table.append(row)
+                print({key: v if isinstance(v, str) else round(v, 2) for key, v in row.items()})
+    return pd.DataFrame(table)
 
 
-def sweep_near_rates(x):
+def search_rates(x):
     """Return a search of learning rates, as in tune.py: half, once and twice the rate of METHODS,
     on the first half of the rows x (N, D); the last tenth is held out."""
-    n_units, held_out = x.shape[1], len(x) // 10
-    setting = {"n_units": n_units, "seeds": [0], "epochs": EPOCHS, "batch_size": 2 * n_units}
-    tables = []
-    for name, (method, strengths, lr) in METHODS.items():
-        only, rates = {name: (method, strengths)}, [lr / 2, lr, 2 * lr]
-        tables.append(sweep_rates(only, rates, x[: len(x) // 2], x[-held_out:], **setting))
-    return pd.concat(tables, ignore_index=True)
+    n_units, setting = x.shape[1], {"epochs": EPOCHS, "batch_size": 2 * x.shape[1]}
+    table = []
+    for name, (new, loss, strengths, lr) in METHODS.items():
+        centred = x - centre(name, x)
+        half, held_out = centred[: len(x) // 2], centred[-(len(x) // 10) :]
+        for rate in (lr / 2, lr, 2 * lr):
+            models = common.train(new, loss, half, n_units, strengths, [0], rate, **setting)
+            for (strength, seed), model in models.items():
+                keys = {"method": name, "lr": rate, "strength": strength, "seed": seed}
+                table.append(keys | common.measure(model, half[:FITTED], held_out))
+                print(table[-1])
+    return pd.DataFrame(table)
 
 
 def main():
@@ -224,10 +220,13 @@ def main():
     parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
     args = parser.parse_args()
     args.figures.mkdir(parents=True, exist_ok=True)
-    x, x_test, lm_loss = prepare_benchmark(args.model, args.tokens)
+    try:
+        x, x_test, lm_loss = prepare_benchmark(args.model, args.tokens)
+    except (ValueError, OSError) as error:  # no such model, one without an MLP, too few tokens
+        parser.error(str(error))
     if args.tune:
-        table = sweep_near_rates(x)
-        print(score_rates(table, x.shape[1] / 36).round(1).to_string())
+        table = search_rates(x)
+        print(common.score_rates(table, x.shape[1] / 36).round(1).to_string())
         table.to_csv(args.figures / "tuning_language.csv", index=False, float_format="%.6g")
     else:
         table = compare_methods(x, x_test, lm_loss)

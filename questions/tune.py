@@ -13,29 +13,47 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pandas as pd
+from tqdm import tqdm
 
+import common
 import helpers as h
-from common import (
-    interpolate_at_l0,
-    new_l1_sae,
-    new_layer,
-    new_tied_sae,
-    new_top_k_sae,
-    score_rates,
-    sweep_rates,
-)
 
 RATES = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032]
 ACTIVE = 17  # units, of 64, as in the paper's layer
-METHODS = {  # and the strengths between which 17 active units are found
-    "layer": (new_layer, [0.5, 1, 2, 4]),
-    "layer, decay 0.4": (partial(new_layer, decay=0.4), [0.5, 1, 2, 4]),
-    "layer, decay 0.8": (partial(new_layer, decay=0.8), [0.5, 1, 2, 4]),
-    "layer, decay 1.6": (partial(new_layer, decay=1.6), [0.5, 1, 2, 4]),
-    "tied SAE": (new_tied_sae, [0.1, 0.2, 0.4, 0.8]),
-    "L1 SAE": (new_l1_sae, [0.2, 0.4, 0.8, 1.6]),
-    "TopK SAE": (new_top_k_sae, [ACTIVE, 24]),  # of k, some units may not be above zero
+HEAVIER = [0.5, 1, 2, 4]
+METHODS = {  # a model, its loss, and the strengths between which 17 active units are found
+    "the paper's layer": (common.new_layer, common.layer_loss, HEAVIER),
+    "layer, centred": (common.new_layer, common.layer_loss, HEAVIER),
+    **{
+        f"layer, decay {decay}": (
+            common.new_layer,
+            partial(common.layer_loss, decay=decay),
+            HEAVIER,
+        )
+        for decay in (0.4, 0.8, 1.6)
+    },
+    "tied SAE": (
+        partial(common.new_sae, tied=True),
+        common.tied_sae_loss,
+        [0.1, 0.2, 0.4, 0.8],
+    ),
+    "L1 SAE": (common.new_sae, common.l1_sae_loss, [0.2, 0.4, 0.8, 1.6]),
+    "TopK SAE": (common.TopKSAE, common.top_k_sae_loss, [ACTIVE, 24]),  # some are not above zero
 }
+
+
+def search(name, rates, strengths, seeds, epochs):
+    """Return a DataFrame with a row for each rate, strength and seed of a method."""
+    new, loss, _ = METHODS[name]
+    x = h.load_images()[0]
+    x = x - (0 if name == "the paper's layer" else x[:50_000].mean(0))
+    rows = []
+    for lr in tqdm(rates, name):
+        models = common.train(new, loss, x[:50_000], 64, strengths, seeds, lr, epochs)
+        for (strength, seed), model in models.items():
+            keys = dict(method=name, epochs=epochs, lr=lr, strength=strength, seed=seed)
+            rows.append(keys | common.measure(model, x[:20_000], x[50_000:]))
+    return pd.DataFrame(rows)
 
 
 def main():
@@ -45,24 +63,21 @@ def main():
     parser.add_argument("--figures", type=Path, default=Path("build"), help="folder, else build")
     args = parser.parse_args()
     few, many = args.epochs
-    x = h.load_images()[0]
-    setting = {"x": x[:50_000], "x_held_out": x[50_000:], "n_units": 64, "seeds": args.seeds}
     args.figures.mkdir(parents=True, exist_ok=True)
     path = args.figures / "tuning.csv"
-    table = sweep_rates(METHODS, RATES, epochs=few, **setting)
-    table.to_csv(path, index=False, float_format="%.6g")  # now: idxmax fails if a row has no score
-    by_rate = score_rates(table, ACTIVE)
-    print(by_rate.round(1).to_string())
-    rates = by_rate.idxmax(axis=1)
-    print("chosen:", rates.to_dict())
-    best_layer = by_rate.max(axis=1).filter(like="layer").idxmax()
-    for name, strengths in ((best_layer, [1, 1.4, 2, 2.8]), ("tied SAE", [0.25, 0.35, 0.5, 0.7])):
-        method = {name: (METHODS[name][0], strengths)}
-        tuned = sweep_rates(method, [rates[name]], epochs=many, **setting)
-        table = pd.concat([table, tuned], ignore_index=True)
-        strength = interpolate_at_l0(tuned, "strength", ACTIVE)
-        print(f"{name}: strength {strength:.3g} at {many} epochs")
+    table = pd.concat([search(name, RATES, METHODS[name][2], args.seeds, few) for name in METHODS])
     table.to_csv(path, index=False, float_format="%.6g")
+    scores = common.score_rates(table, ACTIVE)
+    print(scores.round(1).to_string())
+    rates = scores.idxmax(axis=1)
+    print("chosen:", rates.to_dict())
+    layer = scores.max(axis=1).filter(like="layer").idxmax()
+    for name, strengths in ((layer, [1, 1.4, 2, 2.8]), ("tied SAE", [0.25, 0.35, 0.5, 0.7])):
+        tuned = search(name, [rates[name]], strengths, args.seeds, many)
+        table = pd.concat([table, tuned])
+        table.to_csv(path, index=False, float_format="%.6g")
+        strength = common.interpolate(tuned, "strength", ACTIVE)
+        print(f"{name}: strength {strength:.3g} at {many} epochs")
 
 
 if __name__ == "__main__":
