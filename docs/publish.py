@@ -1,6 +1,7 @@
 """Write the address of the repository on GitHub into README, notebooks, page and citation.
 
-`make publish REPO=owner/name`; run again, it replaces the address that was written before.
+`make publish REPO=owner/name` replaces the address that stands in CITATION.cff, at first
+OWNER/NAME, wherever it stands, and with it that of the page. It can be run again.
 """
 
 import os
@@ -9,42 +10,29 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BINDER, COLAB = "https://mybinder.org", "https://colab.research.google.com"
+WRITTEN = ("README.md", "CITATION.cff", "docs/index.html", "[nbq]*/*.ipynb")  # build/, too
 
 
-def launch_links(repository, paths):
-    """Return Markdown of links that open the notebooks on Binder and Colab."""
-    links = []
-    for path in paths:
-        binder = f"{BINDER}/v2/gh/{repository}/HEAD?labpath={path}"
-        colab = f"{COLAB}/github/{repository}/blob/main/{path}"
-        links.append(f"{Path(path).stem}: [Binder]({binder}), [Colab]({colab})")
-    return "Open " + "; ".join(links) + "."
-
-
-def main(repository):
-    if not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", repository):
-        sys.exit(f"make publish REPO=owner/name, as on GitHub; REPO is {repository!r}")
+def page_of(repository):
+    """Return the address of its page; before it has one, that of the file."""
+    if repository == "OWNER/NAME":
+        return "docs/index.html"
     owner, name = repository.split("/")
-    url, page = f"https://github.com/{repository}", f"https://{owner.lower()}.github.io/{name}/"
-    folders = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("questions/*.ipynb")]
-    notebooks = sorted(path.relative_to(ROOT).as_posix() for path in folders)
-    executed = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("build/*.ipynb")]
-    opened = launch_links(repository, notebooks)
-    link = f'<a class="repository" href="{url}">The repository</a>'
-    for path, pattern, new in [
-        ("README.md", r"(?s)(?<=<!-- badges -->).*?(?=<!-- /badges -->)", opened),
-        ("README.md", r"(?s)(?<=<!-- page -->).*?(?=<!-- /page -->)", f"[this page]({page})"),
-        ("docs/index.html", r"(?s)(?<=<!-- address -->).*?(?=<!-- /address -->)", link),
-        ("CITATION.cff", r'(?m)^(# )?repository-code: ".*"', f'repository-code: "{url}"'),
-        *[(path, r'(?<=REPOSITORY = \\").*?(?=\\")', repository) for path in notebooks + executed],
-        *[(path, r"(?<=\]\()[^()]*(?=\)<!-- page -->)", page) for path in notebooks + executed],
-    ]:
-        file = ROOT / path
-        written = file.stat().st_mtime
-        file.write_text(re.sub(pattern, lambda _, new=new: new, file.read_text("utf-8")), "utf-8")
-        os.utime(file, (written, written))  # a notebook need not run again for its address
-    print(f"Written: {url} and {page}")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
+def main(new):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[\w.-]+", new):
+        sys.exit(f"make publish REPO=owner/name, as on GitHub; REPO is {new!r}")
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    old = re.search(r'(?m)^repository-code: "https://github.com/(.*)"', citation)[1]
+    for path in (path for pattern in WRITTEN for path in ROOT.glob(pattern)):
+        text, written = path.read_text("utf-8"), path.stat().st_mtime
+        text = re.sub(rf"\]\((\.\./)?{re.escape(page_of(old))}\)", f"]({page_of(new)})", text)
+        text = re.sub(rf"{re.escape(old)}(?![\w.-])", new, text)
+        path.write_text(text, "utf-8")
+        os.utime(path, (written, written))  # a notebook need not run again for its address
+    print(f"Written: https://github.com/{new} and {page_of(new)}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Put notebooks that have run into their places, without what is known of the run only: `make
-record`, or `record.py NOTEBOOK ...`, which were run into build/."""
+"""Put what notebooks printed into their places: `make record`, of all that have run into build/."""
 
 import os
 import sys
@@ -8,35 +7,36 @@ from pathlib import Path
 import nbformat
 
 
-def without_traces(notebook):
-    """Return it without the cell that papermill adds, dates and versions; cells count from 1."""
-    notebook.metadata.pop("papermill", None)
-    notebook.metadata.language_info.pop("version", None)
-    notebook.cells = [
+def with_outputs(notebook, executed):
+    """Return a notebook with the outputs of its run, and cells that count from 1. Raises ValueError
+    if its code is not what ran."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    done = [
         cell
-        for cell in notebook.cells
-        if "injected-parameters" not in cell.metadata.get("tags", [])
+        for cell in executed.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, cell in enumerate(code, 1):
-        for part in (cell, *(o for o in cell.outputs if "execution_count" in o)):
-            part.execution_count = number
+    if [cell.source for cell in cells] != [cell.source for cell in done]:
+        raise ValueError("its code has changed since it ran")
+    for number, (cell, ran) in enumerate(zip(cells, done), 1):
+        cell.outputs, cell.execution_count = ran.outputs, number
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = number
     return notebook
 
 
-def main(paths):
-    runs = {Path(path): Path("build") / Path(path).name for path in paths}
-    for path, executed in runs.items():
-        if path.stat().st_mtime > executed.stat().st_mtime:
-            sys.exit(f"{path} has changed since it ran")
-    for path, executed in runs.items():
-        nbformat.write(without_traces(nbformat.read(executed, 4)), path)
-        ran = executed.stat().st_mtime
+def main():
+    for run in sorted(Path("build").glob("*.ipynb")):
+        (path,) = [*Path("notebooks").glob(run.name), *Path("questions").glob(run.name)]
+        try:
+            notebook = with_outputs(nbformat.read(path, 4), nbformat.read(run, 4))
+        except ValueError as error:
+            sys.exit(f"{path}: {error}")
+        nbformat.write(notebook, path)
+        ran = run.stat().st_mtime
         os.utime(path, (ran, ran))  # it need not run again, unless what it imports has changed
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -89,75 +89,55 @@ def test_every_tenth_document_is_for_the_test():
     assert sequences[:2].flatten().tolist() == counted[0][: 2 * C]
 
 
-def test_rows_are_replaced_in_their_scale_and_massive_ones_stay():
+def test_rows_are_replaced_in_their_units_and_massive_ones_stay():
     rows = torch.tensor([[3.0, 4], [6, 8], [30, 40]])
     replaced = language.scaled_replacement(lambda x: x + 1, scale=2, max_norm=10)(rows)
     assert replaced.tolist() == [[5, 6], [8, 10], [30, 40]]
 
 
 @pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
-def test_rows_are_shuffled_in_units_of_their_deviation_and_without_massive_ones(
-    folder, monkeypatch
-):
+def test_rows_are_in_units_of_their_deviation_and_without_massive_ones(folder, monkeypatch):
     monkeypatch.setattr(language, "MASSIVE", 1.2)
     x, x_test, loss = language.prepare_benchmark(str(folder), 2560)
     tokenizer, network = language.load_network(str(folder))
     mlp = language.choose_mlp(network)
     texts = (folder.parent / "data/corpus.txt").read_text("utf-8").split("<|endoftext|>")
-    sequences = language.train_test_sequences(
-        [tokenizer(text)["input_ids"] for text in texts], 2560
-    )
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    sequences = language.train_test_sequences(ids, 2560)
     rows, test_rows = (language.read_activations(network, mlp, part) for part in sequences)
     limit = 1.2 * rows.norm(dim=1).median()
     kept, test_kept = (part[part.norm(dim=1) <= limit] for part in (rows, test_rows))
-    scale = kept.std()
     assert len(kept) < len(rows) and len(test_kept) < len(test_rows)
-    torch.testing.assert_close(x.sort(0).values, kept.sort(0).values / scale)
-    assert not x.allclose(kept / scale)
-    torch.testing.assert_close(x_test, test_kept / scale)
+    torch.testing.assert_close(x.sort(0).values, (kept / kept.std()).sort(0).values)
+    torch.testing.assert_close(x_test, test_kept / kept.std())
 
     def replace(rows):
         usual = rows.norm(dim=1, keepdim=True) <= limit
-        return torch.where(usual, 2 * rows + scale, rows)
+        return torch.where(usual, 2 * rows + kept.std(), rows)
 
     expected = language.loss_if_replaced(replace, network, mlp, sequences[1])
     assert loss(lambda rows: 2 * rows + 1) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.fixture
-def models():
-    """Three encoders of x: one that loses nothing, one that is dead, and one in between."""
-    x = torch.randn(90, 4, generator=torch.Generator().manual_seed(0)) + 2
-    model = h.Encoder(4, 8, [0, 0, 0]).requires_grad_(False)
-    model.W[0], model.b[0] = torch.cat([torch.eye(4), -torch.eye(4)]), 0
-    model.b[1] = -100
-    return model, x
-
-
-def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows(models, monkeypatch):
+def test_the_loss_recovered_is_0_of_the_mean_and_100_of_the_rows():
     """Of a loss that is the squared error, it is the variance explained."""
-    model, x = models
+    x = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
+    x += 2
+    models = [h.Encoder(4, 8).requires_grad_(False) for _ in range(3)]
+    models[0].weight[:], models[0].bias[:] = torch.cat([torch.eye(4), -torch.eye(4)]), 0
+    models[1].bias[:] = -100  # dead
 
     def loss(replacement):
         return 7 + 3 * float((replacement(x) - x).square().mean())
 
-    with_rows, with_mean = loss(lambda rows: rows), loss(lambda rows: x.mean(0).expand_as(rows))
-    found = language.measure_loss_recovered(model, x, loss, with_rows, with_mean).to_numpy()
-    assert found[:2, 0] == pytest.approx([100, 0], abs=1e-2)
-    explained = common.measure_stack(model, x, x)[["own decoder", "best decoder"]]
-    assert found == pytest.approx(explained.to_numpy(), abs=1e-2)
-    monkeypatch.setattr(language, "METHODS", {})
-    monkeypatch.setattr(language, "ACTIVE", [1, 2])
-    table = language.compare_methods(x, x, loss)
-    for recovered, decoder in (("", "own"), (", best", "best")):
-        pd.testing.assert_series_equal(
-            table[f"loss recovered{recovered}"],
-            table[f"{decoder} decoder"],
-            check_names=False,
-            atol=1e-2,
-        )
-    assert (table["loss with mean"] == with_mean).all()
-    assert (table["loss with rows"] == with_rows).all()
+    with_rows, with_mean = loss(lambda rows: rows), loss(lambda rows: 0 * rows + x.mean(0))
+    cases = [(models[0], 0, 100), (models[1], 0, 0), (models[2], 0, None), (models[2], 2, None)]
+    for model, less, own in cases:
+        found = language.loss_recovered(model, x, less, loss, with_rows, with_mean)
+        explained = common.measure(model, x - less, x - less)
+        assert found["loss recovered"] == pytest.approx(explained["own decoder"], abs=1e-2)
+        assert found["loss recovered, best"] == pytest.approx(explained["best decoder"], abs=1e-2)
+        assert own is None or found["loss recovered"] == pytest.approx(own, abs=1e-2)
 
 
 @pytest.mark.parametrize("folder", ["llama"], indirect=True)
@@ -168,38 +148,25 @@ def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monke
         monkeypatch.setattr("sys.argv", ["language.py", *options, *more])
         language.main()
     table = pd.read_csv(tmp_path / "new/out/language.csv").set_index(["method", "strength"])
-    for name, (_, strengths, _) in language.METHODS.items():
+    for name, (_, _, strengths, _) in language.METHODS.items():
         assert table.loc[name].index.tolist() == strengths * len(language.SEEDS)
-    for name in ("TopK SAE", "principal components"):
-        assert table.loc[name]["L0"][:3].tolist() == pytest.approx([6, 12, 24], rel=0.1)
+    top_k = table.loc["TopK SAE"].groupby("strength")["L0"].mean()
+    assert top_k[:3].tolist() == pytest.approx([6, 12, 24], rel=0.1)
     assert not table.isna().any(axis=None) and table["best decoder"].between(0, 100).all()
     searched = pd.read_csv(tmp_path / "new/out/tuning_language.csv")
     rates = searched.groupby("method")["lr"].median()
-    assert rates.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
+    assert rates.to_dict() == {name: lr for name, (*_, lr) in language.METHODS.items()}
 
 
-def test_rates_are_searched_on_rows_held_out_from_training(monkeypatch):
-    seen, x = [], torch.arange(100.0).view(50, 2)
-
-    def search(methods, rates, x, x_held_out, **setting):
-        seen.append((x, x_held_out))
-        return pd.DataFrame({"method": [*methods]})
-
-    monkeypatch.setattr(language, "sweep_rates", search)
-    assert language.sweep_near_rates(x)["method"].tolist() == [*language.METHODS]
-    for part, held_out in seen:
-        assert torch.equal(part, x[:25]) and torch.equal(held_out, x[45:])
+def test_a_model_without_an_mlp_is_an_error_that_says_what_is_needed(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["language.py", "--model", "folder"])
+    monkeypatch.setattr(language, "load_network", lambda name: (None, torch.nn.Linear(2, 2)))
+    with pytest.raises(SystemExit):
+        language.main()
+    assert "need a module `mlp`" in capsys.readouterr().err
 
 
 def test_rates_are_those_that_the_search_chose():
     search = pd.read_csv(ROOT / "figures/tuning_language.csv")
     best = common.score_rates(search, 576 / 36).idxmax(axis=1)
-    assert best.to_dict() == {name: lr for name, (_, _, lr) in language.METHODS.items()}
-
-
-def test_help_writes_nothing(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["language.py", "--help"])
-    with pytest.raises(SystemExit) as exit:
-        language.main()
-    assert exit.value.code == 0 and not [*tmp_path.iterdir()]
+    assert best.to_dict() == {name: lr for name, (*_, lr) in language.METHODS.items()}
