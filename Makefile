@@ -26,10 +26,10 @@ quick: $(INSTALLED)  ## run all on a small scale, and compare with tests/quick: 
 	$(IN_PAIRS) $(QUICK)
 	$(PYTHON) tests/check.py build/quick tests/quick
 
-figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: ten minutes
+figures: $(INSTALLED)  ## run the plan's notebooks in full, into figures/: a quarter of an hour
 	$(IN_PAIRS) $(PLAN:%=build/%.ipynb)
 
-questions: $(INSTALLED)  ## the same for the questions: twenty minutes
+questions: $(INSTALLED)  ## the same for the questions: half an hour
 	$(IN_PAIRS) $(QUESTIONS:%=build/%.ipynb)
 
 # A notebook runs again if it, or what it imports, has changed, also while it runs. It saves into
