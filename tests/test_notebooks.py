@@ -48,7 +48,9 @@ def printed(path):
     for cell in cells(path, "code"):
         if "parameters" in cell["metadata"].get("tags", []):
             parameters = numbers(ignored.sub(" ", "".join(cell["source"])))
-        shown = [[o.get("text", ""), o.get("data", {}).get("text/html", "")] for o in cell["outputs"]]
+        shown = [
+            [o.get("text", ""), o.get("data", {}).get("text/html", "")] for o in cell["outputs"]
+        ]
         if text := "".join("".join(part) for output in shown for part in output):
             outputs.append(parameters + numbers(ignored.sub(" ", text.replace("\n", " "))))
     return outputs
