@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import nbformat
-from PIL import Image
+from check import reduced
+from matplotlib import pyplot as plt
 
 
 def with_outputs(notebook, executed):
@@ -35,7 +36,8 @@ def renew_quick():
     for path in Path("build/quick").glob("*.csv"):
         shutil.copy(path, "tests/quick")
     for path in Path("build/quick").glob("*.png"):
-        Image.open(path).convert("RGB").reduce(8).save(f"tests/quick/{path.name}", optimize=True)
+        pixels = (255 * reduced(path, by=8)).round().astype("uint8")
+        plt.imsave(f"tests/quick/{path.name}", pixels)
 
 
 def main():

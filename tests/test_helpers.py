@@ -202,23 +202,6 @@ def test_what_is_not_trained_stays_as_it_was():
     assert torch.equal(model.bias, other.bias) and not torch.equal(model.weight, other.weight)
 
 
-def test_each_epoch_has_every_input_once_in_an_order_of_the_seed():
-    seen, x = [], torch.arange(12.0).view(12, 1)
-
-    def loss(model, x):
-        seen.extend(x.flatten().tolist())
-        return x.sum() + 0 * model.weight.sum()
-
-    def order(seed):
-        seen.clear()
-        h.fit([h.Encoder(1, 2)], loss, x, 2, batch_size=2, seed=seed)
-        assert sorted(seen[:12]) == sorted(seen[12:]) == x.flatten().tolist()
-        assert seen[:12] != seen[12:]
-        return seen[:]
-
-    assert order(0) == order(0) != order(1)
-
-
 twice = h.Encoder(6, 5)
 BAD = {
     "epochs is 0": {"epochs": 0},

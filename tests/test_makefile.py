@@ -71,13 +71,6 @@ def test_a_run_that_fails_changes_no_figure(copy):
     assert not [*copy.glob("build/[0-9]_*.ipynb")]
 
 
-def test_quick_runs_all_notebooks_and_leaves_figures_alone(copy):
-    assert not make(copy, "quick", "PYTHON=./runner").returncode
-    questions = sorted(f"questions/{path.name}" for path in copy.glob("questions/*.ipynb"))
-    assert ran(copy) == PLAN + questions
-    assert not [*copy.glob("figures/*.png")]
-
-
 def test_with_conda_nothing_is_installed_unasked(copy):
     stopped = make(copy, "quick", CONDA_PREFIX="/conda")
     assert stopped.returncode and "make PYTHON=python quick" in stopped.stderr

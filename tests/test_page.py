@@ -1,8 +1,5 @@
 """The page, docs/index.html: its mathematics against helpers.py, its texts, and in a browser."""
 
-import base64
-import importlib.util
-import io
 import itertools
 import json
 import re
@@ -14,7 +11,6 @@ import pytest
 import quickjs
 import torch
 from numpy.testing import assert_allclose
-from PIL import Image
 
 import helpers as h
 
@@ -190,24 +186,6 @@ def test_links_lead_to_the_clone_until_the_repository_has_an_address(page):
         found = page(f"{json.dumps(links)}.map(href => address(href, {json.dumps(repository)}))")
         blob = f"{repository}/blob/main/"
         assert found == (links if token in repository else [a.replace("../", blob) for a in links])
-
-
-def test_digits_are_those_that_the_script_beside_them_makes():
-    """Compressors differ from version to version: pictures are compared, and the text around."""
-    spec = importlib.util.spec_from_file_location("make_digits", DOCS / "make_digits.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    pattern = r"(?<=data:image/png;base64,)[^\"]*"
-    parts = []
-    for text in (script.digits_as_script(), (DOCS / "digits.js").read_text("utf-8")):
-        png = base64.b64decode(re.search(pattern, text)[0])
-        picture = np.array(Image.open(io.BytesIO(png)).convert("L"))
-        parts.append((re.sub(pattern, "", text), picture))
-    (made, picture), (stands, seen) = parts
-    assert made == stands and (picture == seen).all()
-    x, y, _, _ = h.load_images()
-    assert abs(seen / 255 - x[:6000].numpy()).max() < 0.034  # half a step of sixteen
-    assert f'LABELS = "{"".join(map(str, y[:6000].tolist()))}"' in stands
 
 
 # --- In a browser, where there is one ------------------------------------------------------------
