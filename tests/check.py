@@ -69,11 +69,11 @@ def differing(both):
 
 
 def reduced(path, by):
-    """Return a picture, (height, width, 3), with a pixel in place of squares of by x by."""
+    """Return a picture, (height, width, 3) bytes, with a pixel in place of squares of by x by."""
     pixels = plt.imread(path)[..., :3]
     height, width = (n // by for n in pixels.shape[:2])
     squares = pixels[: height * by, : width * by].reshape(height, by, width, by, 3)
-    return squares.mean((1, 3))
+    return (255 * squares.mean((1, 3))).round().astype(np.uint8)
 
 
 def differing_pictures(folder, record):
@@ -93,7 +93,7 @@ def differing_pictures(folder, record):
         run, recorded = reduced(paths[0], 8), reduced(paths[1], 1)
         if run.shape != recorded.shape:
             return True
-        return np.abs(run - recorded).mean() > PIXELS.get(name, 0.0005)
+        return np.abs(run / 255 - recorded / 255).mean() > PIXELS.get(name, 0.0005)
 
     return sorted(filter(differs, names))
 

@@ -36,8 +36,7 @@ def renew_quick():
     for path in Path("build/quick").glob("*.csv"):
         shutil.copy(path, "tests/quick")
     for path in Path("build/quick").glob("*.png"):
-        pixels = (255 * reduced(path, by=8)).round().astype("uint8")
-        plt.imsave(f"tests/quick/{path.name}", pixels)
+        plt.imsave(f"tests/quick/{path.name}", reduced(path, by=8))
 
 
 def main():
