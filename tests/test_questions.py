@@ -1,6 +1,7 @@
 """What questions/common.py computes, and that constants are those that the search chose."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -88,6 +89,21 @@ def test_interpolation_is_by_the_logarithm_and_never_beyond():
     assert np.isnan(common.interpolate(rows, "own decoder", 17))
     assert np.isnan(common.interpolate(rows, "own decoder", 3))
     assert np.isnan(common.interpolate(rows[2:], "own decoder", 3))
+
+
+@pytest.mark.parametrize("name", ["the paper's layer", "layer, decay 0.8", "TopK SAE"])
+def test_the_search_trains_on_digits_less_their_mean_and_measures_held_out_ones(name, monkeypatch):
+    digits = torch.rand(60_000, 6, generator=RNG) + 3
+    monkeypatch.setattr(h, "load_images", lambda: (digits,))
+    found = tune.search(name, [0.004], [3], [2], epochs=1).iloc[0]
+    x = digits - (0 if name == "the paper's layer" else digits[:50_000].mean(0))
+    new, loss, _ = tune.METHODS[name]
+    models = common.train(new, loss, x[:50_000], 64, [3], [2], 0.004, 1)
+    expected = common.measure(models[3, 2], x[:20_000], x[50_000:])
+    assert found[[*expected]].to_dict() == pytest.approx(expected, rel=1e-3)
+    if "decay" in name:
+        losses = [f(models[3, 2], x[:9], 3) for f in (loss, partial(common.layer_loss, decay=0.8))]
+        assert losses[0] == losses[1]
 
 
 def test_constants_are_those_that_the_search_chose():
