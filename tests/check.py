@@ -9,9 +9,10 @@ root of 3 standard errors; of one or two seeds, by more than 10%, too.
 
 FOLDER is compared with RECORD row by row, each number at 1%: `make quick` is so small that another
 processor's roundings hardly move it. Pictures are compared at an eighth of their size, if they are
-drawn by the matplotlib of the record.
+drawn by the matplotlib of the record, and what notebooks print with # in place of numbers.
 """
 
+import difflib
 import io
 import re
 import subprocess
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import nbformat
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -98,6 +100,17 @@ def differing_pictures(folder, record):
     return sorted(filter(differs, names))
 
 
+def printed(folder):
+    """Return what notebooks of a folder printed, a line a row: numbers as # and their decimals."""
+    lines = []
+    for path in sorted(Path(folder).glob("*.ipynb")):
+        for output in (o for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", [])):
+            text = output["data"]["text/plain"] if "data" in output else output["text"]
+            text = re.sub(r"(?<=[\d.])\d", "0", re.sub(r"(?<![\w.])-?\d[\d,]*", "#", text))
+            lines += [f"{path.stem}: {' '.join(line.split())}" for line in text.splitlines()]
+    return lines
+
+
 def git(*words):
     return subprocess.run(["git", "-C", ROOT, *words], check=True, capture_output=True).stdout
 
@@ -134,7 +147,13 @@ def main(folder=None, record=None):
     print(f"{total} numbers of {len(tables)} tables compared, {bad} differ")
     if folder and (pictures := differing_pictures(folder, record)):
         print(f"pictures differ: {pictures}")
-        return 1
+        bad += len(pictures)
+    if folder and (path := Path(record, "printed.txt")).exists():
+        for line in difflib.unified_diff(
+            path.read_text("utf-8").splitlines(), printed(folder), n=0
+        ):
+            print(line)
+            bad += 1
     return int(bad > 0)
 
 

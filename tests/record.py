@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
-from check import reduced
+from check import printed, reduced
 from matplotlib import pyplot as plt
 
 
@@ -37,6 +37,8 @@ def renew_quick():
         shutil.copy(path, "tests/quick")
     for path in Path("build/quick").glob("*.png"):
         plt.imsave(f"tests/quick/{path.name}", reduced(path, by=8))
+
+    Path("tests/quick/printed.txt").write_text("\n".join(printed("build/quick")) + "\n", "utf-8")
 
 
 def main():
