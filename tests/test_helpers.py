@@ -234,7 +234,7 @@ def test_training_stops_with_the_losses_if_one_is_not_finite():
         return factor * model.weight.exp().sum()
 
     sgd = partial(torch.optim.SGD, lr=1.0)
-    with pytest.raises(FloatingPointError, match=r"epoch \d: \[.*(inf|nan).*\]"):
+    with pytest.raises(FloatingPointError, match=r"losses after epoch \d: \[.*(inf|nan).*\]"):
         models = [h.Encoder(6, 5), h.Encoder(6, 5)]
         h.fit(models, loss, normal(40, 6), 9, [torch.tensor([0.01, -9.0])], sgd, batch_size=40)
 
