@@ -166,6 +166,12 @@ def test_a_model_without_an_mlp_is_an_error_that_says_what_is_needed(monkeypatch
     assert "need a module `mlp`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["language.csv", "tuning_language.csv"])
+def test_the_record_has_the_strengths_of_the_methods(name):
+    strengths = pd.read_csv(ROOT / "figures" / name).groupby("method")["strength"].unique()
+    assert strengths.map(list).to_dict() == {n: m[2] for n, m in language.METHODS.items()}
+
+
 def test_rates_are_those_that_the_search_chose():
     search = pd.read_csv(ROOT / "figures/tuning_language.csv")
     best = common.score_rates(search, 576 / 36).idxmax(axis=1)

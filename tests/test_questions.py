@@ -1,5 +1,6 @@
 """What questions/common.py computes, and that constants are those that the search chose."""
 
+import itertools
 import re
 from functools import partial
 
@@ -104,6 +105,45 @@ def test_the_search_trains_on_digits_less_their_mean_and_measures_held_out_ones(
     if "decay" in name:
         losses = [f(models[3, 2], x[:9], 3) for f in (loss, partial(common.layer_loss, decay=0.8))]
         assert losses[0] == losses[1]
+
+
+def test_the_best_rate_and_the_strength_with_17_active_units_are_chosen(tmp_path, monkeypatch):
+    def search(name, rates, strengths, seeds, epochs):
+        """As if the middle strength had 17 active units, and a rate of .002 or .016 were best."""
+        best = 0.002 if name == "tied SAE" else 0.016
+        quality = 60 + (name == "layer, decay 0.8")
+        rows = [
+            {
+                "lr": lr,
+                "strength": s,
+                "seed": seed,
+                "L0": 17 * np.median(strengths) / s,
+                "own decoder": quality - (lr != best),
+            }
+            for lr, s, seed in itertools.product(rates, strengths, seeds)
+        ]
+        return pd.DataFrame(rows).assign(method=name, epochs=epochs)
+
+    monkeypatch.setattr(tune, "search", search)
+    monkeypatch.setattr(
+        "sys.argv", f"tune.py --epochs 3 7 --seeds 5 6 --figures {tmp_path}".split()
+    )
+    tune.main()
+    table = pd.read_csv(tmp_path / "tuning.csv")
+    assert set(table["seed"]) == {5, 6} and set(table["method"]) == set(tune.METHODS)
+    few, many = table[table["epochs"] == 3], table[table["epochs"] == 7]
+    assert set(few["lr"]) == set(tune.RATES)
+    chosen = many.groupby("method")["lr"].unique().map(list).to_dict()
+    assert chosen == {"layer, decay 0.8": [0.016], "tied SAE": [0.002]}
+
+
+def test_the_record_of_the_search_has_its_settings():
+    table = pd.read_csv(ROOT / "figures/tuning.csv").query("epochs == 12")
+    settings = {name: (tune.RATES, strengths) for name, (_, _, strengths) in tune.METHODS.items()}
+    assert settings == {
+        name: (sorted(set(rows["lr"])), sorted(set(rows["strength"])))
+        for name, rows in table.groupby("method")
+    }
 
 
 def test_constants_are_those_that_the_search_chose():
