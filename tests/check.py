@@ -101,12 +101,18 @@ def differing_pictures(folder, record):
 
 
 def printed(folder):
-    """Return what notebooks of a folder printed, a line a row: numbers as # and their decimals."""
+    """Return what notebooks of a folder printed, a line a row. Numbers stand as # and the zeros of
+    their decimals, but for those in brackets, which are the paper's."""
+
+    def masked(number):
+        point, decimals = number[0].partition(".")[1:]
+        return number[0] if number[0][0] == "(" else "#" + point + "0" * len(decimals)
+
     lines = []
     for path in sorted(Path(folder).glob("*.ipynb")):
         for output in (o for cell in nbformat.read(path, 4).cells for o in cell.get("outputs", [])):
             text = output["data"]["text/plain"] if "data" in output else output["text"]
-            text = re.sub(r"(?<=[\d.])\d", "0", re.sub(r"(?<![\w.])-?\d[\d,]*", "#", text))
+            text = re.sub(r"\(.*?\)|(?<!\w)-?\d[\d,]*(\.\d+)?", masked, text)
             lines += [f"{path.stem}: {' '.join(line.split())}" for line in text.splitlines()]
     return lines
 

@@ -152,6 +152,7 @@ def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monke
         assert table.loc[name].index.tolist() == strengths * len(language.SEEDS)
     top_k = table.loc["TopK SAE"].groupby("strength")["L0"].mean()
     assert top_k[:3].tolist() == pytest.approx([6, 12, 24], rel=0.1)
+    assert table.columns[0] == "seed"
     assert not table.isna().any(axis=None) and table["best decoder"].between(0, 100).all()
     searched = pd.read_csv(tmp_path / "new/out/tuning_language.csv")
     rates = searched.groupby("method")["lr"].median()
