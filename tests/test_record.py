@@ -4,8 +4,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from check import differing, of_means, of_rows
-from check import main as check
+from check import check_folder, differing, of_means, of_rows
 from matplotlib import pyplot as plt
 from record import with_outputs
 
@@ -42,23 +41,33 @@ def test_rows_differ_by_more_than_a_hundredth_or_if_one_is_lacking():
     assert len(differing(of_rows(RECORD.assign(L0=RECORD["L0"] * 1.009), RECORD))) == 0
 
 
-def test_folders_differ_by_a_number_a_table_or_a_picture(tmp_path):
+def test_folders_differ_by_a_number_a_table_a_picture_or_a_line(tmp_path):
     run, record = tmp_path / "run", tmp_path / "record"
     grey = np.full((80, 160, 3), 0.8)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("")])
     for folder in (run, record):
         folder.mkdir()
         RECORD.to_csv(folder / "a.csv", index=False)
         plt.imsave(folder / "a.png", grey if folder == run else grey[::8, ::8])
-    assert check(run, record) == 0
+
+    def print_into_run(text):
+        notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text=text)]
+        nbformat.write(notebook, run / "a.ipynb")
+
+    (record / "printed.txt").write_text("a: L0 40.0 ± # (17.2)")
+    for text, differ in (("40.4 ± 3.2 (17.2)", 0), ("41.6 ± 3.2 (17.2)", 1), ("40.4 (17.2)", 1)):
+        print_into_run(f"L0   {text}")
+        assert check_folder(run, record) == differ
+    print_into_run("L0 40.0 ± 1.0 (17.2)")
     grey[:8, :8] = 0
     plt.imsave(run / "a.png", grey)
-    assert check(run, record) == 1
+    assert check_folder(run, record) == 1
     (run / "a.png").unlink()
-    (record / "a.png").unlink()
+    assert check_folder(run, record) == 1
+    RECORD.replace(50.0, 51.0).to_csv(run / "a.csv", index=False)
+    assert check_folder(run, record) == 2
     RECORD.to_csv(run / "b.csv", index=False)
-    assert check(run, record) == 1
-    RECORD.replace(50.0, 51.0).to_csv((run / "b.csv").rename(run / "a.csv"), index=False)
-    assert check(run, record) == 1
+    assert check_folder(run, record) == 3
 
 
 def test_outputs_are_put_into_the_notebook_whose_code_ran():
