@@ -155,6 +155,14 @@ def test_all_methods_are_compared_and_rates_are_searched(folder, tmp_path, monke
     assert table.columns[0] == "seed"
     assert not table.isna().any(axis=None) and table["best decoder"].between(0, 100).all()
     searched = pd.read_csv(tmp_path / "new/out/tuning_language.csv")
+    new, loss, strengths, lr = language.METHODS["tied SAE"]
+    x = language.prepare_benchmark(str(folder), 2560)[0]
+    half, held_out = (x - x.mean(0))[: len(x) // 2], (x - x.mean(0))[-(len(x) // 10) :]
+    models = common.train(new, loss, half, 72, strengths, [0], lr, 1, 144)
+    assert models[strengths[0], 0].V is models[strengths[0], 0].weight
+    expected = common.measure(models[strengths[0], 0], half, held_out)
+    found = searched[(searched["method"] == "tied SAE") & (searched["lr"] == lr)].iloc[0]
+    assert found[[*expected]].to_dict() == pytest.approx(expected, rel=1e-3)
     rates = searched.groupby("method")["lr"].median()
     assert rates.to_dict() == {name: lr for name, (*_, lr) in language.METHODS.items()}
 
