@@ -77,10 +77,10 @@ def test_every_tenth_document_is_for_the_test():
     C = language.CONTEXT
     documents = [[i] * (2 * C + 5) for i in range(30)]
     documents[3] = [99] * (C - 1)  # too short for a sequence
-    train, test = language.train_test_sequences(documents, 40 * C)
+    train, test = language.train_test_sequences(documents, 50 * C)
     expected = [i for i in range(30) if i % 10 != 9 and i != 3 for _ in range(2)]
-    assert train.tolist() == [[i] * C for i in expected[:36]]
-    assert test.tolist() == [[9] * C] * 2 + [[19] * C] * 2
+    assert train.tolist() == [[i] * C for i in expected[:45]]
+    assert test.tolist() == [[i] * C for i in (9, 9, 19, 19, 29)]
     for n_tokens in (20 * C - 1, 60 * C):  # too few, and more than there are
         with pytest.raises(ValueError, match=str(n_tokens)):
             language.train_test_sequences(documents, n_tokens)
