@@ -32,7 +32,7 @@ METHODS = {  # a model, its loss, strengths between which one unit in 36 is acti
         common.new_layer,
         partial(common.layer_loss, decay=1.0),
         [3, 8, 16, 40],
-        0.032,
+        0.064,
     ),
     "tied SAE": (
         partial(common.new_sae, tied=True),
